@@ -1,0 +1,1 @@
+//! The Kubernetes API over HTTP: discovery, REST, watch, admission, authentication, authorization.

@@ -1,0 +1,1 @@
+//! Reconcilers over the API: namespaces, service accounts, root CA, garbage collection.

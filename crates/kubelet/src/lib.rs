@@ -1,0 +1,1 @@
+//! The node agent: pod workers, images, environment, volumes, status, the kubelet's HTTP API.

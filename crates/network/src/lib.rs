@@ -1,0 +1,1 @@
+//! Sandbox networking: bridge, addresses, port mapping, CNI.

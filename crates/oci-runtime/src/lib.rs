@@ -1,0 +1,1 @@
+//! The embedded OCI runtime, with runc's command line.

@@ -1,0 +1,1 @@
+//! Image references, digests, platforms, manifests, the registry client and the layer codecs.

@@ -1,0 +1,1 @@
+//! The CRI server: content store, snapshots, sandboxes, containers, streaming.

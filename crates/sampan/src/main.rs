@@ -1,0 +1,3 @@
+//! A Kubernetes node in one binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The process that keeps a pod's containers: their parent, their stdio, their logs, their exit codes.

@@ -1,0 +1,1 @@
+//! The built-in image `sampan.local/toolbox`: small tools in the sampan binary itself.

@@ -1,0 +1,3 @@
+//! What people run besides cargo.
+
+fn main() {}
