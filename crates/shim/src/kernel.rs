@@ -1,0 +1,3 @@
+//! Calls of the kernel, each behind a safe function.
+
+pub(crate) mod pins;
