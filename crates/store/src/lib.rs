@@ -4,7 +4,10 @@
 //! leases. Two implementations: [`embedded`] (redb behind one group-commit writer) and [`etcd`]; the suite in
 //! [`conformance`] runs against both.
 
+pub mod conformance;
+pub mod embedded;
 mod error;
+pub mod etcd;
 mod model;
 
 pub use error::Error;

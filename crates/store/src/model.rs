@@ -114,6 +114,15 @@ pub enum Op {
     Delete(Bytes),
 }
 
+impl Op {
+    /// The key that it writes.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { key, .. } | Self::Delete(key) => key,
+        }
+    }
+}
+
 /// If every comparison holds, do `then`; nothing otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
@@ -123,6 +132,20 @@ pub struct Txn {
     pub then: Vec<Op>,
     /// Keys to read: after the writes when they were done, instead of them otherwise.
     pub read: Vec<Bytes>,
+}
+
+impl Txn {
+    /// A key that is written twice, which is not allowed.
+    pub(crate) fn duplicate_key(&self) -> Option<&Bytes> {
+        let repeated = |(at, op): &(usize, &Op)| self.then[..*at].iter().any(|other| other.key() == op.key());
+        self.then.iter().enumerate().find(repeated).map(|(_, op)| op.key())
+    }
+
+    /// The first lease that a key is bound to; 0 is none.
+    pub(crate) fn lease(&self) -> i64 {
+        let lease = |op: &Op| if let Op::Put { lease, .. } = op { *lease } else { 0 };
+        self.then.iter().map(lease).find(|lease| *lease != 0).unwrap_or(0)
+    }
 }
 
 /// What became of a [`Txn`].
