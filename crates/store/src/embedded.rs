@@ -27,9 +27,7 @@ use self::database::Database;
 use self::hub::Hub;
 use self::lock::DirectoryLock;
 use self::writer::{Command, Writer};
-use crate::{
-    Error, KeyRange, RangeRequest, RangeResponse, Revision, Store, Txn, TxnResponse, Watch,
-};
+use crate::{Error, KeyRange, RangeRequest, RangeResponse, Revision, Store, Txn, TxnResponse, Watch};
 
 /// How the embedded store behaves; the defaults suit a single node.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +38,7 @@ pub struct Options {
     /// compacted without being asked.
     pub history: i64,
     /// Bytes that must be free on the file system for a transaction that puts something. redb cannot go on after
-    /// a failed write, so a full disk has to be noticed before.
+    /// a failed write, so a full disk has to be noticed before. Zero leaves it to redb.
     pub reserve_bytes: u64,
 }
 
@@ -89,8 +87,7 @@ impl Embedded {
         let lock = DirectoryLock::acquire(path)?;
         let database = Database::open(path, options.cache_bytes)?;
         let state = database.read(read::state)?;
-        let shared =
-            Arc::new(Shared { directory: path.to_owned(), database, hub: Hub::new(state.revision) });
+        let shared = Arc::new(Shared { directory: path.to_owned(), database, hub: Hub::new(state.revision) });
         let (commands, queue) = mpsc::channel();
         let writer = Writer::new(shared.clone(), options, state)?;
         let thread = std::thread::Builder::new()

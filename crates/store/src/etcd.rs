@@ -71,12 +71,7 @@ impl Etcd {
 #[async_trait]
 impl Store for Etcd {
     async fn revision(&self) -> Result<Revision, Error> {
-        let nothing = RangeRequest {
-            range: KeyRange::key([0]),
-            at: None,
-            limit: 0,
-            count_only: true,
-        };
+        let nothing = RangeRequest { range: KeyRange::key([0]), at: None, limit: 0, count_only: true };
         Ok(self.range(nothing).await?.revision)
     }
 
@@ -158,16 +153,20 @@ impl Store for Etcd {
     async fn grant_lease(&self, ttl_seconds: i64) -> Result<i64, Error> {
         let request = proto::LeaseGrantRequest { ttl: ttl_seconds.max(1), id: 0 };
         let mut client = LeaseClient::new(self.channel.clone());
-        let answer =
-            client.lease_grant(request).await.map_err(|status| refused("grant lease", Revision(0), status))?;
+        let answer = client
+            .lease_grant(request)
+            .await
+            .map_err(|status| refused("grant lease", Revision(0), status))?;
         Ok(answer.into_inner().id)
     }
 
     async fn revoke_lease(&self, id: i64) -> Result<(), Error> {
         let mut client = LeaseClient::new(self.channel.clone());
-        client.lease_revoke(proto::LeaseRevokeRequest { id }).await.map_err(|status| match status.code() {
-            tonic::Code::NotFound => Error::LeaseNotFound(id),
-            _ => refused("revoke lease", Revision(0), status),
+        client.lease_revoke(proto::LeaseRevokeRequest { id }).await.map_err(|status| {
+            match status.code() {
+                tonic::Code::NotFound => Error::LeaseNotFound(id),
+                _ => refused("revoke lease", Revision(0), status),
+            }
         })?;
         Ok(())
     }

@@ -42,7 +42,10 @@ pub(super) async fn the_past_can_be_read(store: Arc<dyn Store>) {
     let old = range(&*store, RangeRequest { limit: 2, ..at(third) }).await;
     assert_eq!(pairs(&old.kvs), expected(&[("past/a", "2"), ("past/b", "3")]));
     assert_eq!((old.more, old.count), (true, 3));
-    assert_eq!(pairs(&range(&*store, under("past/")).await.kvs), expected(&[("past/b", "3"), ("past/c", "3")]));
+    assert_eq!(
+        pairs(&range(&*store, under("past/")).await.kvs),
+        expected(&[("past/b", "3"), ("past/c", "3")])
+    );
 }
 
 pub(super) async fn pages_of_one_revision_are_consistent(store: Arc<dyn Store>) {

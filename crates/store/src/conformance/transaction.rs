@@ -102,5 +102,9 @@ pub(super) async fn racing_writers_lose_no_update(store: Arc<dyn Store>) {
     assert_eq!(kv.value, bytes("80"));
     revision.0 += 80;
     assert_eq!((kv.mod_revision, kv.version), (revision, 81));
-    assert_eq!(store.revision().await.expect("a revision").0 - before.0, 80, "refused writes take no revision");
+    assert_eq!(
+        store.revision().await.expect("a revision").0 - before.0,
+        80,
+        "refused writes take no revision"
+    );
 }

@@ -69,8 +69,7 @@ pub(super) fn expected(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 /// Opens a watch and takes its first progress mark.
 pub(super) async fn watch(store: &dyn Store, prefix: &str, from: Option<Revision>) -> (Revision, Watch) {
-    let mut watch =
-        store.watch(KeyRange::prefix(prefix), from).await.expect("a watch can be opened");
+    let mut watch = store.watch(KeyRange::prefix(prefix), from).await.expect("a watch can be opened");
     let first = timeout(Duration::from_secs(10), watch.next()).await.expect("a watch begins with a mark");
     let mark = first.expect("a watch does not end").expect("the mark is no error");
     assert!(mark.events.is_empty(), "a watch begins with a mark, not with events");

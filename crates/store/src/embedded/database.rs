@@ -35,7 +35,10 @@ impl Database {
     }
 
     /// Runs a read in a snapshot of its own.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let txn = {
             let handle = self.handle.read().unwrap_or_else(PoisonError::into_inner);
             handle.as_ref().ok_or(Error::Closed)?.begin_read()?
@@ -94,7 +97,9 @@ fn open(path: &Path, cache_bytes: usize) -> Result<redb::Database, Error> {
     })();
     match format {
         Ok(Some(FORMAT_VERSION)) => Ok(database),
-        Ok(Some(other)) => Err(damaged(format!("its layout is version {other}, this program knows {FORMAT_VERSION}"))),
+        Ok(Some(other)) => {
+            Err(damaged(format!("its layout is version {other}, this program knows {FORMAT_VERSION}")))
+        }
         _ => Err(damaged("it is a redb file, but not a store".into())),
     }
 }

@@ -24,11 +24,7 @@ pub(super) struct State {
 pub(super) fn state(txn: &ReadTransaction) -> Result<State, Error> {
     let meta = txn.open_table(META)?;
     let number = |name| Ok::<_, Error>(meta.get(name)?.ok_or_else(|| unreadable(name))?.value());
-    Ok(State {
-        revision: number(REVISION)?,
-        compacted: number(COMPACTED)?,
-        last_lease: number(LAST_LEASE)?,
-    })
+    Ok(State { revision: number(REVISION)?, compacted: number(COMPACTED)?, last_lease: number(LAST_LEASE)? })
 }
 
 /// Answers a [`RangeRequest`].
@@ -142,7 +138,8 @@ pub(super) fn replay(txn: &ReadTransaction, range: &KeyRange, from: i64) -> Resu
         }
         let entry = Entry::decode(bytes.value())?;
         if range.contains(entry.key) {
-            let previous = if entry.previous.exists() { Some(key_value(&log, entry.previous)?) } else { None };
+            let previous =
+                if entry.previous.exists() { Some(key_value(&log, entry.previous)?) } else { None };
             bytes_taken += bytes.value().len() + previous.as_ref().map_or(0, |kv| kv.value.len());
             events.push(WatchEvent { kv: entry.key_value(id), previous, deleted: entry.deleted });
         }

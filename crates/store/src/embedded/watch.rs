@@ -89,8 +89,7 @@ impl Watcher {
 
     async fn replay(&mut self) -> Result<(), Error> {
         let (shared, range, from) = (self.shared.clone(), self.range.clone(), self.next);
-        let replay =
-            blocking(move || shared.database.read(|txn| read::replay(txn, &range, from))).await?;
+        let replay = blocking(move || shared.database.read(|txn| read::replay(txn, &range, from))).await?;
         self.next = replay.next;
         self.pending = replay.batches.into();
         Ok(())

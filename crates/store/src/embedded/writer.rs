@@ -22,12 +22,26 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
-    Txn { txn: Txn, reply: Reply<TxnResponse> },
-    Compact { at: Revision, reply: Reply<()> },
-    GrantLease { ttl_seconds: i64, reply: Reply<i64> },
-    RevokeLease { id: i64, reply: Reply<()> },
+    Txn {
+        txn: Txn,
+        reply: Reply<TxnResponse>,
+    },
+    Compact {
+        at: Revision,
+        reply: Reply<()>,
+    },
+    GrantLease {
+        ttl_seconds: i64,
+        reply: Reply<i64>,
+    },
+    RevokeLease {
+        id: i64,
+        reply: Reply<()>,
+    },
     /// A lease ran out.
-    Expire { id: i64 },
+    Expire {
+        id: i64,
+    },
 }
 
 /// An acknowledgement that waits for the commit; told whether that failed.
@@ -156,6 +170,9 @@ impl Writer {
 
     /// What the file system has room for.
     fn room(&self, group: &[Command]) -> Room {
+        if self.options.reserve_bytes == 0 {
+            return Room::All;
+        }
         let Ok(status) = rustix::fs::statvfs(&self.shared.directory) else { return Room::All };
         let free = status.f_bavail.saturating_mul(status.f_frsize);
         let wanted: u64 = group.iter().map(Command::bytes).sum();
@@ -207,7 +224,9 @@ impl Command {
     fn refuse(self, error: &Error) {
         match self {
             Self::Txn { reply, .. } => drop(reply.send(Err(error.again()))),
-            Self::Compact { reply, .. } | Self::RevokeLease { reply, .. } => drop(reply.send(Err(error.again()))),
+            Self::Compact { reply, .. } | Self::RevokeLease { reply, .. } => {
+                drop(reply.send(Err(error.again())))
+            }
             Self::GrantLease { reply, .. } => drop(reply.send(Err(error.again()))),
             Self::Expire { .. } => {}
         }

@@ -84,7 +84,8 @@ async fn check(directory: &std::path::Path, acknowledged: &[(i64, String, usize)
     assert!(now.0 >= newest, "revision {newest} was acknowledged, the store is at {}", now.0);
     let current = store.range(crate::embedded::all()).await.unwrap();
     for (revision, key, number) in acknowledged {
-        let kv = current.kvs.iter().find(|kv| *kv.key == *key.as_bytes()).expect("an acknowledged key is there");
+        let kv =
+            current.kvs.iter().find(|kv| *kv.key == *key.as_bytes()).expect("an acknowledged key is there");
         assert!(kv.mod_revision.0 >= *revision, "{key} lost revision {revision}");
         if kv.mod_revision.0 == *revision {
             assert!(kv.value.starts_with(format!("{key}={number};").as_bytes()));
