@@ -6,6 +6,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::archives::image_archives_client::ImageArchivesClient;
 use crate::progress::pull_progress_client::PullProgressClient;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
@@ -21,6 +22,8 @@ pub struct Client {
     pub images: ImageServiceClient<Channel>,
     /// Our own service; other runtimes answer `Unimplemented`.
     pub progress: PullProgressClient<Channel>,
+    /// Our own service; other runtimes answer `Unimplemented`.
+    pub archives: ImageArchivesClient<Channel>,
 }
 
 /// Connects to `unix:///path` (or an absolute path).
@@ -55,7 +58,8 @@ impl Client {
             images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
                 .max_encoding_message_size(MAX_MESSAGE_SIZE),
-            progress: PullProgressClient::new(channel),
+            progress: PullProgressClient::new(channel.clone()),
+            archives: ImageArchivesClient::new(channel),
         }
     }
 }

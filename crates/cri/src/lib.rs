@@ -24,6 +24,12 @@ pub mod progress {
     tonic::include_proto!("sampan.runtime.v1");
 }
 
+/// `sampan.archives.v1`: images from and to archives, and clean-up. Optional on both sides of a CRI connection.
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
+pub mod archives {
+    tonic::include_proto!("sampan.archives.v1");
+}
+
 /// The largest gRPC message that either side accepts, in bytes: lists of a full node's containers and the
 /// 16 MiB that ExecSync may return for each of its two streams.
 pub const MAX_MESSAGE_SIZE: usize = 64 * 1024 * 1024;

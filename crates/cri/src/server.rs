@@ -7,19 +7,70 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use crate::archives::image_archives_server::{ImageArchives, ImageArchivesServer};
+use crate::archives::{Chunk, LoadResponse, PruneRequest, PruneResponse, SaveRequest};
 use crate::progress::pull_progress_server::{PullProgress, PullProgressServer};
 use crate::progress::{WatchRequest, WatchResponse};
 use crate::v1::image_service_server::{ImageService, ImageServiceServer};
 use crate::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use crate::{Error, MAX_MESSAGE_SIZE};
 
-/// Serves both CRI services on the unix socket at `path` (mode 0600) until `shutdown`, then lets the calls
+/// What a runtime serves on its socket.
+#[derive(Clone, Debug)]
+pub struct Services<R, I, P, A> {
+    /// Sandboxes and containers.
+    pub runtime: R,
+    /// Images.
+    pub images: I,
+    /// How far pulls have come.
+    pub progress: P,
+    /// Images from and to archives.
+    pub archives: A,
+}
+
+/// Serves the CRI services and ours on the unix socket at `path` (mode 0600) until `shutdown`, then lets the calls
 /// under way finish and removes the socket. A stale socket file is replaced.
 ///
 /// # Errors
 /// [`Error::InUse`] when another process answers there, [`Error::Listen`], [`Error::Serve`].
+pub async fn serve_all<R, I, P, A>(
+    path: &Path,
+    services: Services<R, I, P, A>,
+    shutdown: CancellationToken,
+) -> Result<(), Error>
+where
+    R: RuntimeService,
+    I: ImageService,
+    P: PullProgress,
+    A: ImageArchives,
+{
+    let listener = listen(path).await?;
+    let served = Server::builder()
+        .add_service(
+            RuntimeServiceServer::new(services.runtime)
+                .max_decoding_message_size(MAX_MESSAGE_SIZE)
+                .max_encoding_message_size(MAX_MESSAGE_SIZE),
+        )
+        .add_service(
+            ImageServiceServer::new(services.images)
+                .max_decoding_message_size(MAX_MESSAGE_SIZE)
+                .max_encoding_message_size(MAX_MESSAGE_SIZE),
+        )
+        .add_service(PullProgressServer::new(services.progress))
+        .add_service(ImageArchivesServer::new(services.archives))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned())
+        .await
+        .map_err(|source| Error::Serve { path: path.to_owned(), source });
+    let _ = std::fs::remove_file(path);
+    served
+}
+
+/// [`serve_all`] for a runtime without archives.
+///
+/// # Errors
+/// As [`serve_all`].
 pub async fn serve<R, I, P>(
     path: &Path,
     runtime: R,
@@ -32,24 +83,7 @@ where
     I: ImageService,
     P: PullProgress,
 {
-    let listener = listen(path).await?;
-    let served = Server::builder()
-        .add_service(
-            RuntimeServiceServer::new(runtime)
-                .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                .max_encoding_message_size(MAX_MESSAGE_SIZE),
-        )
-        .add_service(
-            ImageServiceServer::new(images)
-                .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                .max_encoding_message_size(MAX_MESSAGE_SIZE),
-        )
-        .add_service(PullProgressServer::new(progress))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned())
-        .await
-        .map_err(|source| Error::Serve { path: path.to_owned(), source });
-    let _ = std::fs::remove_file(path);
-    served
+    serve_all(path, Services { runtime, images, progress, archives: NoArchives }, shutdown).await
 }
 
 /// Binds the socket: the file of a dead server is replaced, that of a living one is not.
@@ -80,5 +114,26 @@ impl PullProgress for NoProgress {
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("this runtime does not report the progress of pulls"))
+    }
+}
+
+/// An [`ImageArchives`] for runtimes that have none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoArchives;
+
+#[tonic::async_trait]
+impl ImageArchives for NoArchives {
+    type SaveStream = tokio_stream::Empty<Result<Chunk, Status>>;
+
+    async fn load(&self, _: Request<Streaming<Chunk>>) -> Result<Response<LoadResponse>, Status> {
+        Err(Status::unimplemented("this runtime does not load archives"))
+    }
+
+    async fn save(&self, _: Request<SaveRequest>) -> Result<Response<Self::SaveStream>, Status> {
+        Err(Status::unimplemented("this runtime does not save archives"))
+    }
+
+    async fn prune(&self, _: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {
+        Err(Status::unimplemented("this runtime does not prune images"))
     }
 }
