@@ -16,7 +16,7 @@ pub mod qos;
 pub mod quantity;
 pub mod resources;
 pub mod scheme;
-// schema follows
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;

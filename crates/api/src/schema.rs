@@ -10,4 +10,4 @@ mod types;
 
 pub use decode::{DecodeError, Decoded, decode_json, decode_value, decode_yaml};
 pub use openapi::{openapi_v2_json, openapi_v2_protobuf, openapi_v3, openapi_v3_index};
-pub use types::{Base, Field, Shape, Type, merge_facts, type_named, type_of};
+pub use types::{Base, Field, Shape, Type, merge_facts, type_named, type_of, type_of_kind};
