@@ -1,3 +1,33 @@
-//! What people run besides cargo.
+//! What people run besides cargo: `cargo xtask demo | test | bench | setup`.
+#![allow(clippy::print_stderr, reason = "these commands talk to a person at a terminal")]
 
-fn main() {}
+mod command;
+mod demo;
+mod leaks;
+mod setup;
+mod test;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What people run besides cargo")]
+enum Xtask {
+    /// Build sampan and run examples/hello.yaml with it
+    Demo,
+    /// Format, lint, unit, in-process and end-to-end tests (as root); what CI runs
+    Test(test::Options),
+    /// Install what the tests need from the distribution's packages
+    Setup(setup::Options),
+    /// Fail when a test or a run left mounts, namespaces, cgroups, processes or rules behind
+    Leaks,
+}
+
+fn main() -> Result<()> {
+    match Xtask::parse() {
+        Xtask::Demo => demo::run(),
+        Xtask::Test(options) => test::run(&options),
+        Xtask::Setup(options) => setup::run(&options),
+        Xtask::Leaks => leaks::check(),
+    }
+}

@@ -1,0 +1,159 @@
+//! Fetches a page over plain HTTP, and the name lookup that the network tools share.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    process::ExitCode,
+    time::Duration,
+};
+
+use super::nc::connect;
+use crate::{Failure, about};
+
+const USAGE: &str = "wget [-q] [-S] [-T SECONDS] [-O FILE] http://HOST[:PORT]/PATH";
+
+/// Prints the body to standard output (unlike the usual wget: a container has nowhere to keep it); exit
+/// code 1 for a status of 400 or more, as the usual one.
+pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
+    let (mut url, mut timeout, mut show_head, mut target) = (None, 10, false, "-");
+    let mut args = args.iter().map(String::as_str);
+    while let Some(arg) = args.next() {
+        match arg {
+            "-q" => {}
+            "-S" => show_head = true,
+            "-T" => timeout = args.next().and_then(|n| n.parse().ok()).ok_or_else(|| Failure::usage(USAGE))?,
+            "-O" => target = args.next().ok_or_else(|| Failure::usage(USAGE))?,
+            "-O-" | "-qO-" => target = "-",
+            _ if url.is_none() && !arg.starts_with('-') => url = Some(arg),
+            _ => return Err(Failure::usage(USAGE)),
+        }
+    }
+    let url = url.ok_or_else(|| Failure::usage(USAGE))?;
+    if url.starts_with("https://") {
+        return Err(Failure::new("https is not supported by this small wget"));
+    }
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && !port.contains(']') => {
+            (host, port.parse().map_err(about(format!("port {port}")))?)
+        }
+        _ => (authority, 80),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let timeout = Duration::from_secs(timeout);
+    let stream = connect(host, port, timeout)?;
+    stream.set_read_timeout(Some(timeout)).map_err(about(url))?;
+    let request = format!("GET /{path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: sampan-toolbox\r\n\r\n");
+    (&stream).write_all(request.as_bytes()).map_err(about(url))?;
+    let mut reader = BufReader::new(stream);
+    let status = read_head(&mut reader, show_head).map_err(about(url))?;
+    if status >= 400 {
+        return Err(Failure::new(format!("server returned error: HTTP {status}")));
+    }
+    let mut output: Box<dyn Write> = match target {
+        "-" => Box::new(io::stdout().lock()),
+        path => Box::new(File::create(path).map_err(about(path))?),
+    };
+    io::copy(&mut reader, &mut output).map_err(about(url))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_head(reader: &mut impl BufRead, show: bool) -> io::Result<u16> {
+    let mut head = reader.take(64 * 1024);
+    let mut line = String::new();
+    head.read_line(&mut line)?;
+    let status = line.split(' ').nth(1).and_then(|code| code.trim().parse().ok()).unwrap_or(0);
+    while !line.trim_end().is_empty() {
+        if show {
+            eprint!("  {line}");
+        }
+        line.clear();
+        if head.read_line(&mut line)? == 0 {
+            break;
+        }
+    }
+    Ok(status)
+}
+
+/// The addresses of a name: a literal, /etc/hosts, then the nameservers of /etc/resolv.conf with their
+/// search list. A static binary has no resolver of the C library.
+pub(super) fn resolve(name: &str) -> Result<Vec<IpAddr>, Failure> {
+    if let Ok(ip) = name.parse() {
+        return Ok(vec![ip]);
+    }
+    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let known = hosts.lines().map(|line| line.split('#').next().unwrap_or("")).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let ip = words.next()?.parse().ok()?;
+        words.any(|word| word == name).then_some(ip)
+    });
+    let known: Vec<IpAddr> = known.collect();
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    if name == "localhost" {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+    }
+    let config = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let values = |key: &'static str| {
+        let lines = config.lines().filter_map(move |line| line.trim().strip_prefix(key));
+        lines.flat_map(str::split_whitespace)
+    };
+    let ndots = values("options").find_map(|option| option.strip_prefix("ndots:")?.parse().ok()).unwrap_or(1);
+    let searched = values("search").map(|suffix| format!("{name}.{suffix}"));
+    let mut candidates: Vec<String> = searched.filter(|_| !name.ends_with('.')).collect();
+    let at = if name.matches('.').count() >= ndots { 0 } else { candidates.len() };
+    candidates.insert(at, name.trim_end_matches('.').to_owned());
+    for candidate in &candidates {
+        for server in values("nameserver").filter_map(|ip| ip.parse::<IpAddr>().ok()) {
+            match query(server, candidate) {
+                Ok(ips) if !ips.is_empty() => return Ok(ips),
+                _ => {}
+            }
+        }
+    }
+    Err(Failure::new(format!("bad address `{name}`")))
+}
+
+/// Asks one nameserver for the A records of `name`.
+fn query(server: IpAddr, name: &str) -> io::Result<Vec<IpAddr>> {
+    let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.connect((server, 53))?;
+    let mut packet = vec![0x51, 0x1a, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        packet.push(u8::try_from(label.len()).ok().filter(|n| *n < 64).ok_or(io::ErrorKind::InvalidInput)?);
+        packet.extend(label.as_bytes());
+    }
+    packet.extend([0, 0, 1, 0, 1]);
+    socket.send(&packet)?;
+    let mut answer = [0; 1500];
+    let length = socket.recv(&mut answer)?;
+    parse(&answer[..length], packet.len()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Reads the A records of an answer whose question ends at `at`. Every step is checked against the end.
+fn parse(answer: &[u8], mut at: usize) -> Option<Vec<IpAddr>> {
+    let count = u16::from_be_bytes([*answer.get(6)?, *answer.get(7)?]);
+    let mut ips = Vec::new();
+    for _ in 0..count {
+        loop {
+            match *answer.get(at)? {
+                0 => break at += 1,
+                pointer if pointer >= 0xc0 => break at += 2,
+                label => at += 1 + usize::from(label),
+            }
+        }
+        let fixed = answer.get(at..at + 10)?;
+        let length = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+        let data = answer.get(at + 10..at + 10 + length)?;
+        if let (1, [a, b, c, d]) = (fixed[1], data) {
+            ips.push(Ipv4Addr::new(*a, *b, *c, *d).into());
+        }
+        at += 10 + length;
+    }
+    Some(ips)
+}

