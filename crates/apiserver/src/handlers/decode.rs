@@ -1,0 +1,125 @@
+//! Bodies become objects: syntax, kind, field types, unknown fields, and where the object belongs.
+
+use sampan_api::schema::{self, Decoded};
+use sampan_api::{Resource, Status, meta};
+use serde_json::Value;
+
+use super::options::{FieldValidation, field_validation};
+use crate::negotiate::Media;
+use crate::registry::Scope;
+
+/// Reads an object of a resource from a body, as strictly as the query asks for.
+///
+/// # Errors
+/// 400 for syntax, types and (when strict) unknown fields, 415 for media types that are not understood.
+pub(crate) fn object(scope: &Scope<'_>, resource: &Resource, body: &[u8]) -> Result<Value, Status> {
+    let context = scope.context;
+    let validation = field_validation(context)?;
+    let media = Media::of(&context.headers)?;
+    // The kind is looked at first: a Pod that is posted to ConfigMaps should not be told of unknown fields.
+    let seen = match media {
+        Media::Json => serde_json::from_slice::<Kind>(body).ok(),
+        Media::Yaml => yaml_value(body).ok().map(|value| Kind {
+            kind: meta::kind(&value).to_owned(),
+            api_version: meta::api_version(&value).to_owned(),
+        }),
+    };
+    if let Some(seen) = seen {
+        expect_kind(resource, &seen.api_version, &seen.kind)?;
+    }
+    let decoded = match media {
+        Media::Json => schema::decode_json(resource, body),
+        Media::Yaml => schema::decode_yaml(resource, body),
+    };
+    let decoded = decoded.map_err(|error| error.to_status(resource))?;
+    checked(scope, resource, decoded, validation)
+}
+
+/// Checks a value that a patch made.
+///
+/// # Errors
+/// 400 for wrong types and (when strict) unknown fields.
+pub(crate) fn patched(scope: &Scope<'_>, resource: &Resource, value: Value) -> Result<Value, Status> {
+    let validation = field_validation(scope.context)?;
+    let decoded = schema::decode_value(resource, value).map_err(|error| error.to_status(resource))?;
+    checked(scope, resource, decoded, validation)
+}
+
+fn checked(
+    scope: &Scope<'_>, resource: &Resource, decoded: Decoded, validation: FieldValidation,
+) -> Result<Value, Status> {
+    match validation {
+        FieldValidation::Strict => {
+            if let Some(status) = decoded.strict_error(resource) {
+                return Err(status);
+            }
+        }
+        FieldValidation::Warn => {
+            for text in &decoded.strict {
+                scope.context.warnings.add(text.clone());
+            }
+        }
+        FieldValidation::Ignore => {}
+    }
+    let mut object = decoded.object;
+    let (api_version, kind) = (meta::api_version(&object).to_owned(), meta::kind(&object).to_owned());
+    expect_kind(resource, &api_version, &kind)?;
+    meta::set_type(&mut object, resource);
+    Ok(object)
+}
+
+#[derive(serde::Deserialize)]
+struct Kind {
+    #[serde(default)]
+    kind: String,
+    #[serde(default, rename = "apiVersion")]
+    api_version: String,
+}
+
+/// 400 unless the object says that it is one of the resource (or says nothing, which the path decides).
+fn expect_kind(resource: &Resource, api_version: &str, kind: &str) -> Result<(), Status> {
+    if !kind.is_empty() && kind != resource.kind {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; the kind in the data \
+             ({kind}) does not match the expected kind",
+            resource.kind
+        )));
+    }
+    let expected = resource.api_version();
+    if !api_version.is_empty() && api_version != expected {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+        )));
+    }
+    Ok(())
+}
+
+/// Puts an object into the request's namespace.
+///
+/// # Errors
+/// 400 when it names another one.
+pub(crate) fn place(scope: &Scope<'_>, object: &mut Value) -> Result<(), Status> {
+    if !scope.resource.namespaced {
+        if !meta::namespace(object).is_empty() {
+            return Err(Status::bad_request("namespace is not allowed on this type"));
+        }
+        return Ok(());
+    }
+    let own = meta::namespace(object);
+    if !own.is_empty() && own != scope.namespace {
+        return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+    }
+    meta::set_metadata(object, "namespace", scope.namespace);
+    Ok(())
+}
+
+/// Any YAML document as a value.
+///
+/// # Errors
+/// 400 when it is none.
+pub(crate) fn yaml_value(body: &[u8]) -> Result<Value, Status> {
+    let text = std::str::from_utf8(body).map_err(|error| Status::bad_request(error.to_string()))?;
+    schema::decode::yaml_document(text)
+        .map(|document| document.value)
+        .map_err(|error| Status::bad_request(error.to_string()))
+}

@@ -1,0 +1,130 @@
+//! `pods/eviction`: a deletion that disruption budgets may refuse (policy/v1).
+
+use http::Request;
+use jiff::Timestamp;
+use sampan_api::selector::LabelSelector;
+use sampan_api::{Status, meta, scheme};
+use serde_json::{Value, json};
+
+use super::binding::set_condition;
+use crate::admission::{Attributes, Operation};
+use crate::handlers::{body, decode, options};
+use crate::negotiate::{Accepted, Media};
+use crate::registry::Scope;
+use crate::registry::delete::{self, DeleteOptions};
+use crate::respond::{self, Body, Response};
+
+/// How often the budget is tried again when another eviction came between.
+const ATTEMPTS: usize = 20;
+const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
+/// How long the answer asks to wait when a budget has not been looked at yet.
+const RETRY_SECONDS: i32 = 10;
+
+/// Evicts the pod in the path.
+pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<Response, Status> {
+    let context = scope.context;
+    let accepted = Accepted::negotiate(&context.headers, &context.query, false)?;
+    let name = context.info.name.clone();
+    let bytes = body::read(request).await?;
+    let eviction: Value = match Media::of(&context.headers)? {
+        Media::Json => serde_json::from_slice(&bytes).map_err(|error| Status::bad_request(error.to_string()))?,
+        Media::Yaml => decode::yaml_value(&bytes)?,
+    };
+    if !meta::name(&eviction).is_empty() && meta::name(&eviction) != name {
+        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let (options, dry) = match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
+        Some(options) => options::delete_value(options)?,
+        None => (DeleteOptions::default(), false),
+    };
+    let dry_run = scope.dry_run || dry;
+    let mut attributes = Attributes::new(scope, Operation::Create, name.clone());
+    scope.server.admission.admit(&mut attributes).await?;
+    scope.server.admission.validate(&attributes).await?;
+
+    let pod = scope.server.registry.get(scope.resource, scope.namespace, &name).await?;
+    let pod = pod.ok_or_else(|| scope.not_found(&name))?;
+    let unprotected = meta::is_deleting(&pod) || matches!(meta::str_at(&pod, "/status/phase"), "Succeeded" | "Failed" | "Pending");
+    if !unprotected {
+        budget(scope, &pod, dry_run).await?;
+    }
+    if !dry_run && !meta::is_deleting(&pod) {
+        note_disruption(scope, &name).await?;
+    }
+    let whole = Scope { subresource: "", dry_run, ..*scope };
+    delete::delete(&whole, &name, &options).await?;
+    respond::value(context, &accepted, 201, &Status::success(201).to_value())
+}
+
+/// Takes one disruption from the pod's budget, if it has one.
+async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<(), Status> {
+    let Some(resource) = scheme::find("policy", "v1", "poddisruptionbudgets") else { return Ok(()) };
+    let registry = &scope.server.registry;
+    for _ in 0..ATTEMPTS {
+        registry.catch_up().await?;
+        let Some(cache) = registry.cache(resource) else { return Ok(()) };
+        let all = cache.snapshot(scope.namespace, 0).objects;
+        let matching: Vec<Value> = all
+            .iter()
+            .map(|budget| budget.value())
+            .filter(|budget| {
+                let selector = LabelSelector::from_object(budget.pointer("/spec/selector"));
+                selector.is_ok_and(|selector| selector.matches(pod))
+            })
+            .collect();
+        let mut budget = match <[Value; 1]>::try_from(matching) {
+            Ok([budget]) => budget,
+            Err(none) if none.is_empty() => return Ok(()),
+            Err(_) => {
+                return Err(Status::internal_error(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
+            }
+        };
+        let name = meta::name(&budget).to_owned();
+        let number = |pointer: &str| budget.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+        if number("/status/observedGeneration") < meta::generation(&budget) {
+            let cause = format!("The disruption budget {name} is still being processed by the server.");
+            return Err(Status::too_many_requests(REFUSED, RETRY_SECONDS).with_cause("DisruptionBudget", &cause));
+        }
+        let allowed = number("/status/disruptionsAllowed");
+        if allowed <= 0 {
+            let cause = format!(
+                "The disruption budget {name} needs {} healthy pods and has {} currently",
+                number("/status/desiredHealthy"),
+                number("/status/currentHealthy")
+            );
+            return Err(Status::too_many_requests(REFUSED, 0).with_cause("DisruptionBudget", &cause));
+        }
+        if dry_run {
+            return Ok(());
+        }
+        let revision = meta::resource_version(&budget).parse().unwrap_or_default();
+        let status = meta::object_mut(&mut budget["status"]);
+        status.insert("disruptionsAllowed".into(), json!(allowed - 1));
+        let disrupted = meta::object_mut(status.entry("disruptedPods").or_insert(Value::Null));
+        disrupted.insert(meta::name(pod).to_owned(), json!(meta::format_time(Timestamp::now())));
+        if registry.put(resource, scope.namespace, &name, &budget, revision).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(Status::too_many_requests(REFUSED, RETRY_SECONDS))
+}
+
+/// Says in the pod's status why it goes.
+async fn note_disruption(scope: &Scope<'_>, name: &str) -> Result<(), Status> {
+    let registry = &scope.server.registry;
+    for _ in 0..ATTEMPTS {
+        let Some(mut pod) = registry.get(scope.resource, scope.namespace, name).await? else { return Ok(()) };
+        let revision = meta::resource_version(&pod).parse().unwrap_or_default();
+        set_condition(
+            &mut pod,
+            json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting", "lastProbeTime": null}),
+        );
+        if registry.put(scope.resource, scope.namespace, name, &pod, revision).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
