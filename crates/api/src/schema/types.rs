@@ -150,7 +150,7 @@ impl Field {
             self.0.base,
             Base::String | Base::Bytes | Base::Bool | Base::Int32 | Base::Int64 | Base::Double
         );
-        (!scalar && self.0.target != 0).then_some(Type(self.0.target))
+        (self.0.base == Base::Object || !scalar && self.0.target != 0).then_some(Type(self.0.target))
     }
 
     /// Whether lists of this field are merged by strategic merge patch rather than replaced.
