@@ -1,0 +1,88 @@
+//! `delete`: ends what is left of a container when forced, waits for it to be gone, removes all traces.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use libcontainer::container::{Container, ContainerStatus};
+
+use super::kill::send;
+use super::{check_id, load};
+use crate::bundle::{Specs, cgroups_path};
+use crate::{Error, Result, cgroups};
+
+/// How long killed processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(root: &Path, id: &str, force: bool) -> Result<()> {
+    check_id(id)?;
+    let specs = Specs::of(root, id);
+    let cgroup = specs.original().map(|config| cgroups_path(&config, id)).ok();
+    let mut container = match load(root, id) {
+        Ok(container) => container,
+        Err(error) => {
+            // Half of a container: what there is goes.
+            if !force {
+                return Err(error);
+            }
+            if let Some(cgroup) = &cgroup {
+                end_all(cgroup, None)?;
+                cgroups::remove(cgroup)?;
+            }
+            specs.remove();
+            let _ = std::fs::remove_dir_all(root.join(id));
+            return Ok(());
+        }
+    };
+    let alive = container.status() != ContainerStatus::Stopped;
+    if alive && !force && container.status() != ContainerStatus::Created {
+        return Err(Error::text(format!(
+            "cannot delete container {id} that is not stopped: {}",
+            container.status()
+        )));
+    }
+    let cgroup = match (cgroup, container.spec()) {
+        (Some(cgroup), _) => cgroup,
+        (None, Ok(config)) => config.cgroup_path,
+        (None, Err(source)) => {
+            return Err(Error::Container(format!("delete container {id}"), Box::new(source)));
+        }
+    };
+    end_all(&cgroup, alive.then_some(&container))?;
+    cgroups::remove(&cgroup)?;
+    container
+        .delete(true)
+        .map_err(|source| Error::Container(format!("delete container {id}"), Box::new(source)))?;
+    specs.remove();
+    Ok(())
+}
+
+/// Kills everything in the cgroups (and the init) until nothing is left.
+fn end_all(cgroup: &Path, container: Option<&Container>) -> Result<()> {
+    let init = container.and_then(Container::pid).map(nix::unistd::Pid::as_raw);
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        let mut pids = if cgroup == Path::new("/") { Vec::new() } else { cgroups::processes(cgroup) };
+        pids.extend(init);
+        pids.retain(|pid| alive(*pid));
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in &pids {
+            send(*pid, libc::SIGKILL)?;
+        }
+        cgroups::thaw(cgroup);
+        if Instant::now() > deadline {
+            return Err(Error::text("container init still running"));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Neither gone nor a zombie.
+fn alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !"ZX".contains(state))
+}

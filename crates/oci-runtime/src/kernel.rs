@@ -1,0 +1,5 @@
+//! Calls of the kernel, each behind a safe function.
+
+pub(crate) mod capabilities;
+pub(crate) mod execution;
+pub(crate) mod stdio;

@@ -1,0 +1,308 @@
+//! Calls of the OCI runtime: started, watched, ended when they hang, and their errors read.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::event_loop::{Shim, Source};
+use super::stdio::{ChildStdio, nonblocking, null};
+use crate::kernel::children::{self, WaitStatus};
+use crate::kernel::runtime_view;
+use crate::protocol::{Failure, FailureCode, OciRuntime};
+
+/// Bytes of a runtime's log or stderr that are looked at for its error.
+const MAX_ERROR_TEXT: u64 = 64 << 10;
+
+/// What a call is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    Create {
+        container: String,
+        process: u64,
+    },
+    Exec {
+        process: u64,
+    },
+    Start {
+        container: String,
+    },
+    Signal,
+    Pause {
+        container: String,
+        paused: bool,
+    },
+    Update,
+    Delete {
+        container: String,
+    },
+    /// Clearing up after a create that failed; then the request is refused with this.
+    Discard {
+        failure: Failure,
+    },
+}
+
+/// A call of the OCI runtime under way.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) purpose: Purpose,
+    /// Who asked.
+    pub(super) connection: u64,
+    /// When it is killed for taking too long.
+    pub(super) deadline: Instant,
+    pub(super) timed_out: bool,
+    pub(super) console: Option<Console>,
+    pub(super) files: Files,
+    verb: &'static str,
+    limit: Duration,
+    stderr: Option<OwnedFd>,
+}
+
+/// Where the runtime sends a terminal.
+#[derive(Debug)]
+pub(super) struct Console {
+    pub(super) listener: UnixListener,
+    pub(super) token: u64,
+    pub(super) process: u64,
+    pub(super) stdin: bool,
+}
+
+/// A call's scratch files, removed with it.
+#[derive(Debug)]
+pub(super) struct Files {
+    base: PathBuf,
+}
+
+impl Files {
+    pub(super) fn log(&self) -> PathBuf {
+        self.base.with_extension("log")
+    }
+    pub(super) fn pid(&self) -> PathBuf {
+        self.base.with_extension("pid")
+    }
+    pub(super) fn json(&self) -> PathBuf {
+        self.base.with_extension("json")
+    }
+    pub(super) fn socket(&self) -> PathBuf {
+        self.base.with_extension("pty")
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for path in [self.log(), self.pid(), self.json(), self.socket()] {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A call to be made.
+pub(super) struct Call<'a> {
+    pub(super) runtime: &'a OciRuntime,
+    pub(super) verb: &'static str,
+    pub(super) limit: Duration,
+    pub(super) connection: u64,
+    pub(super) files: Files,
+    /// Where its arguments are added.
+    pub(super) command: Command,
+    pub(super) console: Option<Console>,
+}
+
+impl Job {
+    /// Whether it leaves a new process behind.
+    pub(super) fn makes_process(&self) -> bool {
+        matches!(self.purpose, Purpose::Create { .. } | Purpose::Exec { .. } | Purpose::Delete { .. })
+    }
+}
+
+impl Shim {
+    /// Prepares `RUNTIME --root … --log … VERB`.
+    pub(super) fn prepare<'a>(
+        &mut self,
+        runtime: &'a OciRuntime,
+        verb: &'static str,
+        limit: Duration,
+        connection: u64,
+    ) -> Call<'a> {
+        let base = format!("shim.call-{}.x", self.key());
+        let files = Files { base: self.arguments.dir.join(base) };
+        let mut command = Command::new(&runtime.path);
+        command
+            .args(&runtime.args)
+            .arg("--root")
+            .arg(&runtime.root)
+            .arg("--log")
+            .arg(files.log())
+            .arg("--log-format")
+            .arg("json")
+            .arg(verb);
+        // A group of its own, so that a hanging one can be ended with its helpers.
+        command.process_group(0).current_dir("/");
+        if runtime.hide_unified {
+            runtime_view::hide_unified(&mut command);
+        }
+        Call { runtime, verb, limit, connection, files, command, console: None }
+    }
+
+    /// Opens the socket that the runtime sends the terminal over, and names it to the runtime.
+    pub(super) fn open_console(&mut self, call: &mut Call<'_>, process: u64, stdin: bool) -> io::Result<()> {
+        let name = call.files.socket();
+        let name = name.file_name().unwrap_or_default().to_string_lossy();
+        // The directory may be deeper than a socket address can say; the runtime may follow a link to it.
+        let handle = fs::File::open(&self.arguments.dir)?;
+        let short = format!("/proc/self/fd/{}/{name}", handle.as_raw_fd());
+        let listener = UnixListener::bind(short)?;
+        listener.set_nonblocking(true)?;
+        let token = self.token(Source::Console(0));
+        call.command.arg("--console-socket").arg(call.files.socket());
+        call.console = Some(Console { listener, token, process, stdin });
+        Ok(())
+    }
+
+    /// Starts a call. Without `stdio` its stderr is kept for the error.
+    pub(super) fn start_job(
+        &mut self,
+        mut call: Call<'_>,
+        stdio: Option<ChildStdio>,
+        purpose: Purpose,
+    ) -> Result<(), Failure> {
+        let started = self.spawn(&mut call, stdio);
+        let (pid, stderr) = started.map_err(|error| {
+            if let Some(console) = &call.console {
+                self.forget(console.token);
+            }
+            let path = call.runtime.path.display();
+            Failure::new(FailureCode::Runtime, format!("run {path}: {error}"))
+        })?;
+        if let Some(console) = &call.console {
+            self.retarget(console.token, Source::Console(pid));
+            Self::watch(&self.epoll, &console.listener, console.token, false);
+        }
+        self.jobs.insert(
+            pid,
+            Job {
+                purpose,
+                connection: call.connection,
+                deadline: Instant::now() + call.limit,
+                timed_out: false,
+                console: call.console,
+                files: call.files,
+                verb: call.verb,
+                limit: call.limit,
+                stderr,
+            },
+        );
+        Ok(())
+    }
+
+    fn spawn(
+        &mut self,
+        call: &mut Call<'_>,
+        stdio: Option<ChildStdio>,
+    ) -> io::Result<(i32, Option<OwnedFd>)> {
+        let mut kept = None;
+        if let Some(stdio) = stdio {
+            call.command.stdin(stdio.stdin);
+            call.command.stdout(stdio.stdout);
+            call.command.stderr(stdio.stderr);
+        } else {
+            let (read, write) = io::pipe()?;
+            let read = OwnedFd::from(read);
+            nonblocking(&read)?;
+            kept = Some(read);
+            call.command.stdin(null()?);
+            call.command.stdout(null()?);
+            call.command.stderr(Stdio::from(OwnedFd::from(write)));
+        }
+        let child = call.command.spawn()?;
+        // The ends given to the child must not stay open here: nobody would see the end of its output.
+        call.command = Command::new("/");
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        Ok((pid, kept))
+    }
+
+    pub(super) fn expire_jobs(&mut self, now: Instant) {
+        for (pid, job) in &mut self.jobs {
+            if job.deadline <= now {
+                job.timed_out = true;
+                job.deadline = now + Duration::from_secs(1);
+                let _ = children::signal(-pid, libc::SIGKILL);
+                let _ = children::signal(*pid, libc::SIGKILL);
+            }
+        }
+    }
+
+    /// A call has ended: acts on it.
+    pub(super) fn finish_job(&mut self, pid: i32, status: WaitStatus) {
+        // The terminal may have been sent in the same breath.
+        self.on_console(pid);
+        let Some(mut job) = self.jobs.remove(&pid) else {
+            return;
+        };
+        if let Some(console) = job.console.take() {
+            self.forget(console.token);
+        }
+        let result = if job.timed_out {
+            let seconds = job.limit.as_secs_f32();
+            Err(Failure::new(
+                FailureCode::Timeout,
+                format!("OCI runtime {} timed out after {seconds} s", job.verb),
+            ))
+        } else if status.code == 0 {
+            Ok(())
+        } else {
+            Err(Failure::new(FailureCode::Runtime, self.error_text(&job, status)))
+        };
+        self.finish(job, result);
+    }
+
+    fn error_text(&mut self, job: &Job, status: WaitStatus) -> String {
+        let said = last_error(&job.files.log())
+            .or_else(|| job.stderr.as_ref().and_then(read_text))
+            .or_else(|| match job.purpose {
+                // The container's stderr was the runtime's so far.
+                Purpose::Create { process, .. } | Purpose::Exec { process } => {
+                    let outputs = &self.processes.get(&process)?.outputs;
+                    outputs[1].as_ref().and_then(|output| read_text(&output.fd))
+                }
+                _ => None,
+            })
+            .unwrap_or_else(|| match status.signal {
+                0 => format!("exit status {}", status.code),
+                signal => format!("ended by signal {signal}"),
+            });
+        format!("OCI runtime {} failed: {said}", job.verb)
+    }
+}
+
+/// The message of the last error in a runtime's JSON log.
+fn last_error(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = fs::File::open(path).ok()?;
+    file.take(MAX_ERROR_TEXT).read_to_string(&mut text).ok()?;
+    text.lines().rev().find_map(|line| {
+        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+        let level = entry.get("level")?.as_str()?;
+        let message = entry.get("msg")?.as_str()?.trim();
+        (["error", "fatal"].contains(&level) && !message.is_empty()).then(|| message.to_owned())
+    })
+}
+
+/// What a pipe holds, as text.
+fn read_text(fd: &OwnedFd) -> Option<String> {
+    let mut buffer = vec![0; 16 << 10];
+    let count = rustix::io::read(fd, &mut buffer[..]).ok()?;
+    let text = String::from_utf8_lossy(&buffer[..count]).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// Writes a scratch file that only we can read.
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, bytes)
+}
