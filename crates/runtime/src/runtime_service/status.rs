@@ -1,0 +1,59 @@
+//! Status: whether pods can be run, and what the handlers can do.
+
+use std::collections::HashMap;
+
+use sampan_cri::v1;
+use serde_json::json;
+
+use crate::runtime::Runtime;
+
+pub(super) async fn status(runtime: &Runtime, request: v1::StatusRequest) -> v1::StatusResponse {
+    let condition = |kind: &str, problem: Option<(&str, String)>| {
+        let status = problem.is_none();
+        let (reason, message) = problem.unwrap_or_default();
+        v1::RuntimeCondition { r#type: kind.to_owned(), status, reason: reason.to_owned(), message }
+    };
+    let network = runtime.config.network.ready().await.err().map(|message| ("NetworkPluginNotReady", message));
+    let recursive_read_only_mounts = recursive_read_only();
+    let runtime_handlers = runtime
+        .handlers
+        .names()
+        .into_iter()
+        .map(|(name, embedded)| v1::RuntimeHandler {
+            name,
+            features: Some(v1::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: recursive_read_only_mounts && embedded,
+                user_namespaces: false,
+            }),
+        })
+        .collect();
+    let mut info = HashMap::new();
+    if request.verbose {
+        let details = json!({
+            "dataDir": runtime.config.data_dir,
+            "runDir": runtime.config.run_dir,
+            "defaultHandler": runtime.config.default_handler,
+            "cgroupVersion": if runtime.host.cgroups.is_v2() { 2 } else { 1 },
+            "appArmor": runtime.host.apparmor,
+            "sandboxes": runtime.sandbox_map().len(),
+            "containers": runtime.container_map().len(),
+        });
+        info.insert("config".to_owned(), details.to_string());
+    }
+    v1::StatusResponse {
+        status: Some(v1::RuntimeStatus {
+            conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
+        }),
+        info,
+        runtime_handlers,
+        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, user_namespaces_host_network: false }),
+    }
+}
+
+/// `mount_setattr` came with Linux 5.12.
+fn recursive_read_only() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (major, minor) >= (5, 12)
+}

@@ -1,0 +1,118 @@
+//! StopPodSandbox and RemovePodSandbox. Teardown gathers errors and carries on; everything may be repeated.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use sampan_cri::v1::ContainerEventType;
+use tonic::Status;
+
+use super::create::pause_cgroup;
+use super::{Sandbox, files};
+use crate::container;
+use crate::network::chain;
+use crate::runtime::Runtime;
+use crate::state::{SandboxRecord, SandboxState};
+
+/// Ends every process of the sandbox, gives its network back and ends its shim. A stopped one is left alone.
+pub(crate) async fn stop(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
+    let _guard = sandbox.lock.lock().await;
+    stop_locked(runtime, sandbox).await
+}
+
+async fn stop_locked(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
+    let containers = runtime.containers_of(&sandbox.id);
+    let stopped = join_all(containers.iter().map(|container| container::stop(runtime, container, 0))).await;
+    if let Some(Err(status)) = stopped.into_iter().find(Result::is_err) {
+        return Err(status);
+    }
+    // The shim does not end before its containers are deleted.
+    join_all(containers.iter().map(|container| container::clean(runtime, container))).await;
+    let record = sandbox.record().clone();
+    let network = runtime.config.network.teardown(&sandbox.id, record.namespaces.net.as_deref()).await;
+    end_shim(runtime, sandbox).await;
+    files::remove(&runtime.sandbox_dir(&sandbox.id));
+    let was_ready = mark_not_ready(runtime, sandbox);
+    if was_ready {
+        runtime.publish(sandbox, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
+    }
+    network.map_err(|error| {
+        Status::internal(format!("failed to destroy network for sandbox {:?}: {error}", sandbox.id))
+    })
+}
+
+/// Records that the sandbox is no longer ready; true when it was.
+pub(crate) fn mark_not_ready(runtime: &Runtime, sandbox: &Sandbox) -> bool {
+    let mut record = sandbox.record();
+    let was_ready = std::mem::replace(&mut record.state, SandboxState::NotReady) == SandboxState::Ready;
+    if was_ready && let Err(error) = runtime.state.save_sandbox(&record) {
+        tracing::warn!(sandbox = sandbox.id, %error, "recording a stopped sandbox");
+    }
+    was_ready
+}
+
+async fn end_shim(runtime: &Runtime, sandbox: &Sandbox) {
+    if let Some(shim) = sandbox.take_shim()
+        && let Err(error) = shim.shutdown().await
+        && !error.is_gone()
+    {
+        tracing::warn!(sandbox = sandbox.id, error = chain(&error), "ending a shim");
+    }
+    let dir = runtime.shim_dir(&sandbox.id);
+    if let Err(error) = sampan_shim::client::remove_remains(&dir) {
+        tracing::warn!(sandbox = sandbox.id, error = chain(&error), "clearing up after a shim");
+    }
+    let pause = pause_cgroup(&sandbox.record());
+    runtime.host.cgroups.remove(&pause);
+}
+
+/// Stops and forgets the sandbox and its containers.
+pub(crate) async fn remove(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
+    let _guard = sandbox.lock.lock().await;
+    stop_locked(runtime, sandbox).await?;
+    for container in runtime.containers_of(&sandbox.id) {
+        container::remove(runtime, &container).await?;
+    }
+    forget(runtime, sandbox);
+    runtime.publish(sandbox, &sandbox.id, ContainerEventType::ContainerDeletedEvent);
+    Ok(())
+}
+
+/// Removes the last traces of a stopped sandbox.
+fn forget(runtime: &Runtime, sandbox: &Sandbox) {
+    let record = sandbox.record().clone();
+    if record.owns_cgroup {
+        runtime.host.cgroups.remove(&record.cgroup_parent);
+    }
+    runtime.state.remove_sandbox(&sandbox.id);
+    runtime.sandbox_map().remove(&sandbox.id);
+    runtime.release(&sandbox.id);
+}
+
+/// Takes back whatever of a sandbox was made before a failure or a crash.
+pub(crate) async fn undo(runtime: &Arc<Runtime>, record: &SandboxRecord) {
+    let dir = runtime.shim_dir(&record.id);
+    let netns = dir.join("ns").join("net");
+    if let Err(error) = runtime.config.network.teardown(&record.id, Some(&netns)).await {
+        tracing::warn!(sandbox = record.id, error, "undoing a sandbox's network");
+    }
+    if let Ok(shim) = sampan_shim::client::Shim::connect(&dir).await
+        && let Err(error) = shim.shutdown().await
+    {
+        tracing::warn!(sandbox = record.id, error = chain(&error), "undoing a sandbox's shim");
+    }
+    let (runtime, record) = (Arc::clone(runtime), record.clone());
+    let rest = tokio::task::spawn_blocking(move || {
+        if let Err(error) = sampan_shim::client::remove_remains(&dir) {
+            tracing::warn!(sandbox = record.id, error = chain(&error), "undoing a sandbox's namespaces");
+        }
+        files::remove(&runtime.sandbox_dir(&record.id));
+        let pause = pause_cgroup(&record);
+        runtime.host.cgroups.kill(&pause);
+        runtime.host.cgroups.remove(&pause);
+        if record.owns_cgroup || record.cgroup_parent.starts_with("/sampan/") {
+            runtime.host.cgroups.remove(&record.cgroup_parent);
+        }
+        runtime.state.remove_sandbox(&record.id);
+    });
+    let _ = rest.await;
+}

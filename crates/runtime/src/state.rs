@@ -1,0 +1,202 @@
+//! What outlives the daemon: one JSON file per sandbox and container below `<data-dir>/runtime`.
+//!
+//! Files appear by rename, so a killed daemon never leaves half a file. They are not synced to the disk on
+//! the way to a running container: after a crash of the machine no container runs any more, and a record that
+//! did not make it is the garbage of a sandbox that does not exist either. What must not be lost, how a
+//! container ended, is synced by the shim (`exit.json` beside the container's record).
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use sampan_cri::v1;
+use sampan_shim::protocol::{ExitRecord, exit_path};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Where a sandbox is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SandboxState {
+    /// RunPodSandbox is under way; moves on to `Ready`, or the record goes away. Found at start it is garbage.
+    Creating,
+    /// Namespaces and network stand; moves on when it is stopped or its shim dies.
+    Ready,
+    /// Only the record is left; goes away by RemovePodSandbox.
+    NotReady,
+}
+
+/// A sandbox on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SandboxRecord {
+    pub(crate) id: String,
+    pub(crate) config: v1::PodSandboxConfig,
+    pub(crate) runtime_handler: String,
+    /// Nanoseconds since the epoch.
+    pub(crate) created_at: i64,
+    pub(crate) state: SandboxState,
+    /// The pinned namespaces.
+    pub(crate) namespaces: sampan_shim::protocol::Sandbox,
+    pub(crate) ips: Vec<IpAddr>,
+    /// Parent of the containers' cgroups, absolute.
+    pub(crate) cgroup_parent: String,
+    /// We made it, so we remove it.
+    pub(crate) owns_cgroup: bool,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ContainerState {
+    /// Its file system and specification stand; moves on by StartContainer.
+    #[default]
+    Created,
+    /// Its process runs; moves on when that ends.
+    Running,
+    /// Ended, or could not start; goes away by RemoveContainer.
+    Exited,
+}
+
+/// How a container is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerStatus {
+    pub(crate) state: ContainerState,
+    /// On the host; 0 when there is none.
+    pub(crate) pid: i32,
+    /// Nanoseconds since the epoch; 0 when it has not happened.
+    pub(crate) started_at: i64,
+    /// See `started_at`.
+    pub(crate) finished_at: i64,
+    pub(crate) exit_code: i32,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+/// A container on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ContainerRecord {
+    pub(crate) id: String,
+    pub(crate) sandbox_id: String,
+    pub(crate) config: v1::ContainerConfig,
+    /// `Image.id`.
+    pub(crate) image_id: String,
+    /// A name with a digest (IMG-86).
+    pub(crate) image_ref: String,
+    pub(crate) created_at: i64,
+    pub(crate) user: v1::LinuxContainerUser,
+    /// A number of the kernel.
+    pub(crate) stop_signal: i32,
+    /// The container's cgroup, absolute.
+    pub(crate) cgroup: String,
+    pub(crate) log_path: Option<PathBuf>,
+    pub(crate) runtime_handler: String,
+    /// Image volumes: index in `config.mounts`.
+    #[serde(default)]
+    pub(crate) image_mounts: Vec<usize>,
+    pub(crate) status: ContainerStatus,
+}
+
+/// The directory of the records.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    sandboxes: PathBuf,
+    containers: PathBuf,
+}
+
+impl State {
+    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        let state = Self { sandboxes: dir.join("sandboxes"), containers: dir.join("containers") };
+        for path in [&state.sandboxes, &state.containers] {
+            fs::create_dir_all(path).map_err(|source| Error::Directory {
+                operation: "create",
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(state)
+    }
+
+    /// The directory in which shims keep `<container>/exit.json`.
+    pub(crate) fn exits(&self) -> &Path {
+        &self.containers
+    }
+
+    pub(crate) fn save_sandbox(&self, record: &SandboxRecord) -> io::Result<()> {
+        write(&self.sandboxes.join(format!("{}.json", record.id)), record)
+    }
+
+    pub(crate) fn remove_sandbox(&self, id: &str) {
+        let _ = fs::remove_file(self.sandboxes.join(format!("{id}.json")));
+    }
+
+    pub(crate) fn save_container(&self, record: &ContainerRecord) -> io::Result<()> {
+        let dir = self.containers.join(&record.id);
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        write(&dir.join("container.json"), record)
+    }
+
+    pub(crate) fn remove_container(&self, id: &str) {
+        let _ = fs::remove_dir_all(self.containers.join(id));
+    }
+
+    /// How a container ended, as its shim recorded it.
+    pub(crate) fn exit(&self, id: &str) -> Option<ExitRecord> {
+        serde_json::from_slice(&fs::read(exit_path(&self.containers, id)).ok()?).ok()
+    }
+
+    /// Every sandbox on disk; what cannot be read is removed.
+    pub(crate) fn sandboxes(&self) -> Vec<SandboxRecord> {
+        entries(&self.sandboxes)
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .filter_map(|path| {
+                read(&path).or_else(|| {
+                    tracing::warn!(path = %path.display(), "dropping a sandbox record that cannot be read");
+                    let _ = fs::remove_file(&path);
+                    None
+                })
+            })
+            .collect()
+    }
+
+    /// Every container on disk; what cannot be read is removed.
+    pub(crate) fn containers(&self) -> Vec<ContainerRecord> {
+        entries(&self.containers)
+            .into_iter()
+            .filter_map(|dir| {
+                read(&dir.join("container.json")).or_else(|| {
+                    tracing::warn!(path = %dir.display(), "dropping a container record that cannot be read");
+                    let _ = fs::remove_dir_all(&dir);
+                    None
+                })
+            })
+            .collect()
+    }
+}
+
+/// The paths in a directory, without temporary files.
+pub(crate) fn entries(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_none_or(|extension| extension != "tmp"))
+        .collect()
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, serde_json::to_vec(record)?)?;
+    fs::rename(&temporary, path)
+}
