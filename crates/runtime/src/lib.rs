@@ -29,7 +29,7 @@ mod state;
 mod stats;
 mod streaming;
 mod time;
-mod unpack;
+pub mod unpack;
 
 pub use config::{CgroupDriver, EMBEDDED, HandlerConfig, RuntimeConfig};
 pub use error::Error;

@@ -1,0 +1,176 @@
+//! Layer compressions: gzip, zstd and none, told apart by their first bytes.
+//!
+//! The bytes decide, not the media type: images whose layers are called gzip and are not (and the other
+//! way round) are common, and the digests make sure that nothing else is different.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+/// How a layer is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// A plain tar.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Compression {
+    /// By the first bytes; four are enough.
+    pub fn detect(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // A skippable frame in front of a zstd stream.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
+    /// What a media type promises.
+    pub fn of_media_type(media_type: &str) -> Self {
+        if media_type.ends_with("gzip") {
+            Self::Gzip
+        } else if media_type.ends_with("zstd") {
+            Self::Zstd
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// The largest zstd window that is accepted: 2^27 bytes (128 MiB), the format's own recommendation;
+/// anything larger is a way to use up memory.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+const BUFFER: usize = 64 << 10;
+
+/// A reader of the uncompressed bytes.
+pub enum Decoder<R: Read> {
+    /// Passed through.
+    None(BufReader<R>),
+    /// gzip; several members in a row are one stream.
+    Gzip(flate2::bufread::MultiGzDecoder<BufReader<R>>),
+    /// zstd; several frames in a row are one stream.
+    Zstd(zstd::stream::read::Decoder<'static, BufReader<R>>),
+}
+
+impl<R: Read> Decoder<R> {
+    /// Looks at the first bytes of `reader` and decodes accordingly.
+    pub fn new(reader: R) -> io::Result<Self> {
+        let mut reader = BufReader::with_capacity(BUFFER, reader);
+        // A first read may give a single byte; ask until four are there or the stream ends.
+        let mut head = [0u8; 4];
+        let seen = loop {
+            let available = reader.fill_buf()?;
+            let n = available.len().min(head.len());
+            head[..n].copy_from_slice(&available[..n]);
+            if n == head.len() || n == 0 {
+                break n;
+            }
+            // Fewer than four bytes buffered: BufReader will not read more before they are used.
+            return Self::from_slow(reader);
+        };
+        Self::with(Compression::detect(&head[..seen]), reader)
+    }
+
+    fn with(compression: Compression, reader: BufReader<R>) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::None => Self::None(reader),
+            Compression::Gzip => Self::Gzip(flate2::bufread::MultiGzDecoder::new(reader)),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Self::Zstd(decoder)
+            }
+        })
+    }
+
+    /// One or two bytes came first; two decide between gzip and the rest, one decides well enough.
+    fn from_slow(mut reader: BufReader<R>) -> io::Result<Self> {
+        let head = reader.fill_buf()?;
+        let compression = match head.first() {
+            Some(0x1f) => Compression::Gzip,
+            Some(0x28) => Compression::Zstd,
+            _ => Compression::None,
+        };
+        Self::with(compression, reader)
+    }
+
+    /// What was detected.
+    pub fn compression(&self) -> Compression {
+        match self {
+            Self::None(_) => Compression::None,
+            Self::Gzip(_) => Compression::Gzip,
+            Self::Zstd(_) => Compression::Zstd,
+        }
+    }
+
+    /// The reader below; bytes may be left in the buffer in between.
+    pub fn into_inner(self) -> BufReader<R> {
+        match self {
+            Self::None(r) => r,
+            Self::Gzip(d) => d.into_inner(),
+            Self::Zstd(d) => d.finish(),
+        }
+    }
+}
+
+impl<R: Read> Read for Decoder<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::None(r) => r.read(buf),
+            Self::Gzip(d) => d.read(buf),
+            Self::Zstd(d) => d.read(buf),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        e.write_all(data).unwrap();
+        e.finish().unwrap()
+    }
+
+    fn decode(data: &[u8]) -> (Compression, io::Result<Vec<u8>>) {
+        let mut d = Decoder::new(data).unwrap();
+        let mut out = Vec::new();
+        let result = d.read_to_end(&mut out).map(|_| out);
+        (d.compression(), result)
+    }
+
+    #[test]
+    fn bytes_decide() {
+        let text = b"some layer".repeat(1000);
+        assert_eq!(decode(&gzip(&text)).1.unwrap(), text);
+        let zst = zstd::encode_all(&text[..], 3).unwrap();
+        assert_eq!(decode(&zst).0, Compression::Zstd);
+        assert_eq!(decode(&zst).1.unwrap(), text);
+        assert_eq!(decode(&text).1.unwrap(), text);
+        assert_eq!(decode(b"").1.unwrap(), b"");
+        assert_eq!(decode(b"ab").1.unwrap(), b"ab");
+    }
+
+    #[test]
+    fn streams_in_a_row_are_one() {
+        let two = [gzip(b"one"), gzip(b"two")].concat();
+        assert_eq!(decode(&two).1.unwrap(), b"onetwo");
+        let two = [zstd::encode_all(&b"one"[..], 1).unwrap(), zstd::encode_all(&b"two"[..], 1).unwrap()].concat();
+        assert_eq!(decode(&two).1.unwrap(), b"onetwo");
+    }
+
+    #[test]
+    fn cut_streams_are_errors() {
+        let whole = gzip(&b"some layer".repeat(1000));
+        assert!(decode(&whole[..whole.len() - 9]).1.is_err());
+        let whole = zstd::encode_all(&b"some layer".repeat(1000)[..], 3).unwrap();
+        assert!(decode(&whole[..whole.len() - 3]).1.is_err());
+    }
+}

@@ -1,0 +1,217 @@
+//! Errors that say what was asked of whom, and what the registry answered.
+
+use std::fmt;
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::resolve::ResolveError;
+use crate::digest::{Digest, VerifyError};
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// A manifest by tag or digest.
+    Manifest(String),
+    /// A blob.
+    Blob(Digest),
+    /// A token, from this URL.
+    Token(String),
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manifest(version) => write!(f, "manifest {version}"),
+            Self::Blob(digest) => write!(f, "blob {digest}"),
+            Self::Token(realm) => write!(f, "token from {realm}"),
+        }
+    }
+}
+
+/// A request, as errors name it: `manifest 1.0 of h.io/team/app`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At {
+    /// The registry host.
+    pub host: String,
+    /// The repository.
+    pub repository: String,
+    /// What was asked for.
+    pub operation: Operation,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}/{}", self.operation, self.host, self.repository)
+    }
+}
+
+/// Why a registry did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// It answered with an error.
+    #[error("{at}: {}{}", status_text(*status), detail(errors))]
+    Status {
+        /// The request.
+        at: At,
+        /// HTTP status.
+        status: StatusCode,
+        /// The registry's own errors, bounded; empty when it gave none.
+        errors: Vec<String>,
+    },
+    /// Credentials are missing or wrong.
+    #[error("{at}: {}, {}{}", status_text(*status), tried(*anonymous), detail(errors))]
+    Unauthorized {
+        /// The request.
+        at: At,
+        /// HTTP status: 401 or 403.
+        status: StatusCode,
+        /// No credentials were given.
+        anonymous: bool,
+        /// The registry's own errors.
+        errors: Vec<String>,
+    },
+    /// The registry could not be reached.
+    #[error("{at}: {endpoint}")]
+    Connect {
+        /// The request.
+        at: At,
+        /// The URL's origin.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The name of the host has no address.
+    #[error("{at}")]
+    Resolve {
+        /// The request.
+        at: At,
+        /// Why.
+        #[source]
+        source: ResolveError,
+    },
+    /// The connection broke or stalled, also after all retries.
+    #[error("{at}: broken off after {received} bytes")]
+    Broken {
+        /// The request.
+        at: At,
+        /// Bytes that had come.
+        received: u64,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// A body larger than what is accepted or was promised.
+    #[error("{at}: the answer is larger than the {limit} bytes that are accepted")]
+    TooLarge {
+        /// The request.
+        at: At,
+        /// The bound in bytes.
+        limit: u64,
+    },
+    /// The content is not what its digest promises.
+    #[error("{at}")]
+    Verify {
+        /// The request.
+        at: At,
+        /// The difference.
+        #[source]
+        source: VerifyError,
+    },
+    /// An answer that breaks the protocol.
+    #[error("{at}: {what}")]
+    Protocol {
+        /// The request.
+        at: At,
+        /// What is wrong.
+        what: String,
+    },
+    /// The client could not be set up (certificates).
+    #[error("{what}")]
+    Setup {
+        /// What was being set up.
+        what: String,
+        /// Why not.
+        #[source]
+        source: Cause,
+    },
+}
+
+/// An error of the HTTP or TLS library, or of the operating system.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+impl RegistryError {
+    /// The registry says that there is no such image.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Status { status: StatusCode::NOT_FOUND, .. })
+    }
+
+    /// The registry wants (other) credentials.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Unauthorized { .. })
+    }
+
+    /// The registry cannot be reached or is not able to answer (IMG-31).
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Resolve { .. } => true,
+            Self::Status { status, .. } => matches!(status.as_u16(), 502..=504),
+            _ => false,
+        }
+    }
+}
+
+fn status_text(status: StatusCode) -> String {
+    match status.canonical_reason() {
+        Some(reason) => format!("{} {reason}", status.as_u16()),
+        None => status.as_u16().to_string(),
+    }
+}
+
+fn tried(anonymous: bool) -> &'static str {
+    if anonymous { "no credentials were given" } else { "the credentials were not accepted" }
+}
+
+fn detail(errors: &[String]) -> String {
+    if errors.is_empty() { String::new() } else { format!(": {}", errors.join("; ")) }
+}
+
+/// Reads `{"errors":[{"code","message","detail"}]}`; anything else counts as its first line when it is
+/// short plain text.
+pub(super) fn parse_errors(body: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        errors: Vec<Entry>,
+        // Token servers.
+        #[serde(default)]
+        details: Option<String>,
+        #[serde(default)]
+        error_description: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: Option<String>,
+        #[serde(default)]
+        message: Option<String>,
+    }
+    let Ok(body) = serde_json::from_slice::<Body>(body) else {
+        let text = String::from_utf8_lossy(body);
+        let line = text.lines().next().unwrap_or_default().trim();
+        let plain = !line.is_empty() && !line.starts_with(['<', '{', '[']);
+        return if plain { vec![clip(line)] } else { Vec::new() };
+    };
+    let entries = body.errors.into_iter().take(4).filter_map(|e| match (e.code, e.message) {
+        (Some(code), Some(message)) => Some(clip(&format!("{code}: {message}"))),
+        (Some(text), None) | (None, Some(text)) => Some(clip(&text)),
+        (None, None) => None,
+    });
+    entries.chain(body.details.map(|d| clip(&d))).chain(body.error_description.map(|d| clip(&d))).collect()
+}
+
+/// One line of at most 300 characters without control characters: it goes into events and terminals.
+pub(super) fn clip(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}

@@ -1,0 +1,235 @@
+//! The images of this node: names, records, pulls, archives.
+//!
+//! `<dir>/content` holds what registries serve, by digest; `<dir>/snapshots` one directory per unpacked
+//! layer; `<dir>/images/images.json` says which names mean which image. The last is written after
+//! everything that it points to, so a crash at any moment leaves at most leftovers, which the next
+//! start collects.
+
+mod collect;
+mod database;
+mod error;
+mod layer;
+mod leases;
+mod load;
+mod progress;
+mod pull;
+mod record;
+mod save;
+mod stream;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sampan_oci::registry::{Client, ClientConfig, Credentials};
+use sampan_oci::{Digest, Platform};
+use tokio::sync::watch;
+
+pub(crate) use error::is_disk_full;
+pub use error::ImageError;
+pub use progress::{LayerProgress, LayerState, PullProgress};
+pub use record::{ImageRecord, LayerRecord};
+
+use crate::builtin::{self, Builtin};
+use crate::content::ContentStore;
+use crate::snapshots::Snapshots;
+use crate::unpack::UnpackLimits;
+
+/// How an [`ImageStore`] works.
+#[derive(Debug, Clone)]
+pub struct ImageStoreConfig {
+    /// `<data-dir>/runtime`; `content`, `snapshots` and `images` are made in it.
+    pub dir: PathBuf,
+    /// How registries are reached.
+    pub registry: ClientConfig,
+    /// The image made from our own executable, when wanted.
+    pub builtin: Option<Builtin>,
+    /// Bounds of what a layer may unpack to.
+    pub limits: UnpackLimits,
+    /// Layers that one pull downloads and unpacks at a time.
+    pub parallel_layers: usize,
+    /// The platform that index entries are chosen for.
+    pub platform: Platform,
+}
+
+impl ImageStoreConfig {
+    /// The usual: three layers at a time, this machine's platform, no built-in image.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            registry: ClientConfig::default(),
+            builtin: None,
+            limits: UnpackLimits::default(),
+            parallel_layers: 3,
+            platform: Platform::host(),
+        }
+    }
+}
+
+/// One pull.
+#[derive(Debug, Default)]
+pub struct PullRequest {
+    /// The image name as written.
+    pub image: String,
+    /// Who asks.
+    pub credentials: Credentials,
+    /// Where progress is told; make one with `watch::channel(PullProgress::default())`.
+    pub progress: Option<watch::Sender<PullProgress>>,
+}
+
+/// What [`ImageStore::save`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ArchiveFormat {
+    /// An OCI image layout in a tar.
+    #[default]
+    Oci,
+    /// What `docker save` writes (it is also a valid OCI layout).
+    Docker,
+}
+
+/// What [`ImageStore::remove`] and [`ImageStore::prune`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Names that are gone.
+    pub untagged: Vec<String>,
+    /// Images that are gone.
+    pub deleted: Vec<Digest>,
+    /// Bytes freed on disk.
+    pub bytes: u64,
+}
+
+/// Space that images take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsInfo {
+    /// The directory that identifies the file system.
+    pub mountpoint: PathBuf,
+    /// Bytes used by blobs and unpacked layers.
+    pub used_bytes: u64,
+    /// Inodes used by them.
+    pub inodes_used: u64,
+}
+
+/// All images of a node.
+#[derive(Debug)]
+pub struct ImageStore {
+    pub(crate) config: ImageStoreConfig,
+    registry: Client,
+    content: ContentStore,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) database: database::Database,
+    in_flight: layer::InFlight,
+    leases: leases::Leases,
+    /// One flush of the disk at a time.
+    syncing: Arc<tokio::sync::Semaphore>,
+}
+
+impl ImageStore {
+    /// Opens the store, making it when missing. What a killed process left behind is collected; an image that
+    /// lost layers with the machine's power is unpacked again from its blobs, or forgotten. The built-in
+    /// image is made.
+    pub async fn open(config: ImageStoreConfig) -> Result<Arc<Self>, ImageError> {
+        let registry = Client::new(config.registry.clone())?;
+        Self::open_with(config, registry).await
+    }
+
+    /// As [`ImageStore::open`], with a registry client made elsewhere (mirrors).
+    pub async fn open_with(config: ImageStoreConfig, registry: Client) -> Result<Arc<Self>, ImageError> {
+        let open = move || {
+            let dir = config.dir.clone();
+            let store = Arc::new(Self {
+                registry,
+                content: ContentStore::open(dir.join("content"))?,
+                snapshots: Snapshots::open(dir.join("snapshots"))?,
+                database: database::Database::open(dir.join("images"))?,
+                in_flight: layer::InFlight::default(),
+                leases: leases::Leases::default(),
+                syncing: Arc::new(tokio::sync::Semaphore::new(1)),
+                config,
+            });
+            builtin::install(&store)?;
+            Ok::<_, ImageError>(store)
+        };
+        let store = tokio::task::spawn_blocking(open).await.map_err(|_| ImageError::Worker)??;
+        store.recover().await?;
+        Ok(store)
+    }
+
+    /// The file systems of images and containers.
+    pub fn snapshots(&self) -> &Arc<Snapshots> {
+        &self.snapshots
+    }
+
+    /// How the store was opened.
+    pub fn config(&self) -> &ImageStoreConfig {
+        &self.config
+    }
+
+    /// The image that a name (any spelling), an id or a prefix of an id means; `None` when it is not here.
+    /// Never talks to a registry and does not block.
+    pub fn resolve(&self, name: &str) -> Result<Option<Arc<ImageRecord>>, ImageError> {
+        match builtin::resolve(&self.database.images(), name) {
+            Some(image) => Ok(Some(image)),
+            None => self.database.resolve(name),
+        }
+    }
+
+    /// All images, by id.
+    pub fn list(&self) -> Vec<Arc<ImageRecord>> {
+        self.database.images().values().cloned().collect()
+    }
+
+    /// Images whose layers are not all there: unpacked again from stored blobs, or forgotten.
+    async fn recover(self: &Arc<Self>) -> Result<(), ImageError> {
+        let mut lost = Vec::new();
+        for image in self.list() {
+            if image.chain_ids().all(|chain| self.snapshots.has(chain)) {
+                continue;
+            }
+            if let Err(error) = self.unpack_again(&image).await {
+                tracing::warn!(image = %image.id, names = ?image.repo_tags, error = error.chain(), "image is lost");
+                lost.push(image.id.clone());
+            }
+        }
+        let this = self.clone();
+        let clean = move || {
+            if !lost.is_empty() {
+                this.database.change(|images| {
+                    images.retain(|id, _| !lost.contains(id));
+                    Ok(())
+                })?;
+            }
+            this.collect().map(drop)
+        };
+        tokio::task::spawn_blocking(clean).await.map_err(|_| ImageError::Worker)?
+    }
+
+    async fn unpack_again(self: &Arc<Self>, image: &ImageRecord) -> Result<(), ImageError> {
+        use sampan_oci::manifest::{Document, MAX_CONFIG, MAX_MANIFEST};
+        let missing = || ImageError::Archive("its manifest or configuration is missing".to_owned());
+        let manifest = image.manifest.clone().ok_or_else(missing)?;
+        let bytes = self.content.read(&manifest.digest, MAX_MANIFEST)?.ok_or_else(missing)?;
+        let bad = |source| ImageError::Manifest { image: image.id.to_string(), source };
+        let Document::Manifest(document) = Document::parse(&bytes, Some(&manifest.media_type)).map_err(bad)? else {
+            return Err(missing());
+        };
+        let config = self.content.read(&document.config.digest, MAX_CONFIG)?.ok_or_else(missing)?;
+        let plan = self.assemble(&image.id.to_string(), document, manifest, None, &config)?;
+        self.obtain_layers(&plan, &None, &progress::Reporter::default()).await
+    }
+
+    /// Flushes new layers to the disk behind the pull's back.
+    fn sync_later(self: &Arc<Self>) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let Ok(_permit) = this.syncing.clone().acquire_owned().await else { return };
+            let synced = tokio::task::spawn_blocking(move || this.snapshots.sync()).await;
+            if let Ok(Err(error)) = synced {
+                tracing::warn!(error = error.chain(), "cannot flush image layers");
+            }
+        });
+    }
+}
+
+/// Now, as records say it.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_else(|_| jiff::Timestamp::now()).to_string()
+}

@@ -1,0 +1,330 @@
+//! Images from archives: OCI layouts and what `docker save` writes, plain or compressed, from any reader.
+//!
+//! An archive lists its content first or last, as its writer liked, and the reader may be a pipe: everything
+//! is spooled to disk first, hashed on the way, and nothing is believed that does not hash.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sampan_oci::codec::Decoder;
+use sampan_oci::digest::Hasher;
+use sampan_oci::manifest::{Document, Index, MAX_CONFIG, MAX_MANIFEST, Manifest, media_type};
+use sampan_oci::{Algorithm, Descriptor, Digest, Reference};
+use serde::Deserialize;
+use tar::EntryType;
+
+use super::progress::Reporter;
+use super::pull::Plan;
+use super::{ImageError, ImageRecord, ImageStore};
+use crate::unpack::tar::TarReader;
+
+/// The most files of an archive.
+const MAX_FILES: usize = 20_000;
+
+/// A file of the archive.
+struct Spooled {
+    path: PathBuf,
+    digest: Digest,
+    size: u64,
+}
+
+/// An archive on disk: files by their names in it, and links among them.
+#[derive(Default)]
+struct Archive {
+    files: HashMap<String, Spooled>,
+    links: HashMap<String, String>,
+}
+
+/// One image of an archive, before its layers are unpacked.
+struct Candidate {
+    manifest: Manifest,
+    descriptor: Descriptor,
+    index: Option<Descriptor>,
+    config: Vec<u8>,
+    names: Vec<Reference>,
+}
+
+/// `manifest.json` of a docker archive.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerEntry {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+impl ImageStore {
+    /// Loads all images of an archive that are for this platform. What has no name in the archive is known
+    /// by its id afterwards.
+    pub async fn load<R>(self: &Arc<Self>, reader: R) -> Result<Vec<Arc<ImageRecord>>, ImageError>
+    where
+        R: Read + Send + 'static,
+    {
+        let scratch = Arc::new(self.content.scratch()?);
+        let lease = self.leases.open();
+        let (this, dir) = (self.clone(), scratch.clone());
+        let read = move || {
+            let archive = spool(reader, dir.path(), this.config.limits.max_bytes)?;
+            this.candidates(&archive).map(|candidates| (archive, candidates))
+        };
+        let (archive, candidates) = tokio::task::spawn_blocking(read).await.map_err(|_| ImageError::Worker)??;
+        let mut loaded = Vec::new();
+        for candidate in candidates {
+            let image = self.load_one(&archive, candidate, &lease).await?;
+            loaded.push(image);
+        }
+        drop((lease, scratch));
+        self.sync_later();
+        Ok(loaded)
+    }
+
+    async fn load_one(
+        self: &Arc<Self>,
+        archive: &Archive,
+        candidate: Candidate,
+        lease: &super::leases::Lease,
+    ) -> Result<Arc<ImageRecord>, ImageError> {
+        let Candidate { manifest, descriptor, index, config, names } = candidate;
+        let label = names.first().map_or_else(|| manifest.config.digest.to_string(), ToString::to_string);
+        let document = serde_json::to_vec(&manifest).unwrap_or_default();
+        let plan: Plan = self.assemble(&label, manifest, descriptor, index, &config)?;
+        lease.hold(plan.digests()).await;
+        self.content.write(&plan.config_descriptor.digest, &config)?;
+        let documents = plan.index.iter().chain([&plan.manifest]);
+        for wanted in documents {
+            match archive.by_digest(&wanted.digest) {
+                Some(file) => self.content.write(&wanted.digest, &file.read(MAX_MANIFEST)?)?,
+                // Made by us from a docker archive.
+                None => self.content.write(&wanted.digest, &document)?,
+            }
+        }
+        for layer in &plan.layers {
+            let blob = &layer.blob;
+            if !self.content.has(&blob.digest, blob.size)
+                && let Some(file) = archive.by_digest(&blob.digest)
+                && file.path.exists()
+            {
+                self.content.adopt(&file.path, &blob.digest)?;
+            }
+        }
+        self.obtain_layers(&plan, &None, &Reporter::default()).await?;
+        let unnamed = Reference::parse("unnamed").map_err(ImageError::from)?;
+        let mut record = self.record(plan, &unnamed, None);
+        record.repo_tags = names.iter().filter_map(Reference::repo_tag).collect();
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.database.put(record)).await.map_err(|_| ImageError::Worker)?
+    }
+
+    fn candidates(&self, archive: &Archive) -> Result<Vec<Candidate>, ImageError> {
+        let mut found = match archive.get("index.json") {
+            Some(file) => self.from_layout(archive, &file.read(MAX_MANIFEST)?)?,
+            None => Vec::new(),
+        };
+        if let Some(file) = archive.get("manifest.json") {
+            let docker = from_docker(archive, &file.read(MAX_MANIFEST)?)?;
+            if found.is_empty() {
+                found = docker;
+            } else {
+                // Both describe the same images; the names stand in the docker part.
+                for candidate in &mut found {
+                    let config = &candidate.manifest.config.digest;
+                    let names = docker.iter().filter(|d| d.manifest.config.digest == *config).flat_map(|d| &d.names);
+                    for name in names {
+                        if !candidate.names.contains(name) {
+                            candidate.names.push(name.clone());
+                        }
+                    }
+                }
+            }
+        }
+        if found.is_empty() {
+            let what = "there is no image for this platform in it (neither index.json nor manifest.json names one)";
+            return Err(ImageError::Archive(what.to_owned()));
+        }
+        Ok(found)
+    }
+
+    fn from_layout(&self, archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, ImageError> {
+        let bad = |source| ImageError::Manifest { image: "index.json".to_owned(), source };
+        let Document::Index(top) = Document::parse(bytes, Some(media_type::OCI_INDEX)).map_err(bad)? else {
+            return Err(ImageError::Archive("index.json is not an index".to_owned()));
+        };
+        let mut found: Vec<Candidate> = Vec::new();
+        for entry in &top.manifests {
+            if entry.platform.as_ref().is_some_and(|p| p.is_unknown() || self.config.platform.rank(p).is_none()) {
+                continue;
+            }
+            let Some(file) = archive.by_digest(&entry.digest) else { continue };
+            let document = Document::parse(&file.read(MAX_MANIFEST)?, Some(&entry.media_type)).map_err(bad)?;
+            let candidate = match document {
+                Document::Manifest(manifest) => archive.candidate(manifest, entry.clone(), None)?,
+                Document::Index(index) => self.from_index(archive, &index, entry)?,
+            };
+            let Some(mut candidate) = candidate else { continue };
+            candidate.names = name_of(entry).into_iter().collect();
+            match found.iter_mut().find(|c| c.manifest.config.digest == candidate.manifest.config.digest) {
+                Some(same) => same.names.extend(candidate.names),
+                None => found.push(candidate),
+            }
+        }
+        Ok(found)
+    }
+
+    fn from_index(&self, archive: &Archive, index: &Index, top: &Descriptor) -> Result<Option<Candidate>, ImageError> {
+        let Ok(entry) = index.select(&self.config.platform) else { return Ok(None) };
+        let Some(file) = archive.by_digest(&entry.digest) else { return Ok(None) };
+        let bad = |source| ImageError::Manifest { image: entry.digest.to_string(), source };
+        match Document::parse(&file.read(MAX_MANIFEST)?, Some(&entry.media_type)).map_err(bad)? {
+            Document::Manifest(manifest) => archive.candidate(manifest, entry.clone(), Some(top.clone())),
+            Document::Index(_) => Ok(None),
+        }
+    }
+}
+
+/// The name that a layout's entry carries; a bare tag (`latest`) is none.
+fn name_of(entry: &Descriptor) -> Option<Reference> {
+    let get = |key: &str| entry.annotations.get(key);
+    let full = get("io.containerd.image.name");
+    let short = get("org.opencontainers.image.ref.name").filter(|name| name.contains(['/', ':']));
+    Reference::parse(full.or(short)?).ok()
+}
+
+fn from_docker(archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, ImageError> {
+    let entries: Vec<DockerEntry> =
+        serde_json::from_slice(bytes).map_err(|e| ImageError::Archive(format!("manifest.json is malformed: {e}")))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let missing = |name: &str| ImageError::Archive(format!("{name:?} is missing"));
+        let config = archive.get(&entry.config).ok_or_else(|| missing(&entry.config))?;
+        let mut layers = Vec::new();
+        for name in entry.layers.unwrap_or_default() {
+            let file = archive.get(&name).ok_or_else(|| missing(&name))?;
+            layers.push(file.descriptor(media_type::OCI_LAYER));
+        }
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: media_type::OCI_MANIFEST.to_owned(),
+            config: config.descriptor(media_type::OCI_CONFIG),
+            layers,
+            annotations: BTreeMap::new(),
+        };
+        let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
+        let descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+        let names = entry.repo_tags.unwrap_or_default().iter().filter_map(|name| Reference::parse(name).ok()).collect();
+        found.push(Candidate { manifest, descriptor, index: None, config: config.read(MAX_CONFIG)?, names });
+    }
+    Ok(found)
+}
+
+impl Archive {
+    /// A file by its name, through links.
+    fn get(&self, name: &str) -> Option<&Spooled> {
+        let mut name = clean(name.as_bytes(), "");
+        for _ in 0..8 {
+            if let Some(file) = self.files.get(&name) {
+                return Some(file);
+            }
+            name = self.links.get(&name)?.clone();
+        }
+        None
+    }
+
+    fn by_digest(&self, digest: &Digest) -> Option<&Spooled> {
+        let named = self.get(&format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()));
+        named.filter(|file| file.digest == *digest).or_else(|| self.files.values().find(|f| f.digest == *digest))
+    }
+
+    fn candidate(
+        &self,
+        manifest: Manifest,
+        descriptor: Descriptor,
+        index: Option<Descriptor>,
+    ) -> Result<Option<Candidate>, ImageError> {
+        let digest = &manifest.config.digest;
+        let Some(config) = self.by_digest(digest) else {
+            return Err(ImageError::Archive(format!("configuration {digest} is missing")));
+        };
+        let config = config.read(MAX_CONFIG)?;
+        Ok(Some(Candidate { manifest, descriptor, index, config, names: Vec::new() }))
+    }
+}
+
+impl Spooled {
+    fn read(&self, limit: u64) -> Result<Vec<u8>, ImageError> {
+        if self.size > limit {
+            return Err(ImageError::Archive(format!("a document in it has {} bytes", self.size)));
+        }
+        std::fs::read(&self.path).map_err(|e| ImageError::io("read", &self.path, e))
+    }
+
+    fn descriptor(&self, media_type: &str) -> Descriptor {
+        Descriptor { digest: self.digest.clone(), size: self.size, ..Descriptor::of(media_type, b"") }
+    }
+}
+
+/// Writes all files of the archive into `dir`, under names of our own.
+fn spool(reader: impl Read, dir: &Path, max_bytes: u64) -> Result<Archive, ImageError> {
+    let damaged = |e: crate::unpack::UnpackError| ImageError::Archive(super::error::chain_of(&e));
+    let decoder = Decoder::new(reader).map_err(|e| ImageError::Archive(format!("cannot be read: {e}")))?;
+    let mut tar = TarReader::new(decoder);
+    let mut archive = Archive::default();
+    let mut buffer = vec![0u8; 256 << 10];
+    let mut total = 0u64;
+    while let Some(entry) = tar.next_entry().map_err(damaged)? {
+        let name = clean(&entry.path, "");
+        if archive.files.len() + archive.links.len() >= MAX_FILES {
+            return Err(ImageError::Archive(format!("has more than {MAX_FILES} files")));
+        }
+        match entry.kind {
+            EntryType::Regular | EntryType::Continuous => {}
+            EntryType::Symlink | EntryType::Link => {
+                let base = if entry.kind == EntryType::Symlink { name.rsplit_once('/').map_or("", |(dir, _)| dir) } else { "" };
+                archive.links.insert(name.clone(), clean(&entry.link.unwrap_or_default(), base));
+                continue;
+            }
+            _ => continue,
+        }
+        let path = dir.join(archive.files.len().to_string());
+        let mut file = File::create(&path).map_err(|e| ImageError::io("create", &path, e))?;
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut size = 0u64;
+        loop {
+            let n = tar.read(&mut buffer).map_err(|e| ImageError::Archive(format!("cannot be read: {e}")))?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            file.write_all(&buffer[..n]).map_err(|e| ImageError::io("write", &path, e))?;
+            size += n as u64;
+            total += n as u64;
+            if total > max_bytes.saturating_mul(4) {
+                return Err(ImageError::Archive("is too large".to_owned()));
+            }
+        }
+        if size != entry.size {
+            return Err(damaged(tar.cut()));
+        }
+        archive.files.insert(name, Spooled { path, digest: hasher.finish(), size });
+    }
+    Ok(archive)
+}
+
+/// A name within the archive, without `.` and `..`.
+fn clean(path: &[u8], base: &str) -> String {
+    let text = String::from_utf8_lossy(path);
+    let mut parts: Vec<&str> = if text.starts_with('/') { Vec::new() } else { base.split('/').collect() };
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("/")
+}

@@ -1,0 +1,305 @@
+//! From a name to an image in the store.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use sampan_oci::manifest::{Document, MAX_CONFIG, MAX_MANIFEST};
+use sampan_oci::registry::Session;
+use sampan_oci::{Descriptor, Digest, ImageConfig, Manifest, Reference};
+use tokio::sync::Semaphore;
+
+use super::layer::{LayerPlan, LayerResult, LayerWork, Origin, Told};
+use super::leases::Lease;
+use super::progress::Reporter;
+use super::{ImageError, ImageRecord, ImageStore, LayerProgress, LayerRecord, LayerState, PullRequest};
+use crate::builtin;
+
+/// Everything about an image but its layers' content.
+pub(super) struct Plan {
+    pub(super) manifest: Descriptor,
+    pub(super) index: Option<Descriptor>,
+    pub(super) config: ImageConfig,
+    pub(super) config_descriptor: Descriptor,
+    pub(super) layers: Vec<LayerRecord>,
+    pub(super) annotations: std::collections::BTreeMap<String, String>,
+}
+
+impl ImageStore {
+    /// Pulls an image: resolves the name at its registry, fetches what is not here yet (IMG-53), and records
+    /// the image once every digest was verified and every layer unpacked. Dropping the future stops it;
+    /// what arrived is kept for the next time.
+    pub async fn pull(self: &Arc<Self>, request: PullRequest) -> Result<Arc<ImageRecord>, ImageError> {
+        let reference = Reference::parse(&request.image)?;
+        if reference.host() == builtin::HOST {
+            return self.resolve(&request.image)?.ok_or(ImageError::NoBuiltin(request.image));
+        }
+        let reporter = Reporter::new(request.progress);
+        let session = self.registry.session(&reference, request.credentials);
+        let target = match reference.digest() {
+            Some(digest) => {
+                // Whether the credentials are good for it is the registry's to say, also when it is here.
+                session.resolve(&digest.to_string()).await?;
+                Some(digest.clone())
+            }
+            None => session.resolve(&reference.version()).await?,
+        };
+        if let Some(digest) = &target
+            && let Some(image) = self.complete_image(digest)
+        {
+            reporter.start(exists(&image));
+            return self.record_again(&image, &reference, digest).await;
+        }
+        let version = target.map_or_else(|| reference.version(), |digest| digest.to_string());
+        let lease = self.leases.open();
+        let (plan, resolved) = self.plan(&reference, &session, &version, &lease).await?;
+        self.obtain_layers(&plan, &Some(session), &reporter).await?;
+        let record = self.record(plan, &reference, Some(&resolved));
+        let this = self.clone();
+        let put = tokio::task::spawn_blocking(move || this.database.put(record));
+        let image = put.await.map_err(|_| ImageError::Worker)??;
+        drop(lease);
+        self.sync_later();
+        Ok(image)
+    }
+
+    /// An image that this digest (of a manifest or an index) means, if all of it is here.
+    fn complete_image(&self, digest: &Digest) -> Option<Arc<ImageRecord>> {
+        let images = self.database.images();
+        let matches = |d: &Option<Descriptor>| d.as_ref().is_some_and(|d| d.digest == *digest);
+        let image = images.values().find(|image| matches(&image.manifest) || matches(&image.index))?;
+        image.chain_ids().all(|chain| self.snapshots.has(chain)).then(|| image.clone())
+    }
+
+    /// Only the names may be new.
+    async fn record_again(
+        self: &Arc<Self>,
+        image: &Arc<ImageRecord>,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Result<Arc<ImageRecord>, ImageError> {
+        let mut record = (**image).clone();
+        record.repo_tags = reference.repo_tag().into_iter().collect();
+        record.repo_digests = vec![reference.repo_digest(digest)];
+        let known = |names: &[String], of: &[String]| names.iter().all(|name| of.contains(name));
+        if known(&record.repo_tags, &image.repo_tags) && known(&record.repo_digests, &image.repo_digests) {
+            return Ok(image.clone());
+        }
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.database.put(record)).await.map_err(|_| ImageError::Worker)?
+    }
+
+    /// Fetches the documents: index, manifest, configuration. Gives the digest that the name means, too.
+    async fn plan(
+        self: &Arc<Self>,
+        reference: &Reference,
+        session: &Session,
+        version: &str,
+        lease: &Lease,
+    ) -> Result<(Plan, Digest), ImageError> {
+        let image = reference.to_string();
+        let (bytes, top) = self.manifest_bytes(session, version, None).await?;
+        lease.hold([top.digest.clone()]).await;
+        self.content.write(&top.digest, &bytes)?;
+        let resolved = top.digest.clone();
+        let bad = |source| ImageError::Manifest { image: image.clone(), source };
+        let (manifest, descriptor, index) = match Document::parse(&bytes, Some(&top.media_type)).map_err(bad)? {
+            Document::Manifest(manifest) => (manifest, top, None),
+            Document::Index(index) => {
+                let entry = index.select(&self.config.platform).map_err(bad)?.clone();
+                let (bytes, mut descriptor) =
+                    self.manifest_bytes(session, &entry.digest.to_string(), Some(&entry)).await?;
+                descriptor.platform.clone_from(&entry.platform);
+                lease.hold([descriptor.digest.clone()]).await;
+                self.content.write(&descriptor.digest, &bytes)?;
+                match Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad)? {
+                    Document::Manifest(manifest) => (manifest, descriptor, Some(top)),
+                    Document::Index(_) => {
+                        return Err(ImageError::NestedIndex { image, digest: descriptor.digest });
+                    }
+                }
+            }
+        };
+        let config_bytes = match self.content.read(&manifest.config.digest, MAX_CONFIG)? {
+            Some(bytes) => bytes,
+            None => session.blob_bytes(&manifest.config, MAX_CONFIG).await?,
+        };
+        let plan = self.assemble(&image, manifest, descriptor, index, &config_bytes)?;
+        lease.hold(plan.digests()).await;
+        self.content.write(&plan.config_descriptor.digest, &config_bytes)?;
+        Ok((plan, resolved))
+    }
+
+    async fn manifest_bytes(
+        &self,
+        session: &Session,
+        version: &str,
+        entry: Option<&Descriptor>,
+    ) -> Result<(Vec<u8>, Descriptor), ImageError> {
+        if let Some(entry) = entry
+            && let Some(bytes) = self.content.read(&entry.digest, MAX_MANIFEST)?
+        {
+            return Ok((bytes, Descriptor { platform: None, ..entry.clone() }));
+        }
+        let fetched = session.manifest(version).await?;
+        Ok((fetched.bytes.to_vec(), fetched.descriptor()))
+    }
+
+    /// Checks that manifest and configuration belong together and names the layers.
+    pub(super) fn assemble(
+        &self,
+        image: &str,
+        manifest: Manifest,
+        descriptor: Descriptor,
+        index: Option<Descriptor>,
+        config_bytes: &[u8],
+    ) -> Result<Plan, ImageError> {
+        use sampan_oci::manifest::ManifestError;
+        let bad = |source| ImageError::Manifest { image: image.to_owned(), source };
+        let config_type = &manifest.config.media_type;
+        let foreign = !config_type.is_empty()
+            && !config_type.contains("image.config")
+            && !config_type.contains("container.image")
+            && config_type != "application/octet-stream"
+            && config_type != "application/json";
+        if foreign {
+            return Err(bad(ManifestError::NotAnImage(config_type.clone())));
+        }
+        let config = ImageConfig::parse(config_bytes).map_err(bad)?;
+        let found = &config.platform;
+        if !found.os.is_empty() && !found.architecture.is_empty() && self.config.platform.rank(found).is_none() {
+            let wanted = self.config.platform.clone();
+            return Err(ImageError::Platform { image: image.to_owned(), found: found.clone(), wanted });
+        }
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            let (layers, diff_ids) = (manifest.layers.len(), diff_ids.len());
+            return Err(bad(ManifestError::LayerCount { layers, diff_ids }));
+        }
+        let mut layers: Vec<LayerRecord> = Vec::with_capacity(diff_ids.len());
+        for (blob, diff_id) in manifest.layers.iter().zip(diff_ids) {
+            let chain_id = Digest::chain(layers.last().map(|layer| &layer.chain_id), diff_id);
+            layers.push(LayerRecord { blob: blob.clone(), diff_id: diff_id.clone(), chain_id });
+        }
+        Ok(Plan {
+            manifest: descriptor,
+            index,
+            config,
+            config_descriptor: manifest.config,
+            layers,
+            annotations: manifest.annotations,
+        })
+    }
+
+    /// All layers, some at a time; each once, also when several pulls want it.
+    pub(super) async fn obtain_layers(
+        self: &Arc<Self>,
+        plan: &Plan,
+        origin: &Origin,
+        reporter: &Reporter,
+    ) -> Result<(), ImageError> {
+        reporter.start(plan.layers.iter().map(|layer| waiting(layer)).collect());
+        let permits = Arc::new(Semaphore::new(self.config.parallel_layers.max(1)));
+        let first = self.try_layers(plan, origin, reporter, &permits, true).await;
+        let Err((error, joined)) = first else { return Ok(()) };
+        if !joined {
+            return Err(unshare(error));
+        }
+        // Another pull's work failed, perhaps because of its credentials: try with ours.
+        tracing::debug!(%error, "a shared layer failed; trying alone");
+        self.try_layers(plan, origin, reporter, &permits, false).await.map_err(|(error, _)| unshare(error))
+    }
+
+    async fn try_layers(
+        self: &Arc<Self>,
+        plan: &Plan,
+        origin: &Origin,
+        reporter: &Reporter,
+        permits: &Arc<Semaphore>,
+        join: bool,
+    ) -> Result<(), (Arc<ImageError>, bool)> {
+        let mut below = None;
+        let mut works = Vec::with_capacity(plan.layers.len());
+        let mut parents: Vec<Digest> = Vec::new();
+        for layer in &plan.layers {
+            let layer_plan = LayerPlan { layer: layer.clone(), parents: parents.clone() };
+            let work = self.layer_work(&layer_plan, origin, permits, below.take(), join);
+            below = Some(work.work.clone());
+            works.push(work);
+            parents.push(layer.chain_id.clone());
+        }
+        try_join_all(works.into_iter().enumerate().map(|(i, work)| report(i, work, reporter))).await?;
+        Ok(())
+    }
+
+    pub(super) fn record(&self, plan: Plan, reference: &Reference, resolved: Option<&Digest>) -> ImageRecord {
+        let size = plan.manifest.size
+            + plan.config_descriptor.size
+            + plan.layers.iter().map(|layer| layer.blob.size).sum::<u64>();
+        ImageRecord {
+            id: plan.config_descriptor.digest,
+            manifest: Some(plan.manifest),
+            index: plan.index,
+            repo_tags: reference.repo_tag().into_iter().collect(),
+            repo_digests: resolved.map(|digest| reference.repo_digest(digest)).into_iter().collect(),
+            size,
+            config: plan.config,
+            layers: plan.layers,
+            pinned: false,
+            stored_at: super::now(),
+            annotations: plan.annotations,
+        }
+    }
+}
+
+impl Plan {
+    /// Everything that must not be collected while the image is on its way.
+    pub(super) fn digests(&self) -> HashSet<Digest> {
+        let mut all = HashSet::from([self.manifest.digest.clone(), self.config_descriptor.digest.clone()]);
+        for layer in &self.layers {
+            all.insert(layer.blob.digest.clone());
+            all.insert(layer.chain_id.clone());
+        }
+        all
+    }
+}
+
+/// Waits for a layer and passes on what it tells.
+async fn report(i: usize, layer: LayerWork, reporter: &Reporter) -> Result<(), (Arc<ImageError>, bool)> {
+    let LayerWork { mut work, mut told, joined } = layer;
+    let tell = |told: Told| reporter.layer(i, told.state, told.arrived, told.unpacked);
+    let result: LayerResult = loop {
+        tokio::select! {
+            biased;
+            result = &mut work => break result,
+            changed = told.changed() => match changed {
+                Ok(()) => tell(*told.borrow_and_update()),
+                Err(_) => break (&mut work).await,
+            },
+        }
+    };
+    tell(*told.borrow());
+    result.map_err(|error| (error, joined))
+}
+
+fn waiting(layer: &LayerRecord) -> LayerProgress {
+    LayerProgress {
+        digest: layer.blob.digest.clone(),
+        total: layer.blob.size,
+        done: 0,
+        unpacked: 0,
+        state: LayerState::Waiting,
+    }
+}
+
+fn exists(image: &ImageRecord) -> Vec<LayerProgress> {
+    image
+        .layers
+        .iter()
+        .map(|layer| LayerProgress { done: layer.blob.size, state: LayerState::Exists, ..waiting(layer) })
+        .collect()
+}
+
+fn unshare(error: Arc<ImageError>) -> ImageError {
+    Arc::try_unwrap(error).unwrap_or_else(ImageError::Shared)
+}
