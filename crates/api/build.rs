@@ -43,7 +43,9 @@ fn main() {
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(lines.as_bytes()).unwrap();
     std::fs::write(out.join("definitions.deflate"), encoder.finish().unwrap()).unwrap();
-    let hash = lines.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash = lines
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     std::fs::write(out.join("hash.txt"), format!("{hash:016X}")).unwrap();
 }
 
@@ -51,9 +53,10 @@ fn collect(generator: &mut SchemaGenerator, kinds: &mut Vec<Kind>) {
     use k8s_openapi::api::{
         admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
         authorization::v1 as authorization, autoscaling::v1 as autoscaling1, autoscaling::v2 as autoscaling2,
-        batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
-        discovery::v1 as discovery, events::v1 as events, networking::v1 as networking, node::v1 as node,
-        policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
+        batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination,
+        core::v1 as core, discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
+        node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
+        storage::v1 as storage,
     };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
     macro_rules! kinds {
@@ -107,7 +110,10 @@ fn merge_facts() -> BTreeMap<(String, String), Fact> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let word = |i: usize| if words[i] == "-" { String::new() } else { words[i].to_owned() };
         let map_keys = if words[4] == "-" { word(3) } else { word(4) };
-        ((format!("io.k8s.{}", words[0]), words[1].to_owned()), Fact { strategy: word(2), key: word(3), map_keys })
+        (
+            (format!("io.k8s.{}", words[0]), words[1].to_owned()),
+            Fact { strategy: word(2), key: word(3), map_keys },
+        )
     })
     .collect()
 }
@@ -192,7 +198,11 @@ fn type_table(
         let empty = Map::new();
         let properties = definition.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         let (at, len) = table.intern(name);
-        let _ = writeln!(types, "TypeRow {{ name: ({at}, {len}), first: {count}, count: {} }},", properties.len());
+        let _ = writeln!(
+            types,
+            "TypeRow {{ name: ({at}, {len}), first: {count}, count: {} }},",
+            properties.len()
+        );
         for (field, schema) in properties {
             let (shape, base, target) = shape(schema, &index);
             let (at, len) = table.intern(field);
@@ -211,7 +221,14 @@ fn type_table(
     }
     let mut kind_rows = String::new();
     for k in kinds {
-        let _ = writeln!(kind_rows, "({:?}, {:?}, {:?}, {}),", k.group, k.version, k.kind, index[k.definition.as_str()]);
+        let _ = writeln!(
+            kind_rows,
+            "({:?}, {:?}, {:?}, {}),",
+            k.group,
+            k.version,
+            k.kind,
+            index[k.definition.as_str()]
+        );
     }
     format!(
         "static STRINGS: &str = {:?};\nstatic TYPES: &[TypeRow] = &[\n{types}];\nstatic FIELDS: &[FieldRow] = \

@@ -118,7 +118,8 @@ fn autoscaler_v2_to_v1(object: &mut Value) {
         }
     }
     for (part, annotation, field) in [("spec", BEHAVIOR, "behavior"), ("status", CONDITIONS, "conditions")] {
-        if let Some(value) = object.get_mut(part).and_then(Value::as_object_mut).and_then(|m| m.remove(field)) {
+        if let Some(value) = object.get_mut(part).and_then(Value::as_object_mut).and_then(|m| m.remove(field))
+        {
             kept.insert(annotation.to_owned(), value);
         }
     }

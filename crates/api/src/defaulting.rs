@@ -29,7 +29,7 @@ pub fn apply_defaults(resource: &Resource, object: &mut Value) {
         ("", "Service") => service::service(object),
         ("", "Endpoints") => service::endpoints(object),
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(object),
-        ("", "Secret") => set(object, "type", "Opaque"),
+        ("", "Secret") => secret(object),
         ("", "Namespace") => {
             let name = meta::name(object).to_owned();
             if !name.is_empty() && meta::label(object, "kubernetes.io/metadata.name").is_none() {
@@ -97,6 +97,19 @@ fn field_mut<'a>(object: &'a mut Value, field: &str) -> &'a mut Value {
 /// The items of a list field.
 fn each<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
     object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// `stringData` is write-only: it goes into `data`, where it wins.
+fn secret(object: &mut Value) {
+    use base64::Engine as _;
+    set(object, "type", "Opaque");
+    if let Some(Value::Object(plain)) = meta::object_mut(object).remove("stringData") {
+        let data = meta::object_mut(field_mut(object, "data"));
+        for (key, value) in plain {
+            let text = value.as_str().unwrap_or_default();
+            data.insert(key, base64::engine::general_purpose::STANDARD.encode(text).into());
+        }
+    }
 }
 
 fn persistent_volume(object: &mut Value) {

@@ -76,7 +76,12 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(kind: ErrorType, field: impl fmt::Display, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+    fn new(
+        kind: ErrorType,
+        field: impl fmt::Display,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { kind, field: field.to_string(), value: value.into(), detail: detail.into() }
     }
 
@@ -132,7 +137,9 @@ impl FieldError {
     pub fn body(&self) -> String {
         let words = self.kind.words();
         let head = match self.kind {
-            ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal => words.to_owned(),
+            ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal => {
+                words.to_owned()
+            }
             _ => match &self.value {
                 Value::Null => format!("{words}: null"),
                 Value::String(s) => format!("{words}: {}", go_quote(s)),

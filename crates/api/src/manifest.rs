@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::{
     meta,
-    scheme::{self, Resource},
     schema::decode::yaml_document,
+    scheme::{self, Resource},
 };
 
 #[cfg(test)]
@@ -99,7 +99,9 @@ fn expand(document: Document, out: &mut Vec<Document>) -> Result<(), Error> {
     if !document.object.is_object() {
         return Err(document.error("document", "an object with apiVersion and kind is expected"));
     }
-    for (field, value) in [("apiVersion", meta::api_version(&document.object)), ("kind", meta::kind(&document.object))] {
+    for (field, value) in
+        [("apiVersion", meta::api_version(&document.object)), ("kind", meta::kind(&document.object))]
+    {
         if value.is_empty() {
             return Err(document.error(field, format!("{field} not set")));
         }
@@ -115,7 +117,10 @@ fn expand(document: Document, out: &mut Vec<Document>) -> Result<(), Error> {
         }
         expand(inner, out)?;
     }
-    out.iter_mut().filter(|d| d.index == document.index).take(1).for_each(|d| d.duplicates.clone_from(&document.duplicates));
+    out.iter_mut()
+        .filter(|d| d.index == document.index)
+        .take(1)
+        .for_each(|d| d.duplicates.clone_from(&document.duplicates));
     Ok(())
 }
 
@@ -134,7 +139,9 @@ fn split(text: &str) -> Vec<(usize, &str)> {
         at += line.len();
     }
     out.push((start_line, &text[start..]));
-    out.retain(|(_, source)| source.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#')));
+    out.retain(|(_, source)| {
+        source.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'))
+    });
     out
 }
 

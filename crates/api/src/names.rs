@@ -42,7 +42,11 @@ fn subdomain_shape(s: &str) -> bool {
 }
 
 fn qualified_shape(s: &str) -> bool {
-    inner_ok(s, |c| c.is_ascii_alphanumeric(), |c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+    inner_ok(
+        s,
+        |c| c.is_ascii_alphanumeric(),
+        |c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'),
+    )
 }
 
 /// A DNS label of RFC 1123 (at most 63 bytes).
@@ -138,7 +142,9 @@ pub fn qualified_name(value: &str) -> Vec<String> {
                 QUALIFIED_FMT,
                 &["MyName", "my.name", "123-abc"],
             );
-            errors.push(format!("{message} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
+            errors.push(format!(
+                "{message} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            ));
             return errors;
         }
     };
@@ -287,7 +293,10 @@ pub fn cidr(value: &str) -> Vec<String> {
 pub fn parse_cidr(value: &str) -> Option<(std::net::IpAddr, u8)> {
     let (address, bits) = value.split_once('/')?;
     let address: std::net::IpAddr = address.parse().ok()?;
-    if bits.is_empty() || !bits.bytes().all(|c| c.is_ascii_digit()) || (bits.len() > 1 && bits.starts_with('0')) {
+    if bits.is_empty()
+        || !bits.bytes().all(|c| c.is_ascii_digit())
+        || (bits.len() > 1 && bits.starts_with('0'))
+    {
         return None;
     }
     let bits: u8 = bits.parse().ok()?;
@@ -296,7 +305,11 @@ pub fn parse_cidr(value: &str) -> Option<(std::net::IpAddr, u8)> {
 
 /// What `generateName` is checked as: a trailing `-` counts as a letter, since five more characters follow.
 pub fn mask_trailing_dash(name: &str) -> String {
-    if name.len() > 1 && name.ends_with('-') { format!("{}a", &name[..name.len() - 1]) } else { name.to_owned() }
+    if name.len() > 1 && name.ends_with('-') {
+        format!("{}a", &name[..name.len() - 1])
+    } else {
+        name.to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,9 @@ pub enum PatchError {
 /// RFC 7386: maps are merged, `null` deletes, everything else replaces.
 pub fn merge_patch(doc: &Value, patch: &Value) -> Result<Value, PatchError> {
     if !patch.is_object() {
-        return Err(PatchError::Malformed("error decoding patch: a merge patch must be a JSON object".into()));
+        return Err(PatchError::Malformed(
+            "error decoding patch: a merge patch must be a JSON object".into(),
+        ));
     }
     let mut out = doc.clone();
     merge(&mut out, patch);

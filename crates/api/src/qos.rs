@@ -28,10 +28,14 @@ impl QosClass {
 
 /// Computes the class from the spec.
 pub fn of(pod: &Value) -> QosClass {
-    let spec_level = pod.pointer("/spec/resources").filter(|r| has_entries(r, "requests") || has_entries(r, "limits"));
+    let spec_level =
+        pod.pointer("/spec/resources").filter(|r| has_entries(r, "requests") || has_entries(r, "limits"));
     let holders: Vec<&Value> = match spec_level {
         Some(_) => pod.get("spec").into_iter().collect(),
-        None => meta::list(pod, "/spec/containers").iter().chain(meta::list(pod, "/spec/initContainers")).collect(),
+        None => meta::list(pod, "/spec/containers")
+            .iter()
+            .chain(meta::list(pod, "/spec/initContainers"))
+            .collect(),
     };
     let positive = |q: Option<&Quantity>| q.copied().filter(|q| *q > Quantity::ZERO);
     let (mut any, mut guaranteed) = (false, !holders.is_empty());

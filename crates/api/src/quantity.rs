@@ -226,7 +226,9 @@ fn scaled(whole: &str, fraction: &str, base: i128, exponent: i32) -> i128 {
     if whole.len() > 38 {
         return i128::MAX;
     }
-    let scale = if base == 10 { base.checked_pow((9 + exponent) as u32) } else {
+    let scale = if base == 10 {
+        base.checked_pow((9 + exponent) as u32)
+    } else {
         base.checked_pow(exponent as u32).and_then(|s| s.checked_mul(NANO))
     };
     let Some(scale) = scale.filter(|s| *s < i128::MAX / 100) else { return i128::MAX };

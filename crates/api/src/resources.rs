@@ -82,7 +82,9 @@ pub fn is_pod_level(name: &str) -> bool {
 /// What a pod asks for altogether, overhead included.
 pub fn pod_requests(pod: &Value) -> ResourceList {
     let mut total = aggregate(pod, container_requests);
-    total.extend(parse(pod.pointer("/spec/resources/requests")).into_iter().filter(|(name, _)| is_pod_level(name)));
+    total.extend(
+        parse(pod.pointer("/spec/resources/requests")).into_iter().filter(|(name, _)| is_pod_level(name)),
+    );
     add(&mut total, &parse(pod.pointer("/spec/overhead")));
     total
 }
@@ -90,7 +92,9 @@ pub fn pod_requests(pod: &Value) -> ResourceList {
 /// What a pod may use altogether; overhead counts only where a limit exists (RTC-26).
 pub fn pod_limits(pod: &Value) -> ResourceList {
     let mut total = aggregate(pod, container_limits);
-    total.extend(parse(pod.pointer("/spec/resources/limits")).into_iter().filter(|(name, _)| is_pod_level(name)));
+    total.extend(
+        parse(pod.pointer("/spec/resources/limits")).into_iter().filter(|(name, _)| is_pod_level(name)),
+    );
     for (name, quantity) in parse(pod.pointer("/spec/overhead")) {
         if let Some(limit) = total.get_mut(&name).filter(|q| !q.is_zero()) {
             *limit += quantity;

@@ -115,7 +115,8 @@ impl Status {
         if !self.continue_token.is_empty() {
             metadata["continue"] = self.continue_token.clone().into();
         }
-        let mut out = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": self.status});
+        let mut out =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": self.status});
         if !self.message.is_empty() {
             out["message"] = self.message.clone().into();
         }
@@ -198,7 +199,11 @@ impl Status {
         let mut d = details(group, kind, name);
         d.causes = errors
             .iter()
-            .map(|e| StatusCause { reason: e.kind.reason().into(), message: e.body(), field: e.field.clone() })
+            .map(|e| StatusCause {
+                reason: e.kind.reason().into(),
+                message: e.body(),
+                field: e.field.clone(),
+            })
             .collect();
         let head = format!("{} {} is invalid", qualified(kind, group), field_error::go_quote(name));
         let message =
@@ -299,7 +304,11 @@ impl Status {
             message: "Too large resource version".into(),
             field: String::new(),
         };
-        let d = StatusDetails { causes: vec![cause], retry_after_seconds: retry_after, ..StatusDetails::default() };
+        let d = StatusDetails {
+            causes: vec![cause],
+            retry_after_seconds: retry_after,
+            ..StatusDetails::default()
+        };
         failure(504, "Timeout", message, Some(d))
     }
 

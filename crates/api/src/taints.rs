@@ -31,7 +31,11 @@ pub fn tolerated(tolerations: &[Value], taint: &Value) -> bool {
 }
 
 /// The first taint with one of the effects that no toleration covers.
-pub fn first_untolerated<'a>(taints: &'a [Value], tolerations: &[Value], effects: &[&str]) -> Option<&'a Value> {
+pub fn first_untolerated<'a>(
+    taints: &'a [Value],
+    tolerations: &[Value],
+    effects: &[&str],
+) -> Option<&'a Value> {
     taints.iter().find(|t| effects.contains(&str_of(t, "effect")) && !tolerated(tolerations, t))
 }
 
@@ -82,7 +86,10 @@ mod tests {
     #[test]
     fn rtc_12_broader_tolerations_cover_narrower_ones() {
         let broad = json!({"key": "k", "operator": "Exists"});
-        assert!(covers(&broad, &json!({"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"})));
+        assert!(covers(
+            &broad,
+            &json!({"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"})
+        ));
         assert!(!covers(&json!({"key": "k", "value": "v"}), &broad));
     }
 }

@@ -16,7 +16,8 @@ fn tag(image: &str) -> Option<String> {
         Some((last, tag)) => (&name[..slash + last.len()], Some(tag)),
         None => (name, None),
     };
-    if !repository_ok(repository) || tag.is_some_and(|t| !tag_ok(t)) || digest.is_some_and(|d| !digest_ok(d)) {
+    if !repository_ok(repository) || tag.is_some_and(|t| !tag_ok(t)) || digest.is_some_and(|d| !digest_ok(d))
+    {
         return None;
     }
     match (tag, digest) {
@@ -38,12 +39,19 @@ fn digest_ok(digest: &str) -> bool {
         Some(("sha512", hex)) => hex.len() == 128,
         _ => false,
     };
-    length && digest.split_once(':').is_some_and(|(_, hex)| hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+    length
+        && digest
+            .split_once(':')
+            .is_some_and(|(_, hex)| hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn repository_ok(repository: &str) -> bool {
     let (host, path) = match repository.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase) => {
+        Some((first, rest))
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.chars().any(char::is_uppercase) =>
+        {
             (Some(first), rest)
         }
         _ => (None, repository),
@@ -59,9 +67,13 @@ fn host_ok(host: &str) -> bool {
     };
     let v6 = name.starts_with('[') && name.ends_with(']');
     let label = |l: &str| {
-        !l.is_empty() && !l.starts_with('-') && !l.ends_with('-') && l.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+        !l.is_empty()
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
     };
-    (v6 || name.split('.').all(label)) && port.is_none_or(|p| !p.is_empty() && p.bytes().all(|c| c.is_ascii_digit()))
+    (v6 || name.split('.').all(label))
+        && port.is_none_or(|p| !p.is_empty() && p.bytes().all(|c| c.is_ascii_digit()))
 }
 
 fn component_ok(component: &str) -> bool {
@@ -69,9 +81,9 @@ fn component_ok(component: &str) -> bool {
     if !component.starts_with(alnum) || !component.ends_with(alnum) {
         return false;
     }
-    component.split(alnum).all(|separator| {
-        matches!(separator, "" | "." | "_" | "__") || separator.chars().all(|c| c == '-')
-    })
+    component
+        .split(alnum)
+        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.chars().all(|c| c == '-'))
 }
 
 #[cfg(test)]

@@ -53,7 +53,8 @@ fn pod_spec(spec: &mut Value) {
 
 /// `serviceAccount` is the old name of `serviceAccountName`: both are always there.
 pub(crate) fn mirror_service_account(spec: &mut Value) {
-    let (new, old) = (str_of(spec, "serviceAccountName").to_owned(), str_of(spec, "serviceAccount").to_owned());
+    let (new, old) =
+        (str_of(spec, "serviceAccountName").to_owned(), str_of(spec, "serviceAccount").to_owned());
     if !new.is_empty() {
         spec["serviceAccount"] = new.into();
     } else if !old.is_empty() {
@@ -86,7 +87,8 @@ fn container(container: &mut Value) {
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.get_mut(probe) else { continue };
-        for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+        for (field, value) in
+            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
         {
             if probe.get(field).and_then(Value::as_i64).unwrap_or(0) == 0 {
                 probe[field] = value.into();
@@ -112,7 +114,9 @@ fn handler(handler: &mut Value) {
 }
 
 fn requests_from_limits(container: &mut Value) {
-    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
+    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else {
+        return;
+    };
     let requests = crate::meta::object_mut(field_mut(field_mut(container, "resources"), "requests"));
     for (name, quantity) in limits {
         requests.entry(name).or_insert(quantity);

@@ -27,7 +27,11 @@ fn img_19_templates_and_init_containers_get_the_policy_too() {
 
 #[test]
 fn img_20_a_policy_that_is_set_stays() {
-    let object = defaulted("", "pods", json!({"spec": {"containers": [{"image": "a:latest", "imagePullPolicy": "Never"}]}}));
+    let object = defaulted(
+        "",
+        "pods",
+        json!({"spec": {"containers": [{"image": "a:latest", "imagePullPolicy": "Never"}]}}),
+    );
     assert_eq!(object["spec"]["containers"][0]["imagePullPolicy"], "Never");
 }
 

@@ -11,7 +11,9 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 /// Applies a list of operations, all or none.
 pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, PatchError> {
     let operations = patch.as_array().ok_or_else(|| {
-        PatchError::Malformed("error decoding patch: json: cannot unmarshal into Go value of type jsonpatch.Patch".into())
+        PatchError::Malformed(
+            "error decoding patch: json: cannot unmarshal into Go value of type jsonpatch.Patch".into(),
+        )
     })?;
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::Malformed(format!(
@@ -39,14 +41,17 @@ fn member<'a>(operation: &'a Value, name: &str) -> Result<&'a str, PatchError> {
 fn apply(doc: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), PatchError> {
     let (op, path) = (member(operation, "op")?, member(operation, "path")?);
     if !path.is_empty() && !path.starts_with('/') {
-        return refuse(format!("{op} operation does not apply: doc is missing path: {path:?}: missing value"));
+        return refuse(format!(
+            "{op} operation does not apply: doc is missing path: {path:?}: missing value"
+        ));
     }
     let value = operation.get("value").cloned().unwrap_or_default();
     match op {
         "add" => insert(doc, op, path, value),
         "remove" => take(doc, op, path).map(drop),
         "replace" => {
-            let missing = format!("replace operation does not apply: doc is missing key: {path}: missing value");
+            let missing =
+                format!("replace operation does not apply: doc is missing key: {path}: missing value");
             match doc.pointer_mut(path) {
                 Some(at) => {
                     *at = value;
@@ -66,7 +71,9 @@ fn apply(doc: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), P
             };
             *copied += value.to_string().len();
             if *copied > MAX_COPIED_BYTES {
-                return refuse(format!("unable to copy: accumulated size {copied} exceeds limit {MAX_COPIED_BYTES}"));
+                return refuse(format!(
+                    "unable to copy: accumulated size {copied} exceeds limit {MAX_COPIED_BYTES}"
+                ));
             }
             insert(doc, op, path, value)
         }
@@ -120,7 +127,9 @@ fn insert(doc: &mut Value, op: &str, path: &str, value: Value) -> Result<(), Pat
                 items.insert(at, value);
                 Ok(())
             }
-            _ => refuse(format!("error in {op} for path: '{path}': Unable to access invalid index: {key}: invalid index referenced")),
+            _ => refuse(format!(
+                "error in {op} for path: '{path}': Unable to access invalid index: {key}: invalid index referenced"
+            )),
         },
         _ => refuse(format!("{op} operation does not apply: doc is missing path: {path:?}: missing value")),
     }
@@ -130,12 +139,16 @@ fn take(doc: &mut Value, op: &str, path: &str) -> Result<Value, PatchError> {
     let (container, key) = parent(doc, op, path)?;
     let taken = match container {
         Value::Object(map) => map.remove(&key),
-        Value::Array(items) => index(&key, items.len()).filter(|at| *at < items.len()).map(|at| items.remove(at)),
+        Value::Array(items) => {
+            index(&key, items.len()).filter(|at| *at < items.len()).map(|at| items.remove(at))
+        }
         _ => None,
     };
     match taken {
         Some(value) => Ok(value),
-        None => refuse(format!("error in {op} for path: '{path}': unable to remove nonexistent key: {key}: missing value")),
+        None => refuse(format!(
+            "error in {op} for path: '{path}': unable to remove nonexistent key: {key}: missing value"
+        )),
     }
 }
 

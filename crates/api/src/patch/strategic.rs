@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::PatchError;
 use crate::{
-    scheme::Resource,
     schema::{Field, Shape, Type, type_of},
+    scheme::Resource,
 };
 
 const PATCH: &str = "$patch";
@@ -31,10 +31,18 @@ fn malformed<T>(text: impl Into<String>) -> Result<T, PatchError> {
 }
 
 fn bad_directive<T>(value: &Value, map: &Map<String, Value>) -> Result<T, PatchError> {
-    malformed(format!("Unknown patch type: {} found in {}", value.as_str().unwrap_or_default(), Value::Object(map.clone())))
+    malformed(format!(
+        "Unknown patch type: {} found in {}",
+        value.as_str().unwrap_or_default(),
+        Value::Object(map.clone())
+    ))
 }
 
-fn merge_map(doc: &mut Map<String, Value>, patch: &Map<String, Value>, kind: Option<Type>) -> Result<(), PatchError> {
+fn merge_map(
+    doc: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    kind: Option<Type>,
+) -> Result<(), PatchError> {
     if let Some(directive) = patch.get(PATCH) {
         match directive.as_str() {
             Some("replace") => {
@@ -95,7 +103,8 @@ fn merge_map(doc: &mut Map<String, Value>, patch: &Map<String, Value>, kind: Opt
 fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
     let mut out = Map::new();
     for (name, value) in patch {
-        let directive = name == PATCH || name == RETAIN || name.starts_with(ORDER) || name.starts_with(DELETE_PRIMITIVE);
+        let directive =
+            name == PATCH || name == RETAIN || name.starts_with(ORDER) || name.starts_with(DELETE_PRIMITIVE);
         if directive || value.is_null() {
             continue;
         }
@@ -108,18 +117,28 @@ fn strip(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(without_directives(map)),
         Value::Array(items) => Value::Array(
-            items.iter().filter(|i| i.get(PATCH).and_then(Value::as_str) != Some("delete")).map(strip).collect(),
+            items
+                .iter()
+                .filter(|i| i.get(PATCH).and_then(Value::as_str) != Some("delete"))
+                .map(strip)
+                .collect(),
         ),
         other => other.clone(),
     }
 }
 
-fn retain_keys(doc: &mut Map<String, Value>, patch: &Map<String, Value>, keep: &Value) -> Result<(), PatchError> {
+fn retain_keys(
+    doc: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    keep: &Value,
+) -> Result<(), PatchError> {
     let Some(keep) = keep.as_array() else { return malformed("$retainKeys must be a list of keys") };
     let keeps = |name: &str| keep.iter().any(|k| k.as_str() == Some(name));
     for name in patch.keys().filter(|n| !n.starts_with('$')) {
         if !keeps(name) && !patch[name].is_null() {
-            return malformed(format!("the keys in $retainKeys {keep:?} are not a superset of the patch's: {name}"));
+            return malformed(format!(
+                "the keys in $retainKeys {keep:?} are not a superset of the patch's: {name}"
+            ));
         }
     }
     doc.retain(|name, _| keeps(name));

@@ -93,12 +93,22 @@ fn any_json() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(4, 32, 5, |inner| {
         let key = prop::sample::select(vec![
-            "spec", "metadata", "containers", "name", "env", "$patch", "finalizers", "labels", "volumes", "$retainKeys",
+            "spec",
+            "metadata",
+            "containers",
+            "name",
+            "env",
+            "$patch",
+            "finalizers",
+            "labels",
+            "volumes",
+            "$retainKeys",
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            prop::collection::vec((key, inner), 0..4)
-                .prop_map(|entries| Value::Object(entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()))
+            prop::collection::vec((key, inner), 0..4).prop_map(|entries| Value::Object(
+                entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+            ))
         ]
     })
 }

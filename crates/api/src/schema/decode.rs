@@ -12,13 +12,7 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use super::types::{Base, Field, Shape, Type, type_of};
-use crate::{
-    field_error::go_quote,
-    meta,
-    quantity::Quantity,
-    scheme::Resource,
-    status::Status,
-};
+use crate::{field_error::go_quote, meta, quantity::Quantity, scheme::Resource, status::Status};
 
 pub use document::{yaml_document, yaml_options};
 
@@ -170,7 +164,13 @@ impl Walk {
         Ok(())
     }
 
-    fn shaped(&mut self, owner: Type, field: Field, shape: Shape, value: &mut Value) -> Result<(), DecodeError> {
+    fn shaped(
+        &mut self,
+        owner: Type,
+        field: Field,
+        shape: Shape,
+        value: &mut Value,
+    ) -> Result<(), DecodeError> {
         match (shape, &mut *value) {
             (Shape::One, _) => self.single(owner, field, value),
             (Shape::List, Value::Array(items)) => {
@@ -233,7 +233,8 @@ impl Walk {
             Ok(_) => Ok(()),
             Err(e) => {
                 let at = match e {
-                    base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                    base64::DecodeError::InvalidByte(at, _)
+                    | base64::DecodeError::InvalidLastSymbol(at, _) => at,
                     _ => clean.len() - clean.len() % 4,
                 };
                 Err(DecodeError::Type(format!("illegal base64 data at input byte {at}")))
@@ -308,6 +309,10 @@ fn time(value: &mut Value, base: Base) -> Result<(), DecodeError> {
             "parsing time {quoted} as \"{layout}\": cannot parse {quoted} as \"2006\""
         )));
     };
-    *value = Value::String(if base == Base::Time { meta::format_time(time) } else { meta::format_micro_time(time) });
+    *value = Value::String(if base == Base::Time {
+        meta::format_time(time)
+    } else {
+        meta::format_micro_time(time)
+    });
     Ok(())
 }

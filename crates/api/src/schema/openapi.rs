@@ -59,7 +59,9 @@ pub fn openapi_v3(path: &str) -> Option<Vec<u8>> {
         return None;
     }
     let mut out = Vec::new();
-    out.extend_from_slice(b"{\"openapi\":\"3.0.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},\"paths\":");
+    out.extend_from_slice(
+        b"{\"openapi\":\"3.0.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},\"paths\":",
+    );
     out.extend_from_slice(paths::v3(&resources).to_string().as_bytes());
     out.extend_from_slice(b",\"components\":{\"schemas\":{");
     let wanted = closure(&resources);
@@ -84,7 +86,9 @@ pub fn openapi_v3(path: &str) -> Option<Vec<u8>> {
 /// The whole v2 document as JSON text.
 pub fn openapi_v2_json() -> Vec<u8> {
     let mut out = Vec::new();
-    out.extend_from_slice(b"{\"swagger\":\"2.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},\"paths\":");
+    out.extend_from_slice(
+        b"{\"swagger\":\"2.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},\"paths\":",
+    );
     out.extend_from_slice(paths::v2().to_string().as_bytes());
     out.extend_from_slice(b",\"definitions\":{");
     let mut first = true;
@@ -137,7 +141,8 @@ fn each_definition(mut run: impl FnMut(&str, Value)) {
 fn closure(resources: &[&Resource]) -> BTreeSet<&'static str> {
     let extra = ["ListMeta", "DeleteOptions", "Status"].map(|k| type_named(&format!("{META}.{k}")));
     let own = resources.iter().map(|r| type_of_kind(r.group, r.version, r.kind));
-    let parts = resources.iter().flat_map(|r| r.subresources).map(|s| type_of_kind(s.group, s.version, s.kind));
+    let parts =
+        resources.iter().flat_map(|r| r.subresources).map(|s| type_of_kind(s.group, s.version, s.kind));
     let mut todo: Vec<Type> = own.chain(parts).chain(extra).flatten().collect();
     let mut seen = BTreeSet::new();
     while let Some(next) = todo.pop() {

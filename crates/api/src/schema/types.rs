@@ -186,5 +186,7 @@ pub fn type_named(name: &str) -> Option<Type> {
 
 /// All fields with a patch strategy, as (type, field).
 pub fn merge_facts() -> impl Iterator<Item = (Type, Field)> {
-    (0..TYPES.len() as u16).flat_map(|t| Type(t).fields().map(move |f| (Type(t), f))).filter(|(_, f)| f.0.strategy != 0)
+    (0..TYPES.len() as u16)
+        .flat_map(|t| Type(t).fields().map(move |f| (Type(t), f)))
+        .filter(|(_, f)| f.0.strategy != 0)
 }

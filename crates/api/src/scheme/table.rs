@@ -11,7 +11,13 @@ const fn status(group: &'static str, version: &'static str, kind: &'static str) 
 }
 
 /// A `scale` subresource (autoscaling/v1 Scale).
-const SCALE: Subresource = Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: verbs::SUBRESOURCE };
+const SCALE: Subresource = Subresource {
+    name: "scale",
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    verbs: verbs::SUBRESOURCE,
+};
 
 #[rustfmt::skip]
 pub(super) static RESOURCES: &[Resource] = &[

@@ -124,7 +124,8 @@ impl FieldSelector {
             if term.is_empty() {
                 continue;
             }
-            let unreadable = || Error::Field(format!("invalid selector: '{text}'; can't understand '{term}'"));
+            let unreadable =
+                || Error::Field(format!("invalid selector: '{text}'; can't understand '{term}'"));
             let (field, negated, raw) = split_term(term).ok_or_else(unreadable)?;
             requirements.push(FieldRequirement { field: field.to_owned(), value: unescape(raw)?, negated });
         }
@@ -144,7 +145,11 @@ impl FieldSelector {
             if !supported.contains(&r.field.as_str()) {
                 let field = r.field.clone();
                 let general = supported == METADATA;
-                return Err(if general { Error::UnknownField(field) } else { Error::UnsupportedField(field) });
+                return Err(if general {
+                    Error::UnknownField(field)
+                } else {
+                    Error::UnsupportedField(field)
+                });
             }
         }
         Ok(self)

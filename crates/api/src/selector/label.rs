@@ -43,7 +43,8 @@ impl Requirement {
         if !messages.is_empty() {
             return Err(invalid("<nil>", key, messages));
         }
-        if matches!(operator, Operator::Gt | Operator::Lt) && values.iter().any(|v| v.parse::<i64>().is_err()) {
+        if matches!(operator, Operator::Gt | Operator::Lt) && values.iter().any(|v| v.parse::<i64>().is_err())
+        {
             let value = values.first().map(String::as_str).unwrap_or_default();
             let message = "for 'Gt', 'Lt' operators, the value must be an integer".to_owned();
             return Err(invalid("values[0]", value, vec![message]));
@@ -116,7 +117,8 @@ impl LabelSelector {
     pub fn from_object(selector: Option<&Value>) -> Result<Self, Error> {
         let Some(selector) = selector.filter(|s| !s.is_null()) else { return Ok(Self::nothing()) };
         let empty = Map::new();
-        let mut out = Self::from_map(selector.get("matchLabels").and_then(Value::as_object).unwrap_or(&empty));
+        let mut out =
+            Self::from_map(selector.get("matchLabels").and_then(Value::as_object).unwrap_or(&empty));
         for expression in meta::items(selector, "matchExpressions") {
             let operator = match meta::str_of(expression, "operator") {
                 "In" => Operator::In,
@@ -124,11 +126,17 @@ impl LabelSelector {
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
                 other => {
-                    return Err(Error::Label(format!("{} is not a valid label selector operator", go_quote(other))));
+                    return Err(Error::Label(format!(
+                        "{} is not a valid label selector operator",
+                        go_quote(other)
+                    )));
                 }
             };
-            let values =
-                meta::items(expression, "values").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            let values = meta::items(expression, "values")
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
             out.requirements.push(Requirement::new(meta::str_of(expression, "key"), operator, values)?);
         }
         Ok(out)

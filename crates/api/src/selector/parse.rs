@@ -173,9 +173,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, Error> {
         if !(token.is_word() || token.is("!")) {
             return found(&token, "!, identifier, or 'end of string'");
         }
-        let requirement = parser
-            .requirement()
-            .map_err(|e| Error::Label(format!("unable to parse requirement: {e}")))?;
+        let requirement =
+            parser.requirement().map_err(|e| Error::Label(format!("unable to parse requirement: {e}")))?;
         out.push(requirement);
         let separator = parser.next();
         if separator == Token::End {

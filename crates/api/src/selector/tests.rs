@@ -27,10 +27,16 @@ fn label_selector_errors_are_upstreams() {
     let error = |s: &str| LabelSelector::parse(s).unwrap_err().to_string();
     assert_eq!(error("a,"), "found '', expected: identifier after ','");
     assert_eq!(error(",a"), "found ',', expected: !, identifier, or 'end of string'");
-    assert_eq!(error("a b"), "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt");
+    assert_eq!(
+        error("a b"),
+        "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"
+    );
     assert_eq!(error("a in b"), "unable to parse requirement: found 'b' expected: '('");
     assert_eq!(error("a=b c"), "found 'c', expected: ',' or 'end of string'");
-    assert!(error("-a=b").starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must"));
+    assert!(
+        error("-a=b")
+            .starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must")
+    );
 }
 
 #[test]

@@ -65,7 +65,9 @@ pub(super) fn update_resize(new: &mut Value, old: &Value) {
         let wanted = meta::list(&sent, &format!("/spec/{list}"));
         let have = new.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
         for container in have.into_iter().flatten() {
-            let Some(source) = wanted.iter().find(|c| str_of(c, "name") == str_of(container, "name")) else { continue };
+            let Some(source) = wanted.iter().find(|c| str_of(c, "name") == str_of(container, "name")) else {
+                continue;
+            };
             for field in ["resources", "resizePolicy"] {
                 match source.get(field) {
                     Some(value) => container[field] = value.clone(),

@@ -5,7 +5,8 @@ use crate::scheme;
 #[test]
 fn pod_57_generation_counts_spec_changes_only() {
     let pods = scheme::find("", "v1", "pods").unwrap();
-    let mut pod = json!({"metadata": {"generation": 7}, "spec": {"containers": []}, "status": {"phase": "Running"}});
+    let mut pod =
+        json!({"metadata": {"generation": 7}, "spec": {"containers": []}, "status": {"phase": "Running"}});
     prepare_for_create(pods, &mut pod);
     assert_eq!(pod["metadata"]["generation"], 1);
     assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
@@ -25,7 +26,8 @@ fn pod_57_generation_counts_spec_changes_only() {
 fn pod_46_the_status_subresource_changes_the_status_alone() {
     let pods = scheme::find("", "v1", "pods").unwrap();
     let old = json!({"metadata": {"generation": 1}, "spec": {"nodeName": "a"}, "status": {"qosClass": "Burstable"}});
-    let mut new = json!({"metadata": {"generation": 1}, "spec": {"nodeName": "b"}, "status": {"phase": "Running"}});
+    let mut new =
+        json!({"metadata": {"generation": 1}, "spec": {"nodeName": "b"}, "status": {"phase": "Running"}});
     prepare_for_update(pods, &mut new, &old, Some("status"));
     assert_eq!(new["spec"]["nodeName"], "a");
     assert_eq!(new["status"], json!({"phase": "Running", "qosClass": "Burstable"}));

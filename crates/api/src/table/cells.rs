@@ -63,10 +63,18 @@ fn map_text(map: Option<&Value>) -> String {
 }
 
 fn access_modes(object: &Value, pointer: &str) -> String {
-    let modes = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let modes = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ];
     let have = list(object, pointer);
-    let shown: Vec<&str> =
-        modes.iter().filter(|(name, _)| have.iter().any(|m| m.as_str() == Some(name))).map(|(_, short)| *short).collect();
+    let shown: Vec<&str> = modes
+        .iter()
+        .filter(|(name, _)| have.iter().any(|m| m.as_str() == Some(name)))
+        .map(|(_, short)| *short)
+        .collect();
     shown.join(",")
 }
 
@@ -95,12 +103,28 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
         ("", "ReplicationController") => {
             let (names, images) = template();
             let counts = counts(object);
-            row![counts[0], counts[1], counts[2], age(), names, images, map_text(object.pointer("/spec/selector"))]
+            row![
+                counts[0],
+                counts[1],
+                counts[2],
+                age(),
+                names,
+                images,
+                map_text(object.pointer("/spec/selector"))
+            ]
         }
         ("apps", "ReplicaSet") => {
             let (names, images) = template();
             let counts = counts(object);
-            row![counts[0], counts[1], counts[2], age(), names, images, selector_text(object.pointer("/spec/selector"))]
+            row![
+                counts[0],
+                counts[1],
+                counts[2],
+                age(),
+                names,
+                images,
+                selector_text(object.pointer("/spec/selector"))
+            ]
         }
         ("apps", "DaemonSet") => {
             let (names, images) = template();
@@ -183,13 +207,18 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
         }
         ("", "Endpoints") => row![endpoints(object), age()],
         ("discovery.k8s.io", _) => {
-            let ports: Vec<String> = items(object, "ports")
+            let ports: Vec<String> =
+                items(object, "ports").iter().map(|p| scalar(p.get("port"), "*")).collect();
+            let addresses = items(object, "endpoints")
                 .iter()
-                .map(|p| scalar(p.get("port"), "*"))
-                .collect();
-            let addresses =
-                items(object, "endpoints").iter().flat_map(|e| items(e, "addresses")).filter_map(Value::as_str);
-            row![text("/addressType"), few(ports.into_iter(), UNSET), few(addresses.map(str::to_owned), UNSET), age()]
+                .flat_map(|e| items(e, "addresses"))
+                .filter_map(Value::as_str);
+            row![
+                text("/addressType"),
+                few(ports.into_iter(), UNSET),
+                few(addresses.map(str::to_owned), UNSET),
+                age()
+            ]
         }
         ("", "Node") => node(object, age()),
         (_, "Event") => event(object, now),
@@ -236,7 +265,8 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
         ("", "PersistentVolumeClaim") => {
             let phase = if meta::is_deleting(object) { "Terminating".into() } else { text("/status/phase") };
             let bound = !str_at(object, "/spec/volumeName").is_empty();
-            let capacity = if bound { scalar(object.pointer("/status/capacity/storage"), "") } else { String::new() };
+            let capacity =
+                if bound { scalar(object.pointer("/status/capacity/storage"), "") } else { String::new() };
             let modes = if bound { access_modes(object, "/status/accessModes") } else { String::new() };
             row![
                 phase,
@@ -258,8 +288,11 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
             age()
         ],
         ("networking.k8s.io", "Ingress") => {
-            let hosts: Vec<&str> =
-                list(object, "/spec/rules").iter().map(|r| str_of(r, "host")).filter(|h| !h.is_empty()).collect();
+            let hosts: Vec<&str> = list(object, "/spec/rules")
+                .iter()
+                .map(|r| str_of(r, "host"))
+                .filter(|h| !h.is_empty())
+                .collect();
             let hosts = match hosts.as_slice() {
                 [] => "*".to_owned(),
                 [first @ .., _] if first.len() >= 3 => {
@@ -285,14 +318,17 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
             };
             row![text("/spec/controller"), parameters, age()]
         }
-        ("networking.k8s.io", "NetworkPolicy") => row![selector_text(object.pointer("/spec/podSelector")), age()],
+        ("networking.k8s.io", "NetworkPolicy") => {
+            row![selector_text(object.pointer("/spec/podSelector")), age()]
+        }
         ("networking.k8s.io", "ServiceCIDR") => {
             let cidrs: Vec<String> =
                 list(object, "/spec/cidrs").iter().filter_map(Value::as_str).map(str::to_owned).collect();
             row![cidrs.join(","), age()]
         }
         ("networking.k8s.io", "IPAddress") => {
-            let parts = ["group", "resource", "namespace", "name"].map(|f| text(&format!("/spec/parentRef/{f}")));
+            let parts =
+                ["group", "resource", "namespace", "name"].map(|f| text(&format!("/spec/parentRef/{f}")));
             let [group, plural, namespace, target] = parts;
             let head = if group.is_empty() { plural } else { format!("{plural}.{group}") };
             let target = if namespace.is_empty() { target } else { format!("{namespace}/{target}") };
@@ -323,10 +359,14 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
         }
         ("coordination.k8s.io", _) => row![text("/spec/holderIdentity"), age()],
         ("storage.k8s.io", "StorageClass") => {
-            let default = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
-                .iter()
-                .any(|key| meta::annotation(object, key) == Some("true"));
-            let shown = if default { format!("{} (default)", meta::name(object)) } else { meta::name(object).into() };
+            let default = [
+                "storageclass.kubernetes.io/is-default-class",
+                "storageclass.beta.kubernetes.io/is-default-class",
+            ]
+            .iter()
+            .any(|key| meta::annotation(object, key) == Some("true"));
+            let shown =
+                if default { format!("{} (default)", meta::name(object)) } else { meta::name(object).into() };
             let expansion = object.pointer("/allowVolumeExpansion").and_then(Value::as_bool).unwrap_or(false);
             vec![
                 shown.into(),
@@ -349,7 +389,8 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
         ("storage.k8s.io", "CSIDriver") => {
             let words = |pointer: &str, field: Option<&str>| {
                 let items = list(object, pointer).iter();
-                let shown = items.filter_map(|i| field.map_or(Some(i), |f| i.get(f))).filter_map(Value::as_str);
+                let shown =
+                    items.filter_map(|i| field.map_or(Some(i), |f| i.get(f))).filter_map(Value::as_str);
                 shown.map(str::to_owned).collect::<Vec<_>>()
             };
             row![
@@ -427,7 +468,8 @@ fn job(object: &Value, now: Timestamp, age: String) -> Vec<Value> {
     };
     let (names, images) = pod::containers(object.pointer("/spec/template").unwrap_or(&Value::Null));
     let selector = selector_text(object.pointer("/spec/selector"));
-    let cells = [meta::name(object).to_owned(), status.to_owned(), completions, took, age, names, images, selector];
+    let cells =
+        [meta::name(object).to_owned(), status.to_owned(), completions, took, age, names, images, selector];
     cells.map(Value::from).to_vec()
 }
 
@@ -500,7 +542,9 @@ fn node(object: &Value, age: String) -> Vec<Value> {
         .flatten()
         .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
             Some(role) if !role.is_empty() => Some(role.to_owned()),
-            None if key == "kubernetes.io/role" => value.as_str().filter(|v| !v.is_empty()).map(str::to_owned),
+            None if key == "kubernetes.io/role" => {
+                value.as_str().filter(|v| !v.is_empty()).map(str::to_owned)
+            }
             _ => None,
         })
         .collect();
@@ -532,7 +576,8 @@ fn event(object: &Value, now: Timestamp) -> Vec<Value> {
     let time = |pointers: &[&str]| pointers.iter().find_map(|p| meta::parse_time(str_at(object, p)));
     let first = time(&["/firstTimestamp", "/deprecatedFirstTimestamp", "/eventTime"]);
     let last = time(&["/series/lastObservedTime", "/lastTimestamp", "/deprecatedLastTimestamp"]).or(first);
-    let count = ["/series/count", "/count", "/deprecatedCount"].iter().map(|p| int(object, p)).find(|n| *n > 0);
+    let count =
+        ["/series/count", "/count", "/deprecatedCount"].iter().map(|p| int(object, p)).find(|n| *n > 0);
     let kind = either("/involvedObject/kind", "/regarding/kind").to_lowercase();
     let target = either("/involvedObject/name", "/regarding/name");
     let target = if target.is_empty() { kind } else { format!("{kind}/{target}") };
@@ -588,14 +633,19 @@ fn autoscaler_targets(object: &Value) -> String {
         let inner = &metric[part];
         let now = current.get(i).map_or(&Value::Null, |c| &c[part]["current"]);
         let target = &inner["target"];
-        let percent = |v: &Value| v.get("averageUtilization").and_then(Value::as_i64).map(|n| format!("{n}%"));
+        let percent =
+            |v: &Value| v.get("averageUtilization").and_then(Value::as_i64).map(|n| format!("{n}%"));
         let amount = |v: &Value| {
             let value = v.get("averageValue").or_else(|| v.get("value"));
             value.map(|q| scalar(Some(q), UNKNOWN))
         };
         let pair = match percent(target) {
             Some(target) => format!("{}/{target}", percent(now).unwrap_or(UNKNOWN.into())),
-            None => format!("{}/{}", amount(now).unwrap_or(UNKNOWN.into()), amount(target).unwrap_or(UNKNOWN.into())),
+            None => format!(
+                "{}/{}",
+                amount(now).unwrap_or(UNKNOWN.into()),
+                amount(target).unwrap_or(UNKNOWN.into())
+            ),
         };
         match part {
             "resource" => format!("{}: {pair}", str_of(inner, "name")),

@@ -40,13 +40,9 @@ pub(super) fn of(resource: &Resource) -> &'static [Column] {
             wide("Readiness Gates"),
         ],
         ("", "PodTemplate") => columns![NAME, text("Containers"), text("Images"), text("Pod Labels")],
-        ("policy", "PodDisruptionBudget") => columns![
-            NAME,
-            text("Min Available"),
-            text("Max Unavailable"),
-            number("Allowed Disruptions"),
-            AGE
-        ],
+        ("policy", "PodDisruptionBudget") => {
+            columns![NAME, text("Min Available"), text("Max Unavailable"), number("Allowed Disruptions"), AGE]
+        }
         ("", "ReplicationController") | ("apps", "ReplicaSet") => columns![
             NAME,
             number("Desired"),
@@ -221,10 +217,19 @@ pub(super) fn of(resource: &Resource) -> &'static [Column] {
             AGE,
         ],
         ("scheduling.k8s.io", _) => {
-            columns![NAME, number("Value"), Column { name: "Global-Default", kind: "boolean", priority: 0 }, AGE, text("PreemptionPolicy")]
+            columns![
+                NAME,
+                number("Value"),
+                Column { name: "Global-Default", kind: "boolean", priority: 0 },
+                AGE,
+                text("PreemptionPolicy")
+            ]
         }
         ("node.k8s.io", _) => columns![NAME, text("Handler"), AGE],
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
+        (
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
+        ) => {
             columns![NAME, number("Webhooks"), AGE]
         }
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {

@@ -16,7 +16,12 @@ fn cells(group: &str, plural: &str, object: Value) -> Vec<Value> {
 fn every_row_has_as_many_cells_as_columns() {
     for resource in scheme::resources() {
         let row = row(resource, &json!({}), now(), IncludeObject::None);
-        assert_eq!(row["cells"].as_array().unwrap().len(), columns(resource).len(), "{}", resource.group_kind());
+        assert_eq!(
+            row["cells"].as_array().unwrap().len(),
+            columns(resource).len(),
+            "{}",
+            resource.group_kind()
+        );
     }
 }
 
@@ -34,7 +39,9 @@ fn line(pod: Value) -> String {
 #[test]
 fn pod_states() {
     assert_eq!(line(pod(json!({"phase": "Pending"}))), "0/2 Pending 0");
-    let init = |state: Value| pod(json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": state}]}));
+    let init = |state: Value| {
+        pod(json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": state}]}))
+    };
     assert_eq!(line(init(json!({"running": {}}))), "0/2 Init:0/2 0");
     assert_eq!(line(init(json!({"waiting": {"reason": "CrashLoopBackOff"}}))), "0/2 Init:CrashLoopBackOff 0");
     assert_eq!(line(init(json!({"terminated": {"exitCode": 3}}))), "0/2 Init:ExitCode:3 0");
@@ -63,7 +70,10 @@ fn services_nodes_and_events() {
     let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1",
         "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}], "selector": {"a": "b"}}});
     let cells_ = cells("", "services", service);
-    assert_eq!(cells_, ["s", "NodePort", "10.0.0.1", "<none>", "80:30080/TCP", "<unknown>", "a=b"].map(Value::from));
+    assert_eq!(
+        cells_,
+        ["s", "NodePort", "10.0.0.1", "<none>", "80:30080/TCP", "<unknown>", "a=b"].map(Value::from)
+    );
     let node = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}},
         "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
     let cells_ = cells("", "nodes", node);

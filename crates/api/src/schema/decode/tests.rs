@@ -14,7 +14,8 @@ fn type_error(object: Value) -> String {
 
 #[test]
 fn unknown_and_duplicate_fields_are_reported_and_dropped() {
-    let text = br#"{"apiVersion":"v1","kind":"Pod","spec":{"foo":1,"containers":[{"name":"a","name":"b","x":2}]}}"#;
+    let text =
+        br#"{"apiVersion":"v1","kind":"Pod","spec":{"foo":1,"containers":[{"name":"a","name":"b","x":2}]}}"#;
     let decoded = decode_json(pods(), text).unwrap();
     assert_eq!(decoded.strict.len(), 3);
     assert!(decoded.strict.contains(&"unknown field \"spec.foo\"".into()));

@@ -15,7 +15,11 @@ const PATCH_TYPES: [&str; 5] = [
 ];
 
 const QUERY: [(&str, &str, &str); 5] = [
-    ("dryRun", "string", "When present, indicates that modifications should not be persisted. Valid value: All"),
+    (
+        "dryRun",
+        "string",
+        "When present, indicates that modifications should not be persisted. Valid value: All",
+    ),
     ("fieldManager", "string", "A name for the actor that makes these changes."),
     (
         "fieldValidation",
@@ -66,9 +70,12 @@ fn all(resources: &[&'static Resource]) -> Vec<(String, Vec<Operation>)> {
             out.push((everywhere, vec![op("get", "list", false)]));
         }
         let mut ops = Vec::new();
-        for (verb, method, body) in
-            [("get", "get", false), ("update", "put", true), ("patch", "patch", true), ("delete", "delete", false)]
-        {
+        for (verb, method, body) in [
+            ("get", "get", false),
+            ("update", "put", true),
+            ("patch", "patch", true),
+            ("delete", "delete", false),
+        ] {
             if has(verb) {
                 ops.push(op(method, method, body));
             }
@@ -104,7 +111,10 @@ fn common(op: &Operation) -> Map<String, Value> {
         "x-kubernetes-group-version-kind".into(),
         json!({"group": group, "version": version, "kind": kind}),
     );
-    out.insert("responses".into(), json!({"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}));
+    out.insert(
+        "responses".into(),
+        json!({"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}),
+    );
     out
 }
 
@@ -175,9 +185,11 @@ pub(super) fn v2() -> Value {
                 json!({"name": name, "in": "query", "description": text, "type": kind, "uniqueItems": true})
             }));
             if op.body {
-                let schema = type_of_kind(op.kind.0, op.kind.1, op.kind.2)
-                    .filter(|_| op.method != "patch")
-                    .map_or(json!({"type": "object"}), |t| json!({"$ref": format!("#/definitions/{}", t.name())}));
+                let schema =
+                    type_of_kind(op.kind.0, op.kind.1, op.kind.2).filter(|_| op.method != "patch").map_or(
+                        json!({"type": "object"}),
+                        |t| json!({"$ref": format!("#/definitions/{}", t.name())}),
+                    );
                 parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
             }
             let consumes: &[&str] = if op.method == "patch" { &PATCH_TYPES } else { &["*/*"] };
