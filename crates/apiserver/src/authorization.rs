@@ -16,13 +16,14 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use sampan_api::scheme;
 use sampan_api::status::Status;
 use sampan_store::{KeyRange, RangeRequest, Store};
 use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
 
 pub use escalation::{Escalation, check as check_escalation};
 pub use mirror::BoundObject;
@@ -111,6 +112,16 @@ struct Indexes {
 pub struct Authorization {
     indexes: Arc<Indexes>,
     store: Arc<dyn Store>,
+    /// What follows the store; ends with `self`.
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Drop for Authorization {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
 }
 
 impl Authorization {
@@ -130,7 +141,7 @@ impl Authorization {
             revision: watch::Sender::new(0),
             cluster_roles_changed: Notify::new(),
         };
-        Self { indexes: Arc::new(indexes), store }
+        Self { indexes: Arc::new(indexes), store, tasks: Mutex::default() }
     }
 
     /// Writes the default roles and bindings that are missing, reads everything and follows the store from then on.
@@ -140,22 +151,20 @@ impl Authorization {
     /// When the store cannot be read or written.
     pub async fn start(&self) -> Result<(), Error> {
         reconcile::run(&*self.store).await?;
-        mirror::start(&self.indexes, self.store.clone())
+        let following = mirror::start(self.indexes.clone(), self.store.clone())
             .await
             .map_err(|source| Error::Store { operation: "read the roles", source })?;
-        let (indexes, store) = (Arc::downgrade(&self.indexes), self.store.clone());
-        tokio::spawn(async move {
+        let (indexes, store) = (self.indexes.clone(), self.store.clone());
+        let aggregating = tokio::spawn(async move {
             loop {
-                {
-                    let Some(indexes) = indexes.upgrade() else { return };
-                    let changed = indexes.cluster_roles_changed.notified();
-                    // The time-out lets the task see that the server is gone, and repeats what failed.
-                    let _ = tokio::time::timeout(Duration::from_secs(10), changed).await;
-                    aggregate(&indexes, &*store).await;
-                }
-                tokio::task::yield_now().await;
+                // The time-out repeats what failed.
+                let changed = indexes.cluster_roles_changed.notified();
+                let _ = tokio::time::timeout(Duration::from_secs(10), changed).await;
+                aggregate(&indexes, &*store).await;
             }
         });
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.extend([following, aggregating.abort_handle()]);
         Ok(())
     }
 

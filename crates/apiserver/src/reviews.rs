@@ -1,6 +1,7 @@
 //! Reviews: questions that are posted and answered at once, never stored. Who am I, may I, may they, whose token is it.
 
 mod access;
+mod protobuf;
 mod rules;
 mod token;
 
@@ -21,6 +22,8 @@ use crate::user::UserInfo;
 /// Upstream's limit of a request's body.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 /// A whole answer.
 pub(crate) fn answer(status: u16, content_type: &str, body: String) -> Response {
     http::Response::builder()
@@ -36,7 +39,7 @@ pub(crate) fn answer_created(object: &Value) -> Response {
     answer(201, "application/json", object.to_string())
 }
 
-/// Reads a posted object of a kind (in version `v1`) from JSON or YAML.
+/// Reads a posted object of a kind (in version `v1`) from JSON, YAML or protobuf.
 ///
 /// # Errors
 /// 400 when it is malformed or of another kind, 413 when it is too large, 415 for other media types.
@@ -55,7 +58,8 @@ pub(crate) async fn read(request: Request<Body>, group: &str, kind: &str) -> Res
             let text = std::str::from_utf8(&body).map_err(|e| malformed(e.to_string()))?;
             serde_saphyr::from_str(text).map_err(|e| malformed(e.to_string()))?
         }
-        _ => return Err(Status::unsupported_media_type(&["application/json", "application/yaml"])),
+        PROTOBUF => protobuf::decode(&body, kind).map_err(|error| malformed(error.to_owned()))?,
+        _ => return Err(Status::unsupported_media_type(&["application/json", "application/yaml", PROTOBUF])),
     };
     if !object.is_object() {
         return Err(malformed("it is not an object".to_owned()));

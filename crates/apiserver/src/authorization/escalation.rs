@@ -79,7 +79,10 @@ pub fn check(
             if may("bind", plural, scope, &role.name) {
                 return Ok(());
             }
-            let rules = authorizer.resolve(&role, namespace)?;
+            // Read from storage, where roles go by their plural.
+            let rules = authorizer
+                .resolve(&role, namespace)
+                .map_err(|missing| MissingRole { kind: plural.to_owned(), ..missing })?;
             confirm(authorizer, user, namespace, &rules)
         }
         _ => Ok(()),

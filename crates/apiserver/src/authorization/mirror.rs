@@ -4,12 +4,13 @@
 //! the store's and "has it caught up" is one comparison.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use sampan_store::{KeyRange, KeyValue, RangeRequest, Revision, Store};
 use serde_json::Value;
+use tokio::task::AbortHandle;
 
 use super::Indexes;
 use crate::registry::key::ROOT;
@@ -179,47 +180,35 @@ impl Indexes {
     }
 }
 
-/// Keeps the indexes until they are dropped.
+/// Fills the indexes and keeps them until the task is aborted.
 ///
 /// # Errors
 /// When the first read fails.
-pub(super) async fn start(indexes: &Arc<Indexes>, store: Arc<dyn Store>) -> Result<(), sampan_store::Error> {
+pub(super) async fn start(indexes: Arc<Indexes>, store: Arc<dyn Store>) -> Result<AbortHandle, sampan_store::Error> {
     let mut from = indexes.load(&*store).await?;
-    let indexes = Arc::downgrade(indexes);
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         loop {
             if let Err(error) = follow(&indexes, &*store, &mut from).await {
                 tracing::warn!(%error, "authorization's watch of the store ended; reading everything anew");
             }
             tokio::time::sleep(RETRY).await;
-            let Some(indexes) = indexes.upgrade() else { return };
             if let Ok(revision) = indexes.load(&*store).await {
                 from = revision;
             }
         }
     });
-    Ok(())
+    Ok(task.abort_handle())
 }
 
-async fn follow(
-    indexes: &Weak<Indexes>,
-    store: &dyn Store,
-    from: &mut Revision,
-) -> Result<(), sampan_store::Error> {
+async fn follow(indexes: &Indexes, store: &dyn Store, from: &mut Revision) -> Result<(), sampan_store::Error> {
     let mut watch = store.watch(KeyRange::prefix(ROOT), Some(Revision(from.0 + 1))).await?;
-    loop {
-        // A quiet store must not keep a dropped server's task alive for ever.
-        let batch = match tokio::time::timeout(Duration::from_secs(30), watch.next()).await {
-            Ok(Some(batch)) => batch?,
-            Ok(None) => return Ok(()),
-            Err(_) if indexes.strong_count() == 0 => return Ok(()),
-            Err(_) => continue,
-        };
-        let Some(indexes) = indexes.upgrade() else { return Ok(()) };
+    while let Some(batch) = watch.next().await {
+        let batch = batch?;
         for event in batch.events.iter() {
             indexes.apply(&event.kv.key, (!event.deleted).then_some(&*event.kv.value));
         }
         *from = batch.revision.max(*from);
         indexes.revision.send_replace(from.0);
     }
+    Ok(())
 }

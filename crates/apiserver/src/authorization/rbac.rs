@@ -273,7 +273,7 @@ impl Rbac {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}.rbac.authorization.k8s.io {name:?} not found", .kind.to_lowercase())]
 pub struct MissingRole {
-    /// `Role` or `ClusterRole`.
+    /// `Role` or `ClusterRole`; the plural where upstream's message has that.
     pub kind: String,
     /// Its name.
     pub name: String,

@@ -225,7 +225,7 @@ async fn nobody_grants_what_they_do_not_hold() {
     assert!(check("rolebindings", binding("x", "ClusterRole", "admin", to_bob.clone()), None).is_err());
     assert_eq!(
         check("rolebindings", binding("x", "Role", "none", to_bob), None).unwrap_err().to_string(),
-        "role.rbac.authorization.k8s.io \"none\" not found"
+        "roles.rbac.authorization.k8s.io \"none\" not found"
     );
     let admin = UserInfo::admin();
     let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);

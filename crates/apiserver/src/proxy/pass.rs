@@ -26,15 +26,20 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 
 /// What follows `/proxy` in the path of `.../NAME/proxy/...`; `None` when nothing does, not even a slash.
 pub(super) fn rest_of_path<'a>(path: &'a str, parts: &[String]) -> Option<&'a str> {
-    // resource, name, "proxy": the path may hold any of these words before, so it is walked from the front.
-    let skip = path.trim_start_matches('/').split('/').count().checked_sub(parts.len())?;
-    let mut at = 0;
-    for (index, piece) in path.split('/').enumerate() {
-        at += piece.len() + 1;
-        // The piece before the first slash is empty.
-        if index == skip + 3 {
-            return path.get(at - 1..);
+    // The words before may be anything ("proxy" too), so the path is walked from its front: what stands before the
+    // resource, then resource, name and "proxy". Empty pieces do not count, as in `RequestInfo`.
+    let pieces = path.split('/').filter(|piece| !piece.is_empty()).count();
+    let wanted = pieces.checked_sub(parts.len())? + 3;
+    let (mut at, mut seen) = (0, 0);
+    for piece in path.split('/') {
+        at += piece.len();
+        if !piece.is_empty() {
+            seen += 1;
         }
+        if seen == wanted {
+            return path.get(at..).filter(|rest| !rest.is_empty());
+        }
+        at += 1;
     }
     None
 }
