@@ -21,7 +21,6 @@ pub(crate) async fn run(server: &Arc<ApiServer>) -> Result<(), Error> {
     for name in NAMESPACES {
         ensure(server, "", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;
     }
-    server.authorization.start().await?;
     for (name, value, text) in [
         ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
         ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),

@@ -11,7 +11,7 @@ const MEDIA_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
 /// The shape of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// Objects as they are.
     #[default]
     Object,
@@ -23,7 +23,7 @@ pub enum Form {
 
 /// What a client accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// YAML instead of JSON.
     pub yaml: bool,
     /// The shape.
@@ -37,7 +37,7 @@ impl Accepted {
     ///
     /// # Errors
     /// 406 when nothing that is accepted can be had.
-    pub fn negotiate(headers: &HeaderMap, query: &Query, transforms: bool) -> Result<Self, Status> {
+    pub(crate) fn negotiate(headers: &HeaderMap, query: &Query, transforms: bool) -> Result<Self, Status> {
         let pretty = match query.get("pretty") {
             Some(_) => query.flag("pretty"),
             None => headers
@@ -94,7 +94,7 @@ fn quality(clause: &str) -> f32 {
 
 /// How a request's body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Media {
+pub(crate) enum Media {
     /// JSON; also when nothing is said.
     Json,
     /// YAML.
@@ -106,7 +106,7 @@ impl Media {
     ///
     /// # Errors
     /// 415 for everything else, Protobuf included: clients that prefer it fall back to JSON.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Status> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Status> {
         let header = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         match header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "" | "application/json" | "*/*" => Ok(Self::Json),

@@ -41,7 +41,7 @@ impl Query {
 }
 
 /// Undoes percent encoding; `+` is a blank when `plus` is set (queries, not paths).
-pub fn decode(text: &str, plus: bool) -> String {
+pub(crate) fn decode(text: &str, plus: bool) -> String {
     if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
         return text.to_owned();
     }

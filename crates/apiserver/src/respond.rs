@@ -19,7 +19,7 @@ pub type Response = http::Response<Body>;
 const GZIP_FROM: usize = 128 << 10;
 
 /// An answer with a body that is complete.
-pub fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+pub(crate) fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -27,12 +27,12 @@ pub fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> R
 }
 
 /// A JSON answer.
-pub fn json(code: u16, body: &Value) -> Response {
+pub(crate) fn json(code: u16, body: &Value) -> Response {
     bytes(code, "application/json", serde_json::to_vec(body).unwrap_or_default())
 }
 
 /// A Status as the whole answer.
-pub fn status(status: &Status) -> Response {
+pub(crate) fn status(status: &Status) -> Response {
     let code = if status.code == 0 { 200 } else { status.code };
     let mut response = json(code, &status.to_value());
     let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
@@ -48,17 +48,17 @@ pub fn status(status: &Status) -> Response {
 }
 
 /// A handler's outcome.
-pub fn result(result: Result<Response, Status>) -> Response {
+pub(crate) fn result(result: Result<Response, Status>) -> Response {
     result.unwrap_or_else(|failure| status(&failure))
 }
 
 /// 404 for a path that leads nowhere.
-pub fn not_found_path() -> Response {
+pub(crate) fn not_found_path() -> Response {
     bytes(404, "text/plain; charset=utf-8", "404 page not found\n")
 }
 
 /// Adds `Warning: 299 - "..."` headers.
-pub fn add_warnings(response: &mut Response, texts: &[String]) {
+pub(crate) fn add_warnings(response: &mut Response, texts: &[String]) {
     for text in texts {
         let quoted: String = text
             .chars()
@@ -72,7 +72,7 @@ pub fn add_warnings(response: &mut Response, texts: &[String]) {
 }
 
 /// An object in the form that was accepted: JSON (indented when asked for) or YAML.
-pub fn value(context: &RequestContext, accepted: &Accepted, code: u16, body: &Value) -> Result<Response, Status> {
+pub(crate) fn value(context: &RequestContext, accepted: &Accepted, code: u16, body: &Value) -> Result<Response, Status> {
     let failure = |error: &dyn std::fmt::Display| Status::internal_error(format!("cannot write the answer: {error}"));
     if accepted.yaml {
         let text = serde_saphyr::to_string(body).map_err(|error| failure(&error))?;
@@ -83,7 +83,7 @@ pub fn value(context: &RequestContext, accepted: &Accepted, code: u16, body: &Va
 }
 
 /// An answer whose bytes are there, compressed when that is worth it.
-pub fn complete(context: &RequestContext, code: u16, content_type: &'static str, body: Bytes) -> Response {
+pub(crate) fn complete(context: &RequestContext, code: u16, content_type: &'static str, body: Bytes) -> Response {
     let accepts = context.headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
     let gzip = accepts.is_some_and(|value| value.split(',').any(|coding| coding.trim().starts_with("gzip")));
     if !gzip || body.len() < GZIP_FROM {

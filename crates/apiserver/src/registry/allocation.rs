@@ -173,22 +173,42 @@ pub(super) async fn on_create<'a>(
     allocate(scope, object, None).await.map(Some)
 }
 
+/// Lets a Service keep its address (and ports their node ports) when a client leaves them out, as a manifest does.
+pub(super) fn keep(scope: &Scope<'_>, object: &mut Value, old: &Value) {
+    if !is_service(scope) || !scope.subresource.is_empty() {
+        return;
+    }
+    let (kind, before) = (meta::str_at(object, "/spec/type").to_owned(), meta::str_at(old, "/spec/type"));
+    if kind == "ExternalName" || before == "ExternalName" {
+        return;
+    }
+    for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        let absent = object["spec"].get(field).is_none_or(|value| {
+            value.is_null() || value == "" || value.as_array().is_some_and(|list| list.iter().all(|item| item == ""))
+        });
+        if absent && let Some(held) = old["spec"].get(field).cloned() {
+            meta::object_mut(&mut object["spec"]).insert(field.into(), held);
+        }
+    }
+    if !matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+        return;
+    }
+    let held: Vec<Value> = meta::list(old, "/spec/ports").to_vec();
+    for port in object.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        let same = held.iter().find(|held| held["port"] == port["port"] && held["protocol"] == port["protocol"]);
+        let absent = port.get("nodePort").and_then(Value::as_u64).unwrap_or_default() == 0;
+        if absent && let Some(number) = same.and_then(|held| held.get("nodePort")).cloned() {
+            meta::object_mut(port).insert("nodePort".into(), number);
+        }
+    }
+}
+
 /// Allocates for a Service that changes its type, address or ports.
 pub(super) async fn on_update<'a>(
     scope: &Scope<'a>, object: &mut Value, old: &Value,
 ) -> Result<Option<MutexGuard<'a, ()>>, Status> {
     if !is_service(scope) || !scope.subresource.is_empty() || object.get("spec") == old.get("spec") {
         return Ok(None);
-    }
-    // A client that leaves the address out (apply of a manifest) keeps the one that is there.
-    let (kind, before) = (meta::str_at(object, "/spec/type"), meta::str_at(old, "/spec/type"));
-    if kind != "ExternalName" && before != "ExternalName" {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            let absent = object["spec"].get(field).is_none_or(|value| value.is_null() || value == "");
-            if absent && let Some(held) = old["spec"].get(field).cloned() {
-                meta::object_mut(&mut object["spec"]).insert(field.into(), held);
-            }
-        }
     }
     allocate(scope, object, Some(old)).await.map(Some)
 }

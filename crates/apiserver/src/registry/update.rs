@@ -87,6 +87,7 @@ async fn attempt(
     object = std::mem::take(&mut attributes.object);
 
     rules::prepare_for_update(resource, &mut object, current, scope.subresource);
+    allocation::keep(scope, &mut object, current);
     rules::validate_update(scope, &object, current)?;
     rules::check_escalation(scope, &object, Some(current)).await?;
     let allocation = allocation::on_update(scope, &mut object, current).await?;

@@ -62,6 +62,7 @@ pub(crate) async fn open(
         after: 0,
         bookmarks: request.bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
+        bookmark_due: false,
         ends,
         over: false,
     };
@@ -220,6 +221,8 @@ struct Stream {
     after: i64,
     bookmarks: bool,
     next_bookmark: Instant,
+    /// It is time for one: once everything that happened is reported.
+    bookmark_due: bool,
     ends: Instant,
     over: bool,
 }
@@ -257,15 +260,19 @@ impl Stream {
                 Ok(_) => {}
             }
             self.after = self.after.max(reached);
-            let bookmark_due = self.next_bookmark;
+            if std::mem::take(&mut self.bookmark_due) {
+                self.pending.push_back(bookmark(self.view.resource, self.view.form, self.after, false));
+                continue;
+            }
+            let next_bookmark = self.next_bookmark;
             let (ends, bookmarks) = (self.ends, self.bookmarks);
             tokio::select! {
                 biased;
                 open = follower.changed() => self.over = !open,
                 () = tokio::time::sleep_until(ends) => self.over = true,
-                () = tokio::time::sleep_until(bookmark_due), if bookmarks => {
+                () = tokio::time::sleep_until(next_bookmark), if bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
-                    self.pending.push_back(bookmark(self.view.resource, self.view.form, self.after, false));
+                    self.bookmark_due = true;
                 }
             }
         }

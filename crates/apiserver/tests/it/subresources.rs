@@ -1,0 +1,106 @@
+//! Parts of objects: status, scale, binding, eviction, ephemeral containers.
+
+use serde_json::json;
+
+use crate::harness::{Api, PODS};
+
+#[tokio::test]
+async fn a_binding_stands() {
+    let api = Api::start().await;
+    api.pod("p", None).await;
+    let bind = |node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}});
+    let done = api.post(&format!("{PODS}/p/binding"), bind("a")).await.expect(201);
+    assert_eq!((done["kind"].as_str(), done["status"].as_str()), (Some("Status"), Some("Success")));
+    let pod = api.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(pod["spec"]["nodeName"], "a");
+    let condition = pod["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "PodScheduled").unwrap();
+    assert_eq!(condition["status"], "True");
+    let again = api.post("/api/v1/namespaces/default/bindings", bind("b")).await;
+    assert_eq!(again.code, 409);
+    assert_eq!(
+        again.message(),
+        r#"Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "a""#
+    );
+    let wrong = json!({"metadata": {"name": "p"}, "target": {"kind": "Pod"}});
+    assert_eq!(api.post(&format!("{PODS}/p/binding"), wrong).await.code, 422);
+    assert_eq!(api.post(&format!("{PODS}/none/binding"), json!({"target": {"name": "a"}})).await.code, 404);
+}
+
+#[tokio::test]
+async fn pod_46_the_status_is_written_apart_from_the_rest() {
+    let api = Api::start().await;
+    api.pod("p", Some("a")).await;
+    let path = format!("{PODS}/p");
+    let mut pod = api.get(&path).await.expect(200);
+    pod["status"]["phase"] = json!("Running");
+    pod["metadata"]["labels"] = json!({"x": "1"});
+    let written = api.put(&format!("{path}/status"), pod).await.expect(200);
+    assert_eq!(written["status"]["phase"], "Running");
+    assert_eq!(written["spec"]["nodeName"], "a");
+    // And the other way round.
+    let patched = api.merge(&path, json!({"status": {"phase": "Failed"}, "metadata": {"labels": {"y": "1"}}})).await.expect(200);
+    assert_eq!(patched["status"]["phase"], "Running");
+    assert_eq!(patched["metadata"]["labels"]["y"], "1");
+    assert_eq!(api.get(&format!("{path}/status")).await.expect(200)["status"]["phase"], "Running");
+    assert_eq!(api.get(&format!("{path}/nonsense")).await.code, 404);
+}
+
+#[tokio::test]
+async fn deployments_are_scaled() {
+    let api = Api::start().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    api.post(path, deployment).await.expect(201);
+    let mut scale = api.get(&format!("{path}/d/scale")).await.expect(200);
+    assert_eq!((scale["kind"].as_str(), scale["apiVersion"].as_str()), (Some("Scale"), Some("autoscaling/v1")));
+    assert_eq!((scale["spec"]["replicas"].as_i64(), scale["status"]["selector"].as_str()), (Some(2), Some("a=b")));
+    scale["spec"]["replicas"] = json!(5);
+    let put = api.put(&format!("{path}/d/scale"), scale.clone()).await.expect(200);
+    assert_eq!(put["spec"]["replicas"], 5);
+    assert_eq!(api.put(&format!("{path}/d/scale"), scale).await.code, 409);
+    api.merge(&format!("{path}/d/scale"), json!({"spec": {"replicas": 1}})).await.expect(200);
+    assert_eq!(api.get(&format!("{path}/d")).await.expect(200)["spec"]["replicas"], 1);
+    assert_eq!(api.merge(&format!("{path}/d/scale"), json!({"spec": {"replicas": -1}})).await.code, 422);
+}
+
+#[tokio::test]
+async fn an_eviction_heeds_the_budget() {
+    let api = Api::start().await;
+    let evict = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    let running = json!({"metadata": {"labels": {"app": "x"}}, "status": {"phase": "Running"}});
+    for name in ["p", "q"] {
+        api.pod(name, Some("a")).await;
+        api.merge(&format!("{PODS}/{name}"), running.clone()).await.expect(200);
+        api.merge(&format!("{PODS}/{name}/status"), running.clone()).await.expect(200);
+    }
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
+    let made = api.post(budgets, budget).await.expect(201);
+    let generation = made["metadata"]["generation"].as_i64().unwrap_or_default();
+    let status = json!({"status": {"observedGeneration": generation, "disruptionsAllowed": 1, "desiredHealthy": 1,
+        "currentHealthy": 2, "expectedPods": 2}});
+    api.merge(&format!("{budgets}/b/status"), status).await.expect(200);
+    api.post(&format!("{PODS}/p/eviction"), evict("p")).await.expect(201);
+    let p = api.get(&format!("{PODS}/p")).await.expect(200);
+    assert!(p["metadata"]["deletionTimestamp"].is_string());
+    assert!(p["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "DisruptionTarget"));
+    let refused = api.post(&format!("{PODS}/q/eviction"), evict("q")).await;
+    assert_eq!(refused.code, 429);
+    assert_eq!(refused.message(), "Cannot evict pod as it would violate the pod's disruption budget.");
+    assert_eq!(
+        refused.json()["details"]["causes"][0]["message"],
+        "The disruption budget b needs 1 healthy pods and has 2 currently"
+    );
+}
+
+#[tokio::test]
+async fn pod_47_ephemeral_containers_come_by_their_own_path() {
+    let api = Api::start().await;
+    api.pod("p", Some("a")).await;
+    let body = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": "i"}]}});
+    let headers = [("content-type", "application/strategic-merge-patch+json")];
+    let path = format!("{PODS}/p/ephemeralcontainers");
+    let patched = api.call(http::Method::PATCH, &path, &headers, body.to_string().into()).await.expect(200);
+    assert_eq!(patched["spec"]["ephemeralContainers"][0]["name"], "debug");
+}
