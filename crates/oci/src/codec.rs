@@ -162,7 +162,8 @@ mod tests {
     fn streams_in_a_row_are_one() {
         let two = [gzip(b"one"), gzip(b"two")].concat();
         assert_eq!(decode(&two).1.unwrap(), b"onetwo");
-        let two = [zstd::encode_all(&b"one"[..], 1).unwrap(), zstd::encode_all(&b"two"[..], 1).unwrap()].concat();
+        let two =
+            [zstd::encode_all(&b"one"[..], 1).unwrap(), zstd::encode_all(&b"two"[..], 1).unwrap()].concat();
         assert_eq!(decode(&two).1.unwrap(), b"onetwo");
     }
 

@@ -248,7 +248,11 @@ impl Document {
         let manifest: Manifest = serde_json::from_slice(bytes)
             .map_err(|source| ManifestError::Malformed { what: "manifest", source })?;
         too_many("manifest", manifest.layers.len(), MAX_LAYERS)?;
-        bound("image configuration", usize::try_from(manifest.config.size).unwrap_or(usize::MAX), MAX_CONFIG)?;
+        bound(
+            "image configuration",
+            usize::try_from(manifest.config.size).unwrap_or(usize::MAX),
+            MAX_CONFIG,
+        )?;
         Ok(Self::Manifest(manifest))
     }
 }
@@ -271,7 +275,8 @@ impl Index {
         {
             return Ok(only);
         }
-        let available = self.manifests.iter().filter_map(|d| d.platform.clone()).filter(|p| !p.is_unknown()).collect();
+        let available =
+            self.manifests.iter().filter_map(|d| d.platform.clone()).filter(|p| !p.is_unknown()).collect();
         Err(ManifestError::NoPlatform { wanted: platform.clone(), available })
     }
 }

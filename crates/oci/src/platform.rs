@@ -20,7 +20,11 @@ pub struct Platform {
     #[serde(deserialize_with = "lenient::or_default", skip_serializing_if = "String::is_empty")]
     pub variant: String,
     /// Windows only; kept so that nothing is lost on the way.
-    #[serde(rename = "os.version", deserialize_with = "lenient::or_default", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "os.version",
+        deserialize_with = "lenient::or_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub os_version: String,
 }
 

@@ -229,7 +229,8 @@ fn is_digest_shape(digest: &str) -> bool {
     hex.len() >= 32
         && hex.bytes().all(|b| b.is_ascii_hexdigit())
         && algorithm.split(['-', '_', '+', '.']).all(|part| {
-            part.starts_with(|c: char| c.is_ascii_alphabetic()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
+            part.starts_with(|c: char| c.is_ascii_alphabetic())
+                && part.bytes().all(|b| b.is_ascii_alphanumeric())
         })
 }
 

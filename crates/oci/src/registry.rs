@@ -26,7 +26,7 @@ pub use blob::BlobStream;
 pub use config::ClientConfig;
 pub use error::{At, Cause, Operation, RegistryError};
 pub use hosts::{Capability, Endpoint, Hosts, StaticHosts};
-pub use resolve::{Resolver, ResolveError};
+pub use resolve::{ResolveError, Resolver};
 
 use crate::digest::{Digest, Verifier};
 use crate::manifest::{Descriptor, MAX_MANIFEST, media_type};
@@ -115,11 +115,7 @@ impl FetchedManifest {
     /// A descriptor of it.
     pub fn descriptor(&self) -> Descriptor {
         let media_type = self.media_type.clone().unwrap_or_default();
-        Descriptor {
-            media_type,
-            digest: self.digest.clone(),
-            ..Descriptor::of("", &self.bytes)
-        }
+        Descriptor { media_type, digest: self.digest.clone(), ..Descriptor::of("", &self.bytes) }
     }
 }
 
@@ -138,7 +134,12 @@ impl Session {
     /// The digest that a tag means now, without fetching anything else (IMG-53). `None` when the registry
     /// does not say it in a header; then fetch the manifest.
     pub async fn resolve(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
-        let call = self.call(Operation::Manifest(tag.to_owned()), Method::HEAD, format!("manifests/{tag}"), accept());
+        let call = self.call(
+            Operation::Manifest(tag.to_owned()),
+            Method::HEAD,
+            format!("manifests/{tag}"),
+            accept(),
+        );
         let response = self.send(call, Capability::Resolve).await?;
         let digest = response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
         Ok(digest.and_then(|d| d.parse().ok()))

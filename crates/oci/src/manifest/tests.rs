@@ -6,7 +6,11 @@ use super::*;
 const D: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 fn entry(platform: &str) -> String {
-    format!(r#"{{"mediaType":"{}","digest":"{D}","size":{}{platform}}}"#, media_type::OCI_MANIFEST, platform.len())
+    format!(
+        r#"{{"mediaType":"{}","digest":"{D}","size":{}{platform}}}"#,
+        media_type::OCI_MANIFEST,
+        platform.len()
+    )
 }
 
 fn index(entries: &[&str]) -> Index {
@@ -20,13 +24,16 @@ fn index(entries: &[&str]) -> Index {
 
 #[test]
 fn docker_and_oci_and_untyped_documents() {
-    let body = format!(r#""schemaVersion":2,"config":{{"digest":"{D}","size":2}},"layers":[{{"digest":"{D}","size":3}}]"#);
+    let body = format!(
+        r#""schemaVersion":2,"config":{{"digest":"{D}","size":2}},"layers":[{{"digest":"{D}","size":3}}]"#
+    );
     for text in [
         format!("{{{body}}}"),
         format!(r#"{{{body},"mediaType":"{}"}}"#, media_type::DOCKER_MANIFEST),
         format!(r#"{{{body},"mediaType":null,"annotations":null}}"#),
     ] {
-        let Document::Manifest(m) = Document::parse(text.as_bytes(), Some("application/json; charset=utf-8")).unwrap()
+        let Document::Manifest(m) =
+            Document::parse(text.as_bytes(), Some("application/json; charset=utf-8")).unwrap()
         else {
             panic!("not a manifest")
         };
@@ -48,7 +55,9 @@ fn schema_1_is_refused_with_advice() {
 fn ambiguous_and_foreign_documents_are_refused() {
     let both = format!(r#"{{"schemaVersion":2,"manifests":[],"config":{{"digest":"{D}","size":2}}}}"#);
     assert!(matches!(Document::parse(both.as_bytes(), None), Err(ManifestError::Ambiguous)));
-    assert!(matches!(Document::parse(b"{}", Some("text/html")), Err(ManifestError::MediaType(t)) if t == "text/html"));
+    assert!(
+        matches!(Document::parse(b"{}", Some("text/html")), Err(ManifestError::MediaType(t)) if t == "text/html")
+    );
     for bad in [&b"[]"[..], b"\xff\xfe", b"", b"{\"schemaVersion\":2,\"manifests\":{}}"] {
         assert!(Document::parse(bad, None).is_err());
     }

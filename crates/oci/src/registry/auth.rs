@@ -231,7 +231,11 @@ impl Session {
             }
         };
         let response = request.timeout(self.client.inner.config.stall_timeout).send().await.map_err(|e| {
-            RegistryError::Connect { at: at.clone(), endpoint: "token server".to_owned(), source: super::request::cause(e) }
+            RegistryError::Connect {
+                at: at.clone(),
+                endpoint: "token server".to_owned(),
+                source: super::request::cause(e),
+            }
         })?;
         let status = response.status();
         if !status.is_success() {
@@ -268,7 +272,8 @@ impl Session {
     ) -> Result<(), RegistryError> {
         let plain = url.scheme() != "https";
         let allowed = endpoint.origin.starts_with("http://") || url.host_str().is_some_and(is_loopback);
-        let bad = !matches!(url.scheme(), "http" | "https") || (plain && !allowed && !credentials.is_anonymous());
+        let bad =
+            !matches!(url.scheme(), "http" | "https") || (plain && !allowed && !credentials.is_anonymous());
         if bad {
             return Err(RegistryError::Protocol {
                 at: at.clone(),

@@ -28,7 +28,11 @@ pub struct BlobStream {
 }
 
 impl BlobStream {
-    pub(super) async fn open(session: Session, descriptor: Descriptor, offset: u64) -> Result<Self, RegistryError> {
+    pub(super) async fn open(
+        session: Session,
+        descriptor: Descriptor,
+        offset: u64,
+    ) -> Result<Self, RegistryError> {
         let mut stream = Self { session, descriptor, response: None, position: offset, skip: 0, failures: 0 };
         if stream.position < stream.descriptor.size {
             stream.connect().await?;
@@ -99,7 +103,8 @@ impl BlobStream {
         self.skip = match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
-                let start = range.and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok());
+                let start = range
+                    .and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok());
                 match start {
                     Some(start) if start <= self.position => self.position - start,
                     _ => return Err(self.protocol("the answer has another range than was asked for")),
@@ -110,7 +115,9 @@ impl BlobStream {
                     && length != self.descriptor.size
                 {
                     let promised = self.descriptor.size;
-                    return Err(self.protocol(&format!("has {length} bytes, the manifest promises {promised}")));
+                    return Err(
+                        self.protocol(&format!("has {length} bytes, the manifest promises {promised}"))
+                    );
                 }
                 self.position
             }

@@ -69,7 +69,9 @@ pub(super) fn parse(text: &str) -> Vec<Challenge> {
 fn param(text: &str) -> Option<(String, String, &str)> {
     let equals = text.find('=')?;
     let key = &text[..equals];
-    let token = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b));
+    let token = |s: &str| {
+        !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b))
+    };
     if !token(key) {
         return None;
     }
@@ -112,10 +114,7 @@ mod tests {
         );
         assert_eq!(parse("Basic realm=\"x, y\""), [Challenge::Basic]);
         assert_eq!(parse("BASIC"), [Challenge::Basic]);
-        assert_eq!(
-            parse(r#"Basic realm="a", Bearer realm = "b""#).first(),
-            Some(&Challenge::Basic)
-        );
+        assert_eq!(parse(r#"Basic realm="a", Bearer realm = "b""#).first(), Some(&Challenge::Basic));
         assert_eq!(
             parse(r#"Digest realm="a\"b", qop=auth, Bearer realm="c" , service=d"#),
             [bearer("c", Some("d"), None)]

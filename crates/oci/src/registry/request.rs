@@ -36,9 +36,11 @@ impl Session {
         let last = endpoints.len().saturating_sub(1);
         let mut first_error = None;
         for (i, endpoint) in endpoints.iter().enumerate() {
-            match self.send_to(endpoint, &call, i == last).await {
+            // The other scheme of a server that was just tried: once is enough.
+            let same = i > 0 && server(endpoint) == server(&endpoints[i - 1]);
+            match self.send_to(endpoint, &call, i == last && !same).await {
                 Ok(response) => return Ok(response),
-                Err(error) if i < last && goes_on(&error) => {
+                Err(error) if i < last && goes_on(&error, server(endpoint) == server(&endpoints[i + 1])) => {
                     tracing::debug!(origin = endpoint.origin, %error, "trying the next endpoint");
                     first_error.get_or_insert(error);
                 }
@@ -53,7 +55,12 @@ impl Session {
         }))
     }
 
-    async fn send_to(&self, endpoint: &Endpoint, call: &Call, retry_connect: bool) -> Result<Response, RegistryError> {
+    async fn send_to(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call,
+        retry_connect: bool,
+    ) -> Result<Response, RegistryError> {
         let config = &self.client.inner.config;
         let mut pause = config.retry_pause;
         let mut attempt = 1;
@@ -69,7 +76,9 @@ impl Session {
                     }
                     (error, wait)
                 }
-                Err(error @ RegistryError::Connect { .. }) if retry_connect && !is_refused(&error) => (error, None),
+                Err(error @ RegistryError::Connect { .. }) if retry_connect && !is_refused(&error) => {
+                    (error, None)
+                }
                 Err(error) => return Err(error),
             };
             let wait = wait.unwrap_or(pause);
@@ -146,7 +155,12 @@ impl Session {
         Err(bad(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    async fn status_error(&self, endpoint: &Endpoint, operation: &Operation, response: Response) -> RegistryError {
+    async fn status_error(
+        &self,
+        endpoint: &Endpoint,
+        operation: &Operation,
+        response: Response,
+    ) -> RegistryError {
         let at = self.at(operation);
         let status = response.status();
         let errors = parse_errors(&read_error_body(response).await);
@@ -159,17 +173,22 @@ impl Session {
     }
 }
 
-/// Whether another endpoint of the same host may do better.
-fn goes_on(error: &RegistryError) -> bool {
+/// Whether the next endpoint may do better: another server, or the same one under its other scheme.
+fn goes_on(error: &RegistryError, same_server: bool) -> bool {
     match error {
         RegistryError::Connect { .. } | RegistryError::Resolve { .. } => true,
         // A TLS server that was spoken to in plain HTTP says 400.
+        RegistryError::Status { status: StatusCode::BAD_REQUEST, .. } => true,
         RegistryError::Status { status, .. } => {
-            matches!(*status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) || status.is_server_error()
+            !same_server && (*status == StatusCode::NOT_FOUND || is_transient(*status))
         }
-        RegistryError::Unauthorized { .. } => true,
+        RegistryError::Unauthorized { .. } => !same_server,
         _ => false,
     }
+}
+
+fn server(endpoint: &Endpoint) -> &str {
+    endpoint.origin.split_once("://").map_or(endpoint.origin.as_str(), |(_, server)| server)
 }
 
 pub(super) fn is_transient(status: StatusCode) -> bool {
@@ -232,7 +251,11 @@ pub(super) fn cause(error: reqwest::Error) -> Cause {
 }
 
 /// The whole body, when it is not larger than `limit`.
-pub(super) async fn read_bounded(mut response: Response, limit: u64, at: &At) -> Result<Bytes, RegistryError> {
+pub(super) async fn read_bounded(
+    mut response: Response,
+    limit: u64,
+    at: &At,
+) -> Result<Bytes, RegistryError> {
     let too_large = || RegistryError::TooLarge { at: at.clone(), limit };
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());

@@ -22,17 +22,21 @@ pub struct ResolveError {
     pub reason: String,
 }
 
-/// Resolves host names by files and DNS.
+/// Resolves host names by files and DNS; cheap to clone.
+#[derive(Clone)]
 pub struct Resolver {
     hosts: PathBuf,
     conf: PathBuf,
-    dns: Mutex<Option<(Option<SystemTime>, Arc<TokioResolver>)>>,
+    /// The DNS client, and when the resolv.conf that it was made from was written.
+    dns: Arc<Mutex<Option<Client>>>,
 }
+
+type Client = (Option<SystemTime>, Arc<TokioResolver>);
 
 impl Resolver {
     /// Uses `/etc/hosts` and `/etc/resolv.conf`.
     pub fn from_system() -> Self {
-        Self { hosts: "/etc/hosts".into(), conf: "/etc/resolv.conf".into(), dns: Mutex::new(None) }
+        Self { hosts: "/etc/hosts".into(), conf: "/etc/resolv.conf".into(), dns: Arc::default() }
     }
 
     /// The addresses of a name, best first.
@@ -65,7 +69,8 @@ impl Resolver {
         {
             return Ok(dns.clone());
         }
-        let mut builder = TokioResolver::builder_tokio().map_err(|e| format!("{}: {e}", self.conf.display()))?;
+        let mut builder =
+            TokioResolver::builder_tokio().map_err(|e| format!("{}: {e}", self.conf.display()))?;
         let options = builder.options_mut();
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = ResolveHosts::Never;
@@ -78,14 +83,8 @@ impl Resolver {
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        // Cheap: everything shared is behind the clone's pointers.
-        let this = Self { hosts: self.hosts.clone(), conf: self.conf.clone(), dns: Mutex::new(None) };
-        let dns = self.dns();
+        let this = self.clone();
         Box::pin(async move {
-            if let Ok(dns) = dns {
-                let changed = std::fs::metadata(&this.conf).and_then(|m| m.modified()).ok();
-                *this.dns.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((changed, dns));
-            }
             let addresses = this.lookup(name.as_str()).await?;
             let addresses: Addrs = Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)));
             Ok(addresses)
@@ -117,8 +116,9 @@ mod tests {
     async fn names_that_need_no_server() {
         let dir = tempfile::tempdir().unwrap();
         let hosts = dir.path().join("hosts");
-        std::fs::write(&hosts, "# a comment\n10.1.2.3 reg.lan Reg\n::2 reg.lan # v6\nbroken reg.lan\n").unwrap();
-        let r = Resolver { hosts, conf: dir.path().join("none"), dns: Mutex::new(None) };
+        std::fs::write(&hosts, "# a comment\n10.1.2.3 reg.lan Reg\n::2 reg.lan # v6\nbroken reg.lan\n")
+            .unwrap();
+        let r = Resolver { hosts, conf: dir.path().join("none"), dns: Arc::default() };
         assert_eq!(r.lookup("127.0.0.1").await.unwrap(), [IpAddr::from([127, 0, 0, 1])]);
         assert_eq!(r.lookup("[::1]").await.unwrap(), [IpAddr::V6(Ipv6Addr::LOCALHOST)]);
         assert_eq!(r.lookup("localhost").await.unwrap().len(), 2);

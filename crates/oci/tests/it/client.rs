@@ -1,0 +1,219 @@
+//! What the client does with what registries answer.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use sampan_oci::manifest::media_type;
+use sampan_oci::registry::{Client, ClientConfig, Credentials, RegistryError};
+use sampan_oci::{Descriptor, Digest, Reference};
+
+use crate::fake::{Auth, Fake, Fault};
+
+fn client() -> Client {
+    Client::new(ClientConfig {
+        retry_pause: Duration::from_millis(5),
+        stall_timeout: Duration::from_millis(400),
+        ..ClientConfig::default()
+    })
+    .unwrap()
+}
+
+fn session(fake: &Fake, credentials: Credentials) -> sampan_oci::registry::Session {
+    client().session(&Reference::parse(&fake.image("team/app:1")).unwrap(), credentials)
+}
+
+fn user() -> Credentials {
+    Credentials::basic("joe", "secret")
+}
+
+fn blob(fake: &Fake) -> (Descriptor, Vec<u8>) {
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, &bytes);
+    fake.blob(&descriptor.digest.to_string(), bytes.clone());
+    (descriptor, bytes)
+}
+
+#[tokio::test]
+async fn manifests_by_tag_and_digest() {
+    let fake = Fake::start(Auth::None).await;
+    let body = br#"{"schemaVersion":2}"#.to_vec();
+    let digest = Digest::sha256(&body);
+    fake.manifest("1", media_type::OCI_MANIFEST, body.clone());
+    fake.manifest(&digest.to_string(), media_type::OCI_MANIFEST, body.clone());
+    let session = session(&fake, Credentials::Anonymous);
+    assert_eq!(session.resolve("1").await.unwrap(), Some(digest.clone()));
+    let fetched = session.manifest("1").await.unwrap();
+    assert_eq!(
+        (fetched.digest, fetched.media_type.as_deref()),
+        (digest.clone(), Some(media_type::OCI_MANIFEST))
+    );
+    // A registry that answers something else for a digest is found out.
+    fake.manifest(&digest.to_string(), media_type::OCI_MANIFEST, b"{}".to_vec());
+    let error = session.manifest(&digest.to_string()).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Verify { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn errors_name_host_repository_status_and_the_registrys_own_words() {
+    let fake = Fake::start(Auth::None).await;
+    let error = session(&fake, Credentials::Anonymous).manifest("gone").await.unwrap_err();
+    assert!(error.is_not_found());
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "manifest gone of {}/team/app: 404 Not Found: MANIFEST_UNKNOWN: manifest unknown",
+            fake.host()
+        )
+    );
+    let closed = Reference::parse("127.0.0.1:1/x").unwrap();
+    let start = Instant::now();
+    let error = client().session(&closed, Credentials::Anonymous).manifest("1").await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let nowhere = Reference::parse("no-such-host.invalid/x").unwrap();
+    let error = client().session(&nowhere, Credentials::Anonymous).manifest("1").await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+}
+
+#[tokio::test]
+async fn bearer_tokens_are_fetched_once_and_kept() {
+    let fake = Fake::start(Auth::Bearer { user: Some(("joe".into(), "secret".into())), realm: None }).await;
+    fake.manifest("1", media_type::OCI_MANIFEST, b"{}".to_vec());
+    let session = session(&fake, user());
+    session.manifest("1").await.unwrap();
+    session.manifest("1").await.unwrap();
+    assert_eq!(fake.count("/token"), 1);
+    let token = fake.seen().into_iter().find(|s| s.line.contains("/token")).unwrap();
+    assert!(
+        token.line.contains("service=fake") && token.line.contains("scope=repository%3Ax%3Apull"),
+        "{token:?}"
+    );
+    // Expired on the server's side: asked for again.
+    fake.state.lock().unwrap().tokens.clear();
+    fake.state.lock().unwrap().tokens.push("unrelated".into());
+    session.manifest("1").await.unwrap();
+    assert_eq!(fake.count("/token"), 2);
+}
+
+#[tokio::test]
+async fn wrong_and_missing_credentials_are_told_apart() {
+    let fake = Fake::start(Auth::Bearer { user: Some(("joe".into(), "secret".into())), realm: None }).await;
+    let error = session(&fake, Credentials::basic("joe", "wrong")).manifest("1").await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        error.is_unauthorized() && text.contains("not accepted") && text.contains("incorrect username"),
+        "{text}"
+    );
+    assert!(!format!("{error:?}").contains("wrong"));
+    let fake = Fake::start(Auth::Basic("joe".into(), "secret".into())).await;
+    let error = session(&fake, Credentials::Anonymous).manifest("1").await.unwrap_err();
+    assert!(error.to_string().contains("no credentials were given"), "{error}");
+    assert!(error.to_string().contains("authentication required"), "{error}");
+    fake.manifest("1", media_type::OCI_MANIFEST, b"{}".to_vec());
+    session(&fake, user()).manifest("1").await.unwrap();
+    let error = session(&fake, Credentials::basic("joe", "no")).manifest("1").await.unwrap_err();
+    assert!(error.is_unauthorized());
+    assert!(fake.count("manifests") < 10, "no endless loop of challenges");
+}
+
+#[tokio::test]
+async fn credentials_do_not_follow_a_redirect_to_another_host() {
+    let fake = Fake::start(Auth::Basic("joe".into(), "secret".into())).await;
+    let other = Fake::start(Auth::None).await;
+    let (descriptor, bytes) = blob(&fake);
+    other.blob(&descriptor.digest.to_string(), bytes.clone());
+    let place = format!("http://{}/elsewhere/blobs/{}", other.host(), descriptor.digest);
+    let session = session(&fake, user());
+    // Once to learn the challenge, so that the redirect meets a request with credentials.
+    let _ = session.manifest("1").await;
+    fake.fault("/blobs/", 1, Fault::Redirect(place));
+    let got = session.blob_bytes(&descriptor, 1 << 20).await.unwrap();
+    assert_eq!(got, bytes);
+    assert!(fake.seen().last().unwrap().authorization.is_some());
+    assert_eq!(other.seen().len(), 1);
+    assert!(other.seen()[0].authorization.is_none());
+}
+
+#[tokio::test]
+async fn redirect_loops_end() {
+    let fake = Fake::start(Auth::None).await;
+    fake.fault("manifests", 100, Fault::Redirect("/v2/team/app/manifests/1".to_owned()));
+    let error = session(&fake, Credentials::Anonymous).manifest("1").await.unwrap_err();
+    assert!(error.to_string().contains("redirects"), "{error}");
+    assert!(fake.count("manifests") <= 12);
+}
+
+#[tokio::test]
+async fn cut_and_stalled_blobs_are_resumed_where_they_were() {
+    let fake = Fake::start(Auth::None).await;
+    let (descriptor, bytes) = blob(&fake);
+    fake.fault("/blobs/", 1, Fault::Cut(100_000));
+    fake.fault("/blobs/", 1, Fault::Stall(50_000));
+    fake.fault("/blobs/", 1, Fault::Status(503, String::new(), String::new()));
+    let got = session(&fake, Credentials::Anonymous).blob_bytes(&descriptor, 1 << 20).await.unwrap();
+    assert!(got == bytes);
+    let ranges: Vec<_> = fake.seen().into_iter().filter_map(|s| s.range).collect();
+    assert_eq!(ranges.first().map(String::as_str), Some("bytes=100000-"));
+    assert_eq!(ranges.last().map(String::as_str), Some("bytes=150000-"));
+}
+
+#[tokio::test]
+async fn a_registry_without_ranges_starts_again() {
+    let fake = Fake::start(Auth::None).await;
+    let (descriptor, bytes) = blob(&fake);
+    fake.fault("/blobs/", 1, Fault::Cut(100_000));
+    fake.fault("/blobs/", 1, Fault::IgnoreRange);
+    assert!(session(&fake, Credentials::Anonymous).blob_bytes(&descriptor, 1 << 20).await.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn broken_blobs_are_errors() {
+    let fake = Fake::start(Auth::None).await;
+    let (descriptor, bytes) = blob(&fake);
+    let session = session(&fake, Credentials::Anonymous);
+    fake.fault("/blobs/", 1, Fault::Corrupt);
+    let error = session.blob_bytes(&descriptor, 1 << 20).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Verify { .. }), "{error}");
+    fake.fault("/blobs/", 20, Fault::Cut(0));
+    let error = session.blob_bytes(&descriptor, 1 << 20).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Broken { .. }), "{error}");
+    fake.state.lock().unwrap().faults.clear();
+    fake.blob(&descriptor.digest.to_string(), bytes[..1000].to_vec());
+    let error = session.blob_bytes(&descriptor, 1 << 20).await.unwrap_err();
+    assert!(error.to_string().contains("the manifest promises 300000"), "{error}");
+    let error = session.blob_bytes(&descriptor, 1000).await.unwrap_err();
+    assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn too_many_requests_are_obeyed() {
+    let fake = Fake::start(Auth::None).await;
+    fake.manifest("1", media_type::OCI_MANIFEST, b"{}".to_vec());
+    fake.fault("manifests", 1, Fault::Status(429, "Retry-After: 1\r\n".into(), String::new()));
+    let start = Instant::now();
+    let session = session(&fake, Credentials::Anonymous);
+    session.manifest("1").await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    fake.fault("manifests", 1, Fault::Status(429, "Retry-After: 3600\r\n".into(), "slow down".into()));
+    let error = session.manifest("1").await.unwrap_err();
+    assert!(error.to_string().contains("429 Too Many Requests: slow down"), "{error}");
+    fake.fault("manifests", 9, Fault::Status(500, String::new(), "<html>".into()));
+    assert!(session.manifest("1").await.is_err());
+}
+
+#[tokio::test]
+async fn huge_manifests_and_tokens_are_not_read() {
+    let fake = Fake::start(Auth::None).await;
+    fake.manifest("1", media_type::OCI_MANIFEST, vec![b' '; 50 << 20]);
+    let error = session(&fake, Credentials::Anonymous).manifest("1").await.unwrap_err();
+    assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_tls_registry_is_not_made_to_leak_secrets_by_a_plain_realm() {
+    let realm = Some("http://tokens.example.com/token".to_owned());
+    let fake = Fake::start(Auth::Bearer { user: None, realm }).await;
+    // This registry itself is plain (loopback), so the realm is allowed to be; only the name fails.
+    let error = session(&fake, user()).manifest("1").await.unwrap_err();
+    assert!(!error.to_string().contains("secret"), "{error}");
+}

@@ -1,0 +1,4 @@
+//! The registry client against a registry that can be told to misbehave.
+
+mod client;
+mod fake;
