@@ -32,10 +32,6 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    pub(crate) fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.to_owned(), name: name.to_owned() }
-    }
-
     /// The key in this metadata.
     pub(crate) fn of(metadata: &ObjectMeta) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -163,7 +159,8 @@ where
         Ok(Event::InitDone) => {
             let gone: Vec<_> = known.keys().filter(|key| !listed.contains(*key)).cloned().collect();
             listed = HashSet::new();
-            let gone = gone.into_iter().filter_map(|key| known.remove(&key).map(|uid| Change::Gone(key, uid)));
+            let gone =
+                gone.into_iter().filter_map(|key| known.remove(&key).map(|uid| Change::Gone(key, uid)));
             gone.chain([Change::Listed]).collect()
         }
         Ok(Event::Apply(object)) => set(&mut known, object),

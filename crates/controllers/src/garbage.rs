@@ -49,9 +49,8 @@ pub(crate) async fn run(client: Client) {
 
 /// Follows all kinds, and names the objects that may have to go.
 async fn watch(client: Client, graph: SharedGraph, suspects: mpsc::UnboundedSender<String>) {
-    let feeds = resources().map(|resource| {
-        feed::metadata(&client, resource).map(move |change| (resource, change)).boxed()
-    });
+    let feeds = resources()
+        .map(|resource| feed::metadata(&client, resource).map(move |change| (resource, change)).boxed());
     let mut changes = stream::select_all(feeds);
     // Before every kind was listed, an owner that was not seen may well be there.
     let mut unlisted: HashSet<_> = resources().map(|resource| (resource.group, resource.plural)).collect();

@@ -12,7 +12,8 @@ use serde_json::Value;
 /// # Panics
 /// When the scheme does not have it: names are written in this crate, a test of each controller finds a wrong one.
 pub(crate) fn find(group: &str, plural: &str) -> &'static Resource {
-    let found = scheme::resources().iter().find(|resource| resource.group == group && resource.plural == plural);
+    let found =
+        scheme::resources().iter().find(|resource| resource.group == group && resource.plural == plural);
     found.expect("the resource is in the scheme")
 }
 

@@ -38,7 +38,11 @@ pub struct ControllersConfig {
 ///
 /// # Errors
 /// When a controller ends by itself, which only a bug makes it do.
-pub async fn run(client: Client, config: ControllersConfig, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    client: Client,
+    config: ControllersConfig,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
     let mut feeds = Feeds::new(client.clone());
     let pods = PodIndex::default();

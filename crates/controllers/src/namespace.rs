@@ -37,14 +37,17 @@ pub(crate) async fn is_active(client: &Client, name: &str) -> Result<bool, kube:
 }
 
 fn is_terminating(namespace: &DynamicObject) -> bool {
-    namespace.metadata.deletion_timestamp.is_some() || str_at(&namespace.data, "/status/phase") == "Terminating"
+    namespace.metadata.deletion_timestamp.is_some()
+        || str_at(&namespace.data, "/status/phase") == "Terminating"
 }
 
 /// Runs the controller.
 pub(crate) fn run(client: Client, feeds: &mut Feeds) -> impl Future<Output = ()> + use<> {
     let deleted = feeds.subscribe("", "namespaces").filter_map(|change| async move {
         match change {
-            Change::Set(object) if object.metadata.deletion_timestamp.is_some() => object.metadata.name.clone(),
+            Change::Set(object) if object.metadata.deletion_timestamp.is_some() => {
+                object.metadata.name.clone()
+            }
             _ => None,
         }
     });
@@ -72,8 +75,7 @@ async fn empty(client: &Client, name: &str) -> Result<Next, kube::Error> {
     namespace.data["spec"]["finalizers"] = rest.into();
     // The conditions that were just written made a newer version; which one, does not matter here.
     namespace.metadata.resource_version = None;
-    let finalized =
-        api.replace_subresource("finalize", name, &PostParams::default(), &namespace).await;
+    let finalized = api.replace_subresource("finalize", name, &PostParams::default(), &namespace).await;
     kinds::or_gone(finalized)?;
     Ok(Next::Wait)
 }
@@ -105,9 +107,7 @@ async fn set_conditions(
             Some(message) => ("NamespaceDeletionContentFailure", "True", "ContentDeletionFailed", message),
         },
         match remaining.instances() {
-            None => {
-                ok("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed")
-            }
+            None => ok("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed"),
             Some(message) => ("NamespaceContentRemaining", "True", "SomeResourcesRemain", message),
         },
         match remaining.finalizers() {
@@ -122,12 +122,17 @@ async fn set_conditions(
     let now = sampan_api::meta::format_time(jiff::Timestamp::now());
     let mut conditions = Vec::new();
     for (condition, status, reason, message) in told {
-        let before = list(&namespace.data, "/status/conditions").iter().find(|found| found["type"] == condition);
+        let before =
+            list(&namespace.data, "/status/conditions").iter().find(|found| found["type"] == condition);
         let same = |field: &str, value: &str| before.is_some_and(|before| before[field] == *value);
         if same("status", status) && same("reason", reason) && same("message", &message) {
             continue;
         }
-        let since = if same("status", status) { before.map(|before| before["lastTransitionTime"].clone()) } else { None };
+        let since = if same("status", status) {
+            before.map(|before| before["lastTransitionTime"].clone())
+        } else {
+            None
+        };
         conditions.push(json!({
             "type": condition, "status": status, "reason": reason, "message": message,
             "lastTransitionTime": since.unwrap_or_else(|| now.clone().into()),

@@ -93,7 +93,8 @@ async fn fail(client: &Client, pod: &PodSummary) -> Result<(), kube::Error> {
         "message": "PodGC: node no longer exists",
         "lastTransitionTime": format_time(jiff::Timestamp::now()),
     });
-    let patch = json!({"metadata": {"uid": pod.uid}, "status": {"phase": "Failed", "conditions": [condition]}});
+    let patch =
+        json!({"metadata": {"uid": pod.uid}, "status": {"phase": "Failed", "conditions": [condition]}});
     let api = kinds::api::<DynamicObject>(client, kinds::find("", "pods"), &pod.namespace);
     or_gone(api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await)?;
     Ok(())

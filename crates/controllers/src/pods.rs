@@ -41,7 +41,8 @@ impl PodSummary {
         let text = |pointer| str_at(data, pointer).to_owned();
         let ports = list(data, "/spec/containers").iter().flat_map(|container| items(container, "ports"));
         let named = ports.filter(|port| !str_of(port, "name").is_empty()).map(|port| {
-            let protocol = Some(str_of(port, "protocol")).filter(|protocol| !protocol.is_empty()).unwrap_or("TCP");
+            let protocol =
+                Some(str_of(port, "protocol")).filter(|protocol| !protocol.is_empty()).unwrap_or("TCP");
             let number = port["containerPort"].as_i64().unwrap_or_default();
             (str_of(port, "name").to_owned(), protocol.to_owned(), number)
         });

@@ -134,7 +134,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
     fn wake_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<K> = self.later.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        let due: Vec<K> =
+            self.later.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
         due.into_iter().for_each(|key| self.add(key));
     }
 }

@@ -37,8 +37,12 @@ enum Place {
     Ready,
     /// Left [`Queue::ready`] and is being decided or bound.
     Tried,
-    Parked { until: Instant },
-    Failed { until: Instant },
+    Parked {
+        until: Instant,
+    },
+    Failed {
+        until: Instant,
+    },
 }
 
 impl Queue {

@@ -116,7 +116,8 @@ impl Reporter {
         });
         let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
         let pods = self.api(pod, "Pod", "pods");
-        let result = pods.patch_status(&pod.key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
+        let result =
+            pods.patch_status(&pod.key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
         if let Err(error) = result {
             tracing::warn!(pod = %pod.key, %error, "the pod's condition cannot be written");
         }

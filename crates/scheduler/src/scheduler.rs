@@ -5,8 +5,8 @@ use std::pin::pin;
 
 use futures::{Stream, StreamExt};
 use kube::core::DynamicObject;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -91,7 +91,8 @@ impl Scheduler {
         fields: &str,
     ) -> impl Stream<Item = watcher::Result<Event<DynamicObject>>> + use<> {
         let resource = resource(kind, plural);
-        let config = watcher::Config { field_selector: Some(fields.to_owned()), ..watcher::Config::default() };
+        let config =
+            watcher::Config { field_selector: Some(fields.to_owned()), ..watcher::Config::default() };
         let config = if fields.is_empty() { watcher::Config::default() } else { config };
         watcher(Api::all_with(self.client.clone(), &resource), config).default_backoff()
     }

@@ -21,9 +21,10 @@ pub(crate) struct Score {
 
 /// How well a node suits a pod that may run on it.
 pub(crate) fn score(pod: &Pod, wishes: &Wishes, node: &Node, state: &NodeState) -> Score {
-    let preference = wishes.preferred_terms.iter().filter(|preferred| {
-        preferred.get("preference").is_some_and(|term| matches_term(term, node))
-    });
+    let preference = wishes
+        .preferred_terms
+        .iter()
+        .filter(|preferred| preferred.get("preference").is_some_and(|term| matches_term(term, node)));
     let weight = |preferred: &Value| preferred.get("weight").and_then(Value::as_i64).unwrap_or(0);
     let free = |name: &str| {
         let amount = |list: &sampan_api::resources::ResourceList| list.get(name).map_or(0, Quantity::nanos);

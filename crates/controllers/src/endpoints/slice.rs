@@ -31,7 +31,8 @@ pub(super) async fn sync(
         service,
         &[("kubernetes.io/service-name", name), ("endpointslice.kubernetes.io/managed-by", MANAGER)],
     );
-    let selector = format!("kubernetes.io/service-name={name},endpointslice.kubernetes.io/managed-by={MANAGER}");
+    let selector =
+        format!("kubernetes.io/service-name={name},endpointslice.kubernetes.io/managed-by={MANAGER}");
     let mut existing = api.list(&ListParams::default().labels(&selector)).await?.items;
     for wanted in slices(service, pods) {
         // The one with the most in common is rewritten; a slice's family cannot change.
@@ -48,7 +49,8 @@ pub(super) async fn sync(
                 api.create(&PostParams::default(), &slice).await?;
             }
             Some(slice) => {
-                let unchanged = ["endpoints", "ports"].iter().all(|field| slice.data[*field] == wanted[*field]);
+                let unchanged =
+                    ["endpoints", "ports"].iter().all(|field| slice.data[*field] == wanted[*field]);
                 if !unchanged || slice.metadata.labels.as_ref() != Some(&labels) {
                     let patch = json!({
                         "metadata": {"resourceVersion": slice.metadata.resource_version, "labels": labels},
@@ -81,8 +83,7 @@ fn owner(service: &DynamicObject) -> OwnerReference {
 /// The slices as they should be: `addressType`, `endpoints`, `ports`. One that is empty stands for none.
 fn slices(service: &DynamicObject, pods: &[Arc<PodSummary>]) -> Vec<Value> {
     let mut slices = Vec::new();
-    let families: Vec<_> =
-        list(&service.data, "/spec/ipFamilies").iter().filter_map(Value::as_str).collect();
+    let families: Vec<_> = list(&service.data, "/spec/ipFamilies").iter().filter_map(Value::as_str).collect();
     let families = if families.is_empty() { vec!["IPv4"] } else { families };
     for family in families {
         // By the ports' text, which is as good as the ports.
@@ -132,8 +133,10 @@ pub(super) mod tests {
 
     pub(in crate::endpoints) fn service(spec: Value) -> DynamicObject {
         let metadata = json!({"name": "web", "namespace": "default", "uid": "uid"});
-        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}),
+        )
+        .unwrap()
     }
 
     pub(in crate::endpoints) fn pod(name: &str, ip: &str, ready: bool, port: i64) -> Arc<PodSummary> {
@@ -152,7 +155,11 @@ pub(super) mod tests {
     #[test]
     fn pods_with_the_same_ports_share_a_slice() {
         let named = service(json!({"ports": [{"name": "web", "port": 80, "targetPort": "http"}]}));
-        let pods = [pod("a", "10.0.0.1", true, 8080), pod("b", "10.0.0.2", false, 8080), pod("c", "10.0.0.3", true, 9)];
+        let pods = [
+            pod("a", "10.0.0.1", true, 8080),
+            pod("b", "10.0.0.2", false, 8080),
+            pod("c", "10.0.0.3", true, 9),
+        ];
         let made = slices(&named, &pods);
         assert_eq!(made.len(), 2);
         assert_eq!(made[0]["ports"], json!([{"name": "web", "port": 8080, "protocol": "TCP"}]));
@@ -175,7 +182,10 @@ pub(super) mod tests {
             .iter()
             .map(|slice| (slice["addressType"].clone(), list(slice, "/endpoints").len()))
             .collect();
-        assert_eq!(sizes, [("IPv4".into(), 100), ("IPv4".into(), 50), ("IPv6".into(), 100), ("IPv6".into(), 50)]);
+        assert_eq!(
+            sizes,
+            [("IPv4".into(), 100), ("IPv4".into(), 50), ("IPv6".into(), 100), ("IPv6".into(), 50)]
+        );
         assert_eq!(slices(&both, &[]).len(), 2);
     }
 

@@ -27,12 +27,14 @@ pub(super) async fn sync(
     let (labels, subsets) = (labels(service, &[MANAGED_BY]), subsets(service, pods));
     match api.get_opt(&key.name).await? {
         None => {
-            let mut endpoints = kinds::object(resource, &key.namespace, &key.name, json!({"subsets": subsets}));
+            let mut endpoints =
+                kinds::object(resource, &key.namespace, &key.name, json!({"subsets": subsets}));
             endpoints.metadata.labels = Some(labels);
             api.create(&PostParams::default(), &endpoints).await?;
         }
         Some(found) => {
-            let same = found.data.get("subsets").is_none_or(|found| *found == json!([])) && subsets.is_empty()
+            let same = found.data.get("subsets").is_none_or(|found| *found == json!([]))
+                && subsets.is_empty()
                 || found.data["subsets"] == json!(subsets);
             if !same || found.metadata.labels.as_ref() != Some(&labels) {
                 let version = found.metadata.resource_version;

@@ -95,7 +95,8 @@ impl Collector {
         let mut owners = Owners::default();
         for reference in references {
             let resource = scheme::find_api_version(&reference.api_version, &reference.kind);
-            let Some(resource) = resource.filter(|resource| !resource.namespaced || !namespace.is_empty()) else {
+            let Some(resource) = resource.filter(|resource| !resource.namespaced || !namespace.is_empty())
+            else {
                 owners.solid += 1;
                 continue;
             };

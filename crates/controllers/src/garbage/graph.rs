@@ -162,7 +162,7 @@ mod tests {
             ..OwnerReference::default()
         });
         let deleted = (!finalizers.is_empty())
-            .then(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+            .then_some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         ObjectMeta {
             uid: Some(uid.into()),
             owner_references: Some(owners.collect()),

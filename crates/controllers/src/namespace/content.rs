@@ -24,12 +24,18 @@ impl Remaining {
     }
 
     pub(super) fn instances(&self) -> Option<String> {
-        let texts = self.instances.iter().map(|(resource, count)| format!("{resource} has {count} resource instances"));
+        let texts = self
+            .instances
+            .iter()
+            .map(|(resource, count)| format!("{resource} has {count} resource instances"));
         sentence("Some resources are remaining", texts)
     }
 
     pub(super) fn finalizers(&self) -> Option<String> {
-        let texts = self.finalizers.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"));
+        let texts = self
+            .finalizers
+            .iter()
+            .map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"));
         sentence("Some content in the namespace has finalizers remaining", texts)
     }
 
@@ -114,18 +120,28 @@ mod tests {
         remaining.add(kinds::find("apps", "deployments"), &[object(&["example.com/keep"])]);
         assert_eq!(
             remaining.instances().as_deref(),
-            Some("Some resources are remaining: deployments.apps has 1 resource instances, pods. has 2 resource instances")
+            Some(
+                "Some resources are remaining: deployments.apps has 1 resource instances, pods. has 2 resource instances"
+            )
         );
         assert_eq!(
             remaining.finalizers().as_deref(),
-            Some("Some content in the namespace has finalizers remaining: example.com/keep in 2 resource instances")
+            Some(
+                "Some content in the namespace has finalizers remaining: example.com/keep in 2 resource instances"
+            )
         );
     }
 
     #[test]
     fn each_namespaced_kind_is_looked_at_once() {
         let names: Vec<_> = resources().map(Resource::group_resource).collect();
-        assert!(["pods", "secrets", "deployments.apps", "events"].iter().all(|name| names.iter().any(|n| n == name)));
-        assert!(!names.iter().any(|name| name == "events.events.k8s.io" || name == "nodes" || name == "bindings"));
+        assert!(
+            ["pods", "secrets", "deployments.apps", "events"]
+                .iter()
+                .all(|name| names.iter().any(|n| n == name))
+        );
+        assert!(
+            !names.iter().any(|name| name == "events.events.k8s.io" || name == "nodes" || name == "bindings")
+        );
     }
 }

@@ -35,7 +35,9 @@ fn wanted(node: &DynamicObject) -> Vec<(&'static str, &'static str)> {
         ("PIDPressure", "pid-pressure"),
         ("NetworkUnavailable", "network-unavailable"),
     ];
-    taints.extend(pressures.iter().filter(|(name, _)| status(name) == "True").map(|(_, taint)| (*taint, "NoSchedule")));
+    taints.extend(
+        pressures.iter().filter(|(name, _)| status(name) == "True").map(|(_, taint)| (*taint, "NoSchedule")),
+    );
     if node.data.pointer("/spec/unschedulable").and_then(Value::as_bool) == Some(true) {
         taints.push(("unschedulable", "NoSchedule"));
     }
@@ -44,14 +46,17 @@ fn wanted(node: &DynamicObject) -> Vec<(&'static str, &'static str)> {
 
 /// All taints as they should be; `None` when they are.
 fn corrected(node: &DynamicObject, now: jiff::Timestamp) -> Option<Vec<Value>> {
-    let is_own = |taint: &Value| str_of(taint, "key").strip_prefix(PREFIX).is_some_and(|key| OWN.contains(&key));
+    let is_own =
+        |taint: &Value| str_of(taint, "key").strip_prefix(PREFIX).is_some_and(|key| OWN.contains(&key));
     let have = list(&node.data, "/spec/taints");
     let mut taints: Vec<_> = have.iter().filter(|taint| !is_own(taint)).cloned().collect();
     for (name, effect) in wanted(node) {
         let key = format!("{PREFIX}{name}");
         let same = |taint: &&Value| str_of(taint, "key") == key && str_of(taint, "effect") == effect;
         let taint = have.iter().find(same).cloned();
-        taints.push(taint.unwrap_or_else(|| json!({"key": key, "effect": effect, "timeAdded": format_time(now)})));
+        taints.push(
+            taint.unwrap_or_else(|| json!({"key": key, "effect": effect, "timeAdded": format_time(now)})),
+        );
     }
     let same = taints.len() == have.len() && taints.iter().all(|taint| have.contains(taint));
     (!same).then_some(taints)
@@ -86,7 +91,12 @@ mod tests {
 
     fn keys(node: &DynamicObject) -> Option<Vec<String>> {
         let taints = corrected(node, jiff::Timestamp::UNIX_EPOCH)?;
-        Some(taints.iter().map(|taint| format!("{}:{}", str_of(taint, "key"), str_of(taint, "effect"))).collect())
+        Some(
+            taints
+                .iter()
+                .map(|taint| format!("{}:{}", str_of(taint, "key"), str_of(taint, "effect")))
+                .collect(),
+        )
     }
 
     #[test]

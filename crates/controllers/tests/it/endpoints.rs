@@ -36,9 +36,8 @@ async fn endpoints_follow_pods() {
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
     });
     cluster.create("services", "default", service).await;
-    let one = |ready: bool| {
-        move |slice: &DynamicObject| slice.data["endpoints"][0]["conditions"]["ready"] == ready
-    };
+    let one =
+        |ready: bool| move |slice: &DynamicObject| slice.data["endpoints"][0]["conditions"]["ready"] == ready;
     let found = slice(&cluster, one(false)).await;
     assert_eq!(found.data["ports"], json!([{"name": "", "port": 8080, "protocol": "TCP"}]));
     assert_eq!(found.data["addressType"], "IPv4");

@@ -51,11 +51,12 @@ async fn dependents_go_after_their_owner() {
 async fn owner_goes_after_its_dependents() {
     let cluster = Cluster::start().await;
     family(&cluster).await;
-    cluster.patch("secrets", "default", "grandchild", json!({"metadata": {"finalizers": ["example.com/wait"]}})).await;
+    cluster
+        .patch("secrets", "default", "grandchild", json!({"metadata": {"finalizers": ["example.com/wait"]}}))
+        .await;
     cluster.delete("configmaps", "default", "owner", &DeleteParams::foreground()).await;
-    let deleting = |found: Option<&kube::core::DynamicObject>| {
-        found.unwrap().metadata.deletion_timestamp.is_some()
-    };
+    let deleting =
+        |found: Option<&kube::core::DynamicObject>| found.unwrap().metadata.deletion_timestamp.is_some();
     cluster.until("secrets", "default", "grandchild", deleting).await;
     until_owners(&cluster, "both", &["other"]).await;
     for name in ["owner", "child"] {

@@ -18,10 +18,11 @@ async fn every_namespace_has_its_account_and_the_root_ca() {
     }
     cluster.delete("serviceaccounts", "team", "default", &DeleteParams::default()).await;
     cluster.until_there("serviceaccounts", "team", "default").await;
-    cluster.patch("configmaps", "team", "kube-root-ca.crt", json!({"data": {"ca.crt": "forged", "x": "y"}})).await;
-    let restored = |found: Option<&kube::core::DynamicObject>| {
-        found.is_some_and(|map| map.data["data"]["ca.crt"] == CA)
-    };
+    cluster
+        .patch("configmaps", "team", "kube-root-ca.crt", json!({"data": {"ca.crt": "forged", "x": "y"}}))
+        .await;
+    let restored =
+        |found: Option<&kube::core::DynamicObject>| found.is_some_and(|map| map.data["data"]["ca.crt"] == CA);
     cluster.until("configmaps", "team", "kube-root-ca.crt", restored).await;
 }
 

@@ -8,7 +8,10 @@ use crate::cluster::Cluster;
 
 fn taints(node: Option<&DynamicObject>) -> Vec<String> {
     let taints = list(&node.unwrap().data, "/spec/taints");
-    taints.iter().map(|taint| format!("{}:{}", taint["key"].as_str().unwrap(), taint["effect"].as_str().unwrap())).collect()
+    taints
+        .iter()
+        .map(|taint| format!("{}:{}", taint["key"].as_str().unwrap(), taint["effect"].as_str().unwrap()))
+        .collect()
 }
 
 #[tokio::test]
@@ -23,5 +26,7 @@ async fn conditions_of_a_node_become_taints_at_once() {
     cluster.patch_status("nodes", "", "n1", ready).await;
     cluster.until("nodes", "", "n1", |found| taints(found).is_empty()).await;
     cluster.patch("nodes", "", "n1", json!({"spec": {"unschedulable": true}})).await;
-    cluster.until("nodes", "", "n1", |found| taints(found) == ["node.kubernetes.io/unschedulable:NoSchedule"]).await;
+    cluster
+        .until("nodes", "", "n1", |found| taints(found) == ["node.kubernetes.io/unschedulable:NoSchedule"])
+        .await;
 }

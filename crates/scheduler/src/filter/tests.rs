@@ -81,12 +81,11 @@ fn selector_and_affinity() {
     check_on(&pod(json!({"nodeSelector": {"disk": "ssd"}})), labelled(), &[]).unwrap();
     assert_eq!(reasons(check_on(&pod(json!({"nodeSelector": {"disk": "hdd"}})), labelled(), &[])), mismatch);
     let affinity = |terms: Value| {
-        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        let required =
+            json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
         pod(json!({"affinity": {"nodeAffinity": required}}))
     };
-    let label = |key: &str, operator: &str, values: &[&str]| {
-        json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-    };
+    let label = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
     let cases = [
         (label("disk", "In", &["ssd", "nvme"]), true),
         (label("disk", "In", &["hdd"]), false),
@@ -137,7 +136,8 @@ fn rtc_22_what_lacks_is_named() {
     let rejection =
         check_on(&requests(json!({"cpu": "1600m", "memory": "1Gi"})), free(), &others).unwrap_err();
     assert_eq!((rejection.reasons, rejection.preemptible), (vec!["Insufficient cpu".to_owned()], true));
-    let all = requests(json!({"cpu": "3", "memory": "5Gi", "ephemeral-storage": "11Gi", "example.com/gpu": "1"}));
+    let all =
+        requests(json!({"cpu": "3", "memory": "5Gi", "ephemeral-storage": "11Gi", "example.com/gpu": "1"}));
     let rejection = check_on(&all, free(), &others).unwrap_err();
     assert_eq!(
         rejection.reasons,
@@ -151,9 +151,10 @@ fn rtc_22_what_lacks_is_named() {
     assert!(!rejection.preemptible, "no victim makes the node larger");
     let three = [pod(json!({})), pod(json!({})), pod(json!({}))];
     assert_eq!(reasons(check_on(&pod(json!({})), free(), &three)), ["Too many pods"]);
-    assert_eq!(reasons(check_on(&requests(json!({"example.com/none": "1"})), free(), &[])), [
-        "Insufficient example.com/none"
-    ]);
+    assert_eq!(
+        reasons(check_on(&requests(json!({"example.com/none": "1"})), free(), &[])),
+        ["Insufficient example.com/none"]
+    );
 }
 
 #[test]

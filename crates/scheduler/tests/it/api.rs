@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http_body::Frame;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use kube::client::Body;
@@ -97,7 +97,8 @@ impl FakeApi {
             }
             (&Method::PATCH, ["namespaces", _, "events", name]) => {
                 let patch: Value = serde_json::from_slice(&body).unwrap();
-                let event = state.events.iter_mut().find(|event| event["metadata"]["name"] == **name).unwrap();
+                let event =
+                    state.events.iter_mut().find(|event| event["metadata"]["name"] == **name).unwrap();
                 event["series"] = patch["series"].clone();
                 let event = event.clone();
                 json_answer(StatusCode::OK, &event)

@@ -61,7 +61,10 @@ async fn pod_19_pod_is_bound_and_the_event_says_so() {
     until("the event is written", || !api.events("Scheduled").is_empty()).await;
     let event = &api.events("Scheduled")[0];
     assert_eq!(event["message"], "Successfully assigned default/web to n1");
-    assert_eq!((&event["type"], &event["reportingComponent"]), (&json!("Normal"), &json!("default-scheduler")));
+    assert_eq!(
+        (&event["type"], &event["reportingComponent"]),
+        (&json!("Normal"), &json!("default-scheduler"))
+    );
     assert_eq!(event["involvedObject"]["uid"], "uid-web");
     assert!(api.events("FailedScheduling").is_empty());
 }
@@ -147,7 +150,8 @@ async fn burst_never_overcommits_and_is_quick() {
     for number in 0..60 {
         api.put("pods", pod(&format!("p{number}"), "100m"));
     }
-    let bound = |node: &str| (0..60).filter(|n| api.node_of(&format!("p{n}")).as_deref() == Some(node)).count();
+    let bound =
+        |node: &str| (0..60).filter(|n| api.node_of(&format!("p{n}")).as_deref() == Some(node)).count();
     until("48 fit", || bound("n1") + bound("n2") >= 48).await;
     println!("48 of 60 pods bound in {:?}", start.elapsed());
     until("the others are reported", || api.events("FailedScheduling").len() == 12 - 1).await;
