@@ -125,6 +125,13 @@ fn definition(name: &str, schema: &Value, facts: &BTreeMap<(String, String), Fac
     let map = value.as_object_mut().unwrap();
     map.remove("title");
     map.remove("$schema");
+    // k8s-openapi has no objects without metadata; to the API it is optional.
+    if let Some(required) = map.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|field| field != "metadata");
+        if required.is_empty() {
+            map.remove("required");
+        }
+    }
     if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {
         for (field, schema) in properties {
             let Some(fact) = facts.get(&(name.to_owned(), field.clone())) else { continue };

@@ -143,6 +143,13 @@ impl FieldError {
             _ => match &self.value {
                 Value::Null => format!("{words}: null"),
                 Value::String(s) => format!("{words}: {}", go_quote(s)),
+                Value::Object(map) if !map.is_empty() && map.values().all(Value::is_string) => {
+                    let pairs: Vec<String> = map
+                        .iter()
+                        .map(|(k, v)| format!("{}:{}", go_quote(k), go_quote(v.as_str().unwrap_or_default())))
+                        .collect();
+                    format!("{words}: map[string]string{{{}}}", pairs.join(", "))
+                }
                 other => format!("{words}: {other}"),
             },
         };

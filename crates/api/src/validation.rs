@@ -3,6 +3,9 @@
 //! Objects come here decoded (types are right) and defaulted. Every finding names its field; [`crate::Status::invalid`]
 //! turns a list of them into the answer.
 
+// `match` arms that hold one check each read better than guards that hold the check.
+#![allow(clippy::collapsible_match)]
+
 mod config;
 mod metadata;
 mod misc;

@@ -21,8 +21,11 @@ static HASH: &str = include_str!(concat!(env!("OUT_DIR"), "/hash.txt"));
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
-/// The media type of the protobuf form of v2.
+/// The media type under which kubectl asks for the protobuf form of v2.
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The `Content-Type` of that answer: `@` is not allowed in a media type, and kubectl's parser refuses it there.
+pub const V2_PROTOBUF_CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// A hash that changes whenever the documents do (ETags).
 pub fn hash() -> &'static str {

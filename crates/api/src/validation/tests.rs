@@ -301,7 +301,7 @@ fn workloads_need_selectors_that_match() {
     assert_eq!(
         errors,
         [
-            "spec.template.metadata.labels: Invalid value: {\"a\":\"c\"}: `selector` does not match template `labels`"
+            "spec.template.metadata.labels: Invalid value: map[string]string{\"a\":\"c\"}: `selector` does not match template `labels`"
         ]
     );
     assert_eq!(deployment(json!({"template": template})), ["spec.selector: Required value"]);
