@@ -1,1 +1,37 @@
 //! The node agent: pod workers, images, environment, volumes, status, the kubelet's HTTP API.
+//!
+//! It is an ordinary client of the Kubernetes API and of a CRI runtime, and knows nothing about which ones.
+//! The way of a pod: [`pods`] gets it from the watch and gives it a worker; the worker computes what is to be
+//! done ([`pods::actions`]), asks the runtime for it ([`generate`], [`images`], volumes) and reports
+//! ([`status`], [`events`]).
+
+pub mod backoff;
+pub mod clock;
+mod config;
+mod context;
+pub mod cri;
+pub mod cri_log;
+mod error;
+pub mod events;
+pub mod generate;
+pub mod go_duration;
+mod hooks;
+mod http_get;
+pub mod image_name;
+pub mod images;
+mod kubelet;
+pub mod labels;
+mod log_rotation;
+mod node;
+mod objects;
+pub mod pod_ref;
+pub mod pods;
+pub mod probes;
+pub mod quantities;
+mod server;
+pub mod status;
+mod volumes;
+
+pub use config::{KubeletConfig, Serving, ShutdownMode};
+pub use error::Error;
+pub use kubelet::Kubelet;

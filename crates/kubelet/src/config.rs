@@ -1,0 +1,132 @@
+//! What a kubelet is told when it starts.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::cri::ContainerRuntime;
+
+/// The kubelet's configuration. [`KubeletConfig::new`] fills in upstream's defaults.
+#[derive(Clone)]
+pub struct KubeletConfig {
+    /// The name of the Node object.
+    pub node_name: String,
+    /// The API, as `system:node:<node_name>`.
+    pub client: kube::Client,
+    /// The container runtime; `sampan_cri::client::Client` is one.
+    pub cri: Arc<dyn ContainerRuntime>,
+    /// The kubelet's own state: `pods/<uid>` with volumes, hosts files and termination messages.
+    pub data_dir: PathBuf,
+    /// Where container logs are: `<log_dir>/<ns>_<pod>_<uid>/<container>/<n>.log`.
+    pub log_dir: PathBuf,
+    /// Where the flat links to the logs are made (`/var/log/containers`), if anywhere.
+    pub container_log_dir: Option<PathBuf>,
+    /// What the HTTPS port needs; without it there is no port.
+    pub serving: Option<Serving>,
+    /// The node's address, for status and for pods on the host's network.
+    pub node_ip: IpAddr,
+    /// More addresses of the node (the other family).
+    pub additional_node_ips: Vec<IpAddr>,
+    /// Name servers of pods with `dnsPolicy: ClusterFirst`.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's DNS domain; empty switches cluster searches off.
+    pub cluster_domain: String,
+    /// The node's resolver configuration that pods inherit.
+    pub resolv_conf: PathBuf,
+    /// The address range of this node's pods, told to the runtime when the API server sets none.
+    pub pod_cidr: Option<String>,
+    /// Labels for the Node object, beside the well-known ones.
+    pub labels: BTreeMap<String, String>,
+    /// `key=value:Effect` taints are set at registration only.
+    pub register_with_taints: Vec<k8s_openapi::api::core::v1::Taint>,
+    /// How many pods may run here.
+    pub max_pods: u32,
+    /// What is kept from pods: resource name to quantity.
+    pub reserved: BTreeMap<String, String>,
+    /// The cgroup that `kubepods` is made in, `/` for the root.
+    pub cgroup_root: String,
+    /// Pulls at the same time, over all pods (IMG-43); 1 is upstream's serial default.
+    pub max_parallel_image_pulls: usize,
+    /// Size at which a container's log is rotated, in bytes.
+    pub container_log_max_size: u64,
+    /// How many log files are kept per container.
+    pub container_log_max_files: usize,
+    /// The version in `nodeInfo.kubeletVersion`, such as `v1.36.0-sampan.0.1.0`.
+    pub version: String,
+    /// How often a pod without any change is looked at again (volumes, tokens, safety).
+    pub sync_frequency: Duration,
+    /// The longest wait between restarts of a crashing container (POD-15).
+    pub max_container_restart_period: Duration,
+    /// Where time comes from.
+    pub clock: Clock,
+}
+
+/// Certificates and address of the HTTPS port.
+#[derive(Clone)]
+pub struct Serving {
+    /// Address and port; port 0 takes any free one.
+    pub address: SocketAddr,
+    /// The serving certificate chain, PEM.
+    pub certificate_pem: Vec<u8>,
+    /// Its private key, PEM.
+    pub private_key_pem: Vec<u8>,
+    /// The CA of client certificates, PEM.
+    pub client_ca_pem: Vec<u8>,
+}
+
+impl KubeletConfig {
+    /// A configuration with upstream's defaults for everything that is not given.
+    #[must_use]
+    pub fn new(
+        node_name: impl Into<String>,
+        client: kube::Client,
+        cri: Arc<dyn ContainerRuntime>,
+        data_dir: impl Into<PathBuf>,
+        node_ip: IpAddr,
+    ) -> Self {
+        Self {
+            node_name: node_name.into(),
+            client,
+            cri,
+            data_dir: data_dir.into(),
+            log_dir: PathBuf::from("/var/log/pods"),
+            container_log_dir: Some(PathBuf::from("/var/log/containers")),
+            serving: None,
+            node_ip,
+            additional_node_ips: Vec::new(),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            pod_cidr: None,
+            labels: BTreeMap::new(),
+            register_with_taints: Vec::new(),
+            max_pods: 110,
+            reserved: BTreeMap::new(),
+            cgroup_root: "/".to_owned(),
+            max_parallel_image_pulls: 4,
+            container_log_max_size: 10 * 1024 * 1024,
+            container_log_max_files: 5,
+            version: concat!("v1.36.0-sampan.", env!("CARGO_PKG_VERSION")).to_owned(),
+            sync_frequency: Duration::from_secs(60),
+            max_container_restart_period: Duration::from_secs(300),
+            clock: Clock::System,
+        }
+    }
+
+    /// All addresses of the node, the first one first.
+    pub(crate) fn node_ips(&self) -> Vec<IpAddr> {
+        std::iter::once(self.node_ip).chain(self.additional_node_ips.iter().copied()).collect()
+    }
+}
+
+/// What happens to running pods when the kubelet stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// They keep running; the next kubelet on this data directory finds them.
+    KeepPods,
+    /// They are terminated with their grace periods first.
+    StopPods,
+}

@@ -1,0 +1,75 @@
+//! What all pod workers of a node share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::backoff::Backoff;
+use crate::config::KubeletConfig;
+use crate::events::EventRecorder;
+use crate::generate::dns::{DnsConfig, NodeDns, parse_resolv_conf};
+use crate::images::ImagePulls;
+use crate::objects::Objects;
+use crate::status::writer::StatusWriter;
+
+/// A container that ran this long before it ended starts its back-off afresh (POD-12).
+const STABLE_AFTER: Duration = Duration::from_secs(600);
+
+/// The shared part of the kubelet.
+pub(crate) struct NodeContext {
+    pub(crate) config: KubeletConfig,
+    pub(crate) recorder: EventRecorder,
+    pub(crate) status: StatusWriter,
+    pub(crate) objects: Objects,
+    pub(crate) images: ImagePulls,
+    pub(crate) restarts: Mutex<Backoff>,
+    /// The prefix of container ids, from the runtime's `Version`.
+    pub(crate) runtime_name: String,
+    /// Whether the runtime makes cgroups through systemd.
+    pub(crate) systemd_cgroups: bool,
+    /// The node's memory in bytes.
+    pub(crate) memory_capacity: i64,
+    /// What pods may use, for downward API defaults (ENV-23).
+    pub(crate) allocatable: BTreeMap<String, Quantity>,
+    /// The node's addresses as text.
+    pub(crate) host_ips: Vec<String>,
+}
+
+impl NodeContext {
+    /// `<data>/pods/<uid>`.
+    pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.config.data_dir.join("pods").join(uid)
+    }
+
+    /// Where Localhost seccomp profiles are looked for.
+    pub(crate) fn seccomp_root(&self) -> String {
+        self.config.data_dir.join("seccomp").to_string_lossy().into_owned()
+    }
+
+    /// Restart back-off of containers.
+    pub(crate) fn restarts(&self) -> std::sync::MutexGuard<'_, Backoff> {
+        self.restarts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn new_restart_backoff(config: &KubeletConfig) -> Mutex<Backoff> {
+        Mutex::new(
+            Backoff::new(config.clock.clone(), STABLE_AFTER)
+                .with_maximum(config.max_container_restart_period),
+        )
+    }
+
+    /// The node's view of DNS; the resolver file is read each time, since DHCP clients rewrite it.
+    pub(crate) fn node_dns(&self) -> NodeDns {
+        let resolv_conf = std::fs::read_to_string(&self.config.resolv_conf)
+            .map(|text| parse_resolv_conf(&text))
+            .unwrap_or_else(|_| DnsConfig::default());
+        NodeDns {
+            resolv_conf,
+            cluster_dns: self.config.cluster_dns.clone(),
+            cluster_domain: self.config.cluster_domain.clone(),
+        }
+    }
+}

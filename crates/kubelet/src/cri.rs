@@ -1,0 +1,216 @@
+//! The container runtime as the kubelet sees it: the CRI's calls behind one object-safe trait, so that the
+//! pod logic runs against a fake in tests and against any CRI socket in production.
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use sampan_cri::v1;
+use tonic::{Code, Status};
+
+/// A CRI runtime and image service. `sampan_cri::client::Client` implements it.
+#[async_trait]
+#[allow(missing_docs, reason = "the methods are the CRI's, described in its api.proto")]
+pub trait ContainerRuntime: Send + Sync + 'static {
+    async fn version(&self) -> Result<v1::VersionResponse, Status>;
+    async fn status(&self) -> Result<v1::StatusResponse, Status>;
+    async fn update_pod_cidr(&self, pod_cidr: String) -> Result<(), Status>;
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: String) -> Result<String, Status>;
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Status>;
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Status>;
+    async fn pod_sandbox_status(&self, id: &str) -> Result<v1::PodSandboxStatus, Status>;
+    async fn list_pod_sandboxes(&self, filter: v1::PodSandboxFilter) -> Result<Vec<v1::PodSandbox>, Status>;
+    async fn create_container(
+        &self,
+        sandbox: &str,
+        config: v1::ContainerConfig,
+        sandbox_config: v1::PodSandboxConfig,
+    ) -> Result<String, Status>;
+    async fn start_container(&self, id: &str) -> Result<(), Status>;
+    async fn stop_container(&self, id: &str, timeout_seconds: i64) -> Result<(), Status>;
+    async fn remove_container(&self, id: &str) -> Result<(), Status>;
+    async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus, Status>;
+    async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Status>;
+    async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout_seconds: i64,
+    ) -> Result<v1::ExecSyncResponse, Status>;
+    async fn exec(&self, request: v1::ExecRequest) -> Result<String, Status>;
+    async fn attach(&self, request: v1::AttachRequest) -> Result<String, Status>;
+    async fn port_forward(&self, request: v1::PortForwardRequest) -> Result<String, Status>;
+    async fn reopen_container_log(&self, id: &str) -> Result<(), Status>;
+    async fn container_events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<v1::ContainerEventResponse, Status>>, Status>;
+    async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status>;
+    async fn list_images(&self) -> Result<Vec<v1::Image>, Status>;
+    async fn image_status(&self, image: v1::ImageSpec) -> Result<Option<v1::Image>, Status>;
+    async fn pull_image(
+        &self,
+        image: v1::ImageSpec,
+        auth: Option<v1::AuthConfig>,
+        sandbox: v1::PodSandboxConfig,
+    ) -> Result<String, Status>;
+    async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status>;
+}
+
+/// `error` as Go prints a gRPC error; upstream's events and messages hold this form.
+pub fn go_error(error: &Status) -> String {
+    let code = match error.code() {
+        Code::Ok => "OK".to_owned(),
+        Code::Cancelled => "Canceled".to_owned(),
+        code => format!("{code:?}"),
+    };
+    format!("rpc error: code = {code} desc = {}", error.message())
+}
+
+/// An empty message field means "unset" in proto3; for the kubelet a missing status is the runtime's bug.
+fn required<T>(message: Option<T>, what: &str) -> Result<T, Status> {
+    message.ok_or_else(|| Status::internal(format!("the runtime answered without `{what}`")))
+}
+
+#[async_trait]
+impl ContainerRuntime for sampan_cri::client::Client {
+    async fn version(&self) -> Result<v1::VersionResponse, Status> {
+        let request = v1::VersionRequest { version: "v1".to_owned() };
+        Ok(self.runtime.clone().version(request).await?.into_inner())
+    }
+
+    async fn status(&self) -> Result<v1::StatusResponse, Status> {
+        Ok(self.runtime.clone().status(v1::StatusRequest { verbose: false }).await?.into_inner())
+    }
+
+    async fn update_pod_cidr(&self, pod_cidr: String) -> Result<(), Status> {
+        let network_config = Some(v1::NetworkConfig { pod_cidr });
+        let runtime_config = Some(v1::RuntimeConfig { network_config });
+        let request = v1::UpdateRuntimeConfigRequest { runtime_config };
+        self.runtime.clone().update_runtime_config(request).await.map(drop)
+    }
+
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: String) -> Result<String, Status> {
+        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
+        Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+    }
+
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Status> {
+        let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        self.runtime.clone().stop_pod_sandbox(request).await.map(drop)
+    }
+
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Status> {
+        let request = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        self.runtime.clone().remove_pod_sandbox(request).await.map(drop)
+    }
+
+    async fn pod_sandbox_status(&self, id: &str) -> Result<v1::PodSandboxStatus, Status> {
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
+        required(self.runtime.clone().pod_sandbox_status(request).await?.into_inner().status, "status")
+    }
+
+    async fn list_pod_sandboxes(&self, filter: v1::PodSandboxFilter) -> Result<Vec<v1::PodSandbox>, Status> {
+        let request = v1::ListPodSandboxRequest { filter: Some(filter) };
+        Ok(self.runtime.clone().list_pod_sandbox(request).await?.into_inner().items)
+    }
+
+    async fn create_container(
+        &self,
+        sandbox: &str,
+        config: v1::ContainerConfig,
+        sandbox_config: v1::PodSandboxConfig,
+    ) -> Result<String, Status> {
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        };
+        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
+    }
+
+    async fn start_container(&self, id: &str) -> Result<(), Status> {
+        let request = v1::StartContainerRequest { container_id: id.to_owned() };
+        self.runtime.clone().start_container(request).await.map(drop)
+    }
+
+    async fn stop_container(&self, id: &str, timeout_seconds: i64) -> Result<(), Status> {
+        let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout: timeout_seconds };
+        self.runtime.clone().stop_container(request).await.map(drop)
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), Status> {
+        let request = v1::RemoveContainerRequest { container_id: id.to_owned() };
+        self.runtime.clone().remove_container(request).await.map(drop)
+    }
+
+    async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus, Status> {
+        let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        required(self.runtime.clone().container_status(request).await?.into_inner().status, "status")
+    }
+
+    async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Status> {
+        let request = v1::ListContainersRequest { filter: Some(filter) };
+        Ok(self.runtime.clone().list_containers(request).await?.into_inner().containers)
+    }
+
+    async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout_seconds: i64,
+    ) -> Result<v1::ExecSyncResponse, Status> {
+        let request =
+            v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command, timeout: timeout_seconds };
+        Ok(self.runtime.clone().exec_sync(request).await?.into_inner())
+    }
+
+    async fn exec(&self, request: v1::ExecRequest) -> Result<String, Status> {
+        Ok(self.runtime.clone().exec(request).await?.into_inner().url)
+    }
+
+    async fn attach(&self, request: v1::AttachRequest) -> Result<String, Status> {
+        Ok(self.runtime.clone().attach(request).await?.into_inner().url)
+    }
+
+    async fn port_forward(&self, request: v1::PortForwardRequest) -> Result<String, Status> {
+        Ok(self.runtime.clone().port_forward(request).await?.into_inner().url)
+    }
+
+    async fn reopen_container_log(&self, id: &str) -> Result<(), Status> {
+        let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
+        self.runtime.clone().reopen_container_log(request).await.map(drop)
+    }
+
+    async fn container_events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<v1::ContainerEventResponse, Status>>, Status> {
+        Ok(self.runtime.clone().get_container_events(v1::GetEventsRequest {}).await?.into_inner().boxed())
+    }
+
+    async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status> {
+        let request = v1::ListContainerStatsRequest { filter: None };
+        Ok(self.runtime.clone().list_container_stats(request).await?.into_inner().stats)
+    }
+
+    async fn list_images(&self) -> Result<Vec<v1::Image>, Status> {
+        Ok(self.images.clone().list_images(v1::ListImagesRequest { filter: None }).await?.into_inner().images)
+    }
+
+    async fn image_status(&self, image: v1::ImageSpec) -> Result<Option<v1::Image>, Status> {
+        let request = v1::ImageStatusRequest { image: Some(image), verbose: false };
+        Ok(self.images.clone().image_status(request).await?.into_inner().image)
+    }
+
+    async fn pull_image(
+        &self,
+        image: v1::ImageSpec,
+        auth: Option<v1::AuthConfig>,
+        sandbox: v1::PodSandboxConfig,
+    ) -> Result<String, Status> {
+        let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config: Some(sandbox) };
+        Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
+    }
+
+    async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status> {
+        Ok(self.images.clone().image_fs_info(v1::ImageFsInfoRequest {}).await?.into_inner())
+    }
+}

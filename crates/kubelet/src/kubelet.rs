@@ -1,0 +1,104 @@
+//! Start and stop of the whole kubelet.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::config::{KubeletConfig, ShutdownMode};
+use crate::context::NodeContext;
+use crate::error::Error;
+use crate::events::EventRecorder;
+use crate::images::ImagePulls;
+use crate::node::capacity;
+use crate::objects::Objects;
+use crate::pods::source::{self, Workers};
+use crate::server;
+use crate::status::writer::StatusWriter;
+use crate::{log_rotation, node};
+
+/// A running kubelet. Dropping it stops its tasks; pods keep running.
+pub struct Kubelet {
+    workers: Workers,
+    address: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Kubelet {
+    /// Starts the kubelet: it returns when everything is under way, not when the node is Ready.
+    ///
+    /// # Errors
+    /// A directory that cannot be made, a runtime that does not answer, a port or certificate that cannot be
+    /// used.
+    pub async fn start(config: KubeletConfig) -> Result<Self, Error> {
+        for dir in [config.data_dir.join("pods"), config.log_dir.clone()] {
+            std::fs::create_dir_all(&dir).map_err(|source| Error::Directory { path: dir, source })?;
+        }
+        let version =
+            config.cri.version().await.map_err(|source| Error::Runtime { call: "Version", source })?;
+        if let Some(pod_cidr) = config.pod_cidr.clone()
+            && let Err(status) = config.cri.update_pod_cidr(pod_cidr).await
+        {
+            // Runtimes that get their addresses elsewhere need not do this.
+            tracing::debug!(%status, "UpdateRuntimeConfig");
+        }
+        let mut tasks = Vec::new();
+        let (recorder, task) =
+            EventRecorder::start(config.client.clone(), &config.node_name, config.clock.clone());
+        tasks.push(task);
+        let (objects, task) = Objects::start(config.client.clone());
+        tasks.push(task);
+        let resources = capacity::capacity(&config);
+        let ctx = Arc::new(NodeContext {
+            recorder,
+            status: StatusWriter::new(config.client.clone()),
+            objects,
+            images: ImagePulls::new(config.clock.clone(), config.max_parallel_image_pulls),
+            restarts: NodeContext::new_restart_backoff(&config),
+            runtime_name: version.runtime_name,
+            systemd_cgroups: false,
+            memory_capacity: capacity::memory_bytes(),
+            allocatable: capacity::allocatable(&config, &resources),
+            host_ips: config.node_ips().iter().map(ToString::to_string).collect(),
+            config,
+        });
+        let workers = Workers::new(Arc::clone(&ctx));
+        let address = match server::start(&ctx, &workers).await? {
+            Some((address, task)) => {
+                tasks.push(task);
+                Some(address)
+            }
+            None => None,
+        };
+        let port = address.map_or(10250, |address| address.port());
+        tasks.push(tokio::spawn(node::keep_registered(Arc::clone(&ctx), port)));
+        tasks.push(tokio::spawn(node::renew(Arc::clone(&ctx))));
+        tasks.push(tokio::spawn(source::watch_pods(Arc::clone(&ctx), workers.clone())));
+        tasks.push(tokio::spawn(source::watch_runtime(Arc::clone(&ctx), workers.clone())));
+        tasks.push(tokio::spawn(log_rotation::run(ctx)));
+        Ok(Self { workers, address, tasks })
+    }
+
+    /// Where the HTTPS port is, when there is one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Stops the kubelet; with [`ShutdownMode::StopPods`] after all pods were terminated.
+    pub async fn shutdown(self, mode: ShutdownMode) {
+        if mode == ShutdownMode::StopPods {
+            self.workers.stop_all().await;
+        }
+        // Dropping aborts the tasks.
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.workers.halt();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}

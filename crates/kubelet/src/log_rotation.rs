@@ -1,0 +1,113 @@
+//! Keeps container logs from filling the disk: a log above its size is renamed, the runtime opens a new one,
+//! and only so many old ones are kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sampan_cri::v1;
+
+use crate::context::NodeContext;
+
+/// How often sizes are looked at.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Rotates logs until it is aborted.
+pub(crate) async fn run(ctx: Arc<NodeContext>) {
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let running = v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning as i32 };
+        let filter = v1::ContainerFilter { state: Some(running), ..Default::default() };
+        let Ok(containers) = ctx.config.cri.list_containers(filter).await else { continue };
+        for container in containers {
+            let Some(log) = log_file(&ctx.config.log_dir, &container) else { continue };
+            let size = std::fs::metadata(&log).map(|metadata| metadata.len()).unwrap_or(0);
+            if size < ctx.config.container_log_max_size {
+                continue;
+            }
+            if let Err(error) = rotate(&ctx, &container.id, &log).await {
+                tracing::warn!(log = %log.display(), error, "log not rotated");
+            }
+        }
+    }
+}
+
+/// The log of a container, by the labels that the kubelet gave it.
+fn log_file(root: &Path, container: &v1::Container) -> Option<PathBuf> {
+    let label = |key: &str| container.labels.get(key);
+    let pod = format!(
+        "{}_{}_{}",
+        label(crate::labels::POD_NAMESPACE)?,
+        label(crate::labels::POD_NAME)?,
+        label(crate::labels::POD_UID)?
+    );
+    let count = container.annotations.get(crate::labels::RESTART_COUNT)?;
+    Some(root.join(pod).join(label(crate::labels::CONTAINER_NAME)?).join(format!("{count}.log")))
+}
+
+async fn rotate(ctx: &NodeContext, id: &str, log: &Path) -> Result<(), String> {
+    let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+    let mut rotated = log.as_os_str().to_owned();
+    rotated.push(format!(".{stamp}"));
+    std::fs::rename(log, &rotated).map_err(|error| error.to_string())?;
+    if let Err(status) = ctx.config.cri.reopen_container_log(id).await {
+        // The container still writes to the renamed file: it gets its name back, so that nothing is lost.
+        let _ = std::fs::rename(&rotated, log);
+        return Err(status.to_string());
+    }
+    let old = rotated_logs(log);
+    let keep = ctx.config.container_log_max_files.saturating_sub(1).max(1);
+    for file in old.iter().take(old.len().saturating_sub(keep)) {
+        let _ = std::fs::remove_file(file);
+    }
+    Ok(())
+}
+
+/// The rotated files of `log`, the oldest first.
+pub(crate) fn rotated_logs(log: &Path) -> Vec<PathBuf> {
+    let (Some(dir), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    let prefix = format!("{name}.");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)))
+        .map(|entry| entry.path())
+        .collect();
+    files.sort_unstable();
+    files
+}
+
+/// Removes a log and its rotated files.
+pub(crate) fn remove_logs(log: &Path) {
+    for file in rotated_logs(log) {
+        let _ = std::fs::remove_file(file);
+    }
+    let _ = std::fs::remove_file(log);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn rotated_files_are_found_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        for name in ["0.log", "0.log.20260102-000000", "0.log.20260101-000000", "10.log"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> = rotated_logs(&log)
+            .into_iter()
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(names, ["0.log.20260101-000000", "0.log.20260102-000000"]);
+        remove_logs(&log);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,10 @@
+//! The Node object: registered at start, its status kept true, its Lease renewed.
+
+pub(crate) mod capacity;
+pub(crate) mod conditions;
+mod images;
+mod lease;
+mod registration;
+
+pub(crate) use lease::renew;
+pub(crate) use registration::keep_registered;

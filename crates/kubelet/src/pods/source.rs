@@ -1,0 +1,330 @@
+//! Where pods come from and go to: the API's watch, the runtime's events, and what is left of pods that the
+//! API no longer knows.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use sampan_cri::v1;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::worker::PodWorker;
+use super::worker::inbox::Inbox;
+use crate::context::NodeContext;
+use crate::labels;
+use crate::pod_ref;
+
+/// How often the runtime is asked for everything when it has no events, or they broke off.
+const RELIST: Duration = Duration::from_secs(1);
+/// How often it is asked although it has events: a safety net.
+const SAFETY_RELIST: Duration = Duration::from_secs(30);
+
+struct Entry {
+    inbox: Arc<Inbox>,
+    pod: Arc<Pod>,
+}
+
+/// The workers of a node's pods. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Workers {
+    ctx: Arc<NodeContext>,
+    entries: Arc<Mutex<HashMap<String, Entry>>>,
+    tasks: TaskTracker,
+    /// Ends all workers where they are; their pods keep running.
+    halt: CancellationToken,
+}
+
+impl Workers {
+    pub(crate) fn new(ctx: Arc<NodeContext>) -> Self {
+        Self { ctx, entries: Arc::default(), tasks: TaskTracker::new(), halt: CancellationToken::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new pod, or a newer version of a known one.
+    pub(crate) fn update(&self, pod: Pod) {
+        let pod = Arc::new(pod);
+        self.ctx.status.observe(&pod);
+        let mut entries = self.lock();
+        match entries.get_mut(pod_ref::uid(&pod)) {
+            Some(entry) => {
+                // A status that only this kubelet wrote is no news for the worker.
+                let news = is_news(&entry.pod, &pod);
+                entry.pod = Arc::clone(&pod);
+                if news {
+                    entry.inbox.update(pod);
+                }
+            }
+            None => self.spawn(&mut entries, pod, false),
+        }
+    }
+
+    /// The API no longer has the pod.
+    pub(crate) fn removed(&self, uid: &str) {
+        self.ctx.status.gone(uid);
+        if let Some(entry) = self.lock().get(uid) {
+            entry.inbox.gone();
+        }
+    }
+
+    /// Something happened to the pod in the runtime.
+    pub(crate) fn wake(&self, uid: &str) {
+        if let Some(entry) = self.lock().get(uid) {
+            entry.inbox.wake();
+        }
+    }
+
+    /// Terminates all pods and waits for it.
+    pub(crate) async fn stop_all(&self) {
+        for entry in self.lock().values() {
+            entry.inbox.stop();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Ends all workers without touching their pods.
+    pub(crate) fn halt(&self) {
+        self.halt.cancel();
+    }
+
+    /// The pods that have a worker.
+    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
+        self.lock().values().map(|entry| Arc::clone(&entry.pod)).collect()
+    }
+
+    /// The pod of that name.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.lock()
+            .values()
+            .find(|entry| pod_ref::namespace(&entry.pod) == namespace && pod_ref::name(&entry.pod) == name)
+            .map(|entry| Arc::clone(&entry.pod))
+    }
+
+    fn knows(&self, uid: &str) -> bool {
+        self.lock().contains_key(uid)
+    }
+
+    fn spawn(&self, entries: &mut HashMap<String, Entry>, pod: Arc<Pod>, gone: bool) {
+        let uid = pod_ref::uid(&pod).to_owned();
+        let inbox = Arc::new(Inbox::new(Arc::clone(&pod)));
+        if gone {
+            inbox.gone();
+        }
+        let worker = PodWorker::new(Arc::clone(&self.ctx), Arc::clone(&inbox), Arc::clone(&pod));
+        entries.insert(uid.clone(), Entry { inbox, pod });
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = worker.run() => {}
+                () = this.halt.cancelled() => {}
+            }
+            this.lock().remove(&uid);
+        });
+    }
+
+    /// A pod that only the runtime knows: it is terminated with the grace period that its containers remember.
+    fn adopt_orphan(&self, pod: Pod) {
+        let mut entries = self.lock();
+        if !entries.contains_key(pod_ref::uid(&pod)) {
+            tracing::info!(pod = %pod_ref::full_name(&pod), "the API does not know this pod: it is removed");
+            self.spawn(&mut entries, Arc::new(pod), true);
+        }
+    }
+}
+
+/// Whether anything changed that a worker has to react to.
+fn is_news(old: &Pod, new: &Pod) -> bool {
+    let foreign = |pod: &Pod| -> Vec<_> {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        conditions
+            .into_iter()
+            .filter(|condition| !crate::status::conditions::OWNED.contains(&condition.type_.as_str()))
+            .map(|condition| (condition.type_, condition.status))
+            .collect()
+    };
+    let strip = |metadata: &ObjectMeta| ObjectMeta {
+        resource_version: None,
+        managed_fields: None,
+        ..metadata.clone()
+    };
+    old.spec != new.spec || strip(&old.metadata) != strip(&new.metadata) || foreign(old) != foreign(new)
+}
+
+/// Watches this node's pods.
+pub(crate) async fn watch_pods(ctx: Arc<NodeContext>, workers: Workers) {
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", ctx.config.node_name));
+    let pods: Api<Pod> = Api::all(ctx.config.client.clone());
+    let mut events = watcher(pods, config).default_backoff().boxed();
+    let mut listed = HashSet::new();
+    let mut first = true;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(pod)) => {
+                listed.insert(pod_ref::uid(&pod).to_owned());
+                workers.update(pod);
+            }
+            Ok(watcher::Event::InitDone) => {
+                for pod in workers.pods() {
+                    if !listed.contains(pod_ref::uid(&pod)) {
+                        workers.removed(pod_ref::uid(&pod));
+                    }
+                }
+                if std::mem::take(&mut first) {
+                    // Only now is it known which pods are nobody's.
+                    tokio::spawn(remove_orphans(Arc::clone(&ctx), workers.clone()));
+                }
+            }
+            Ok(watcher::Event::Apply(pod)) => workers.update(pod),
+            Ok(watcher::Event::Delete(pod)) => workers.removed(pod_ref::uid(&pod)),
+            Err(error) => tracing::warn!(%error, "watch of pods"),
+        }
+    }
+}
+
+/// Removes sandboxes, containers and directories of pods that the API does not know.
+async fn remove_orphans(ctx: Arc<NodeContext>, workers: Workers) {
+    let cri = &ctx.config.cri;
+    let mut orphans: BTreeMap<String, Pod> = BTreeMap::new();
+    for _ in 0..30 {
+        let (sandboxes, containers) =
+            tokio::join!(cri.list_pod_sandboxes(Default::default()), cri.list_containers(Default::default()));
+        let (Ok(sandboxes), Ok(containers)) = (sandboxes, containers) else {
+            tokio::time::sleep(RELIST).await;
+            continue;
+        };
+        for labels in sandboxes.iter().map(|s| &s.labels).chain(containers.iter().map(|c| &c.labels)) {
+            if let Some(pod) = pod_from_labels(labels) {
+                orphans.entry(pod_ref::uid(&pod).to_owned()).or_insert(pod);
+            }
+        }
+        for container in &containers {
+            let uid = container.labels.get(labels::POD_UID).cloned().unwrap_or_default();
+            if let Some(pod) = orphans.get_mut(&uid) {
+                remember_container(pod, container);
+            }
+        }
+        break;
+    }
+    for (uid, pod) in orphans {
+        if !workers.knows(&uid) {
+            workers.adopt_orphan(pod);
+        }
+    }
+    let pods_dir = ctx.config.data_dir.join("pods");
+    for entry in std::fs::read_dir(pods_dir).into_iter().flatten().flatten() {
+        let known = entry.file_name().to_str().is_some_and(|uid| workers.knows(uid));
+        if !known && let Err(error) = crate::volumes::tear_down(&entry.path()) {
+            tracing::warn!(error, "directory of a removed pod");
+        }
+    }
+}
+
+fn pod_from_labels(labels: &HashMap<String, String>) -> Option<Pod> {
+    let of = |key: &str| labels.get(key).cloned();
+    Some(Pod {
+        metadata: ObjectMeta {
+            name: of(labels::POD_NAME),
+            namespace: of(labels::POD_NAMESPACE),
+            uid: Some(of(labels::POD_UID)?),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec::default()),
+        status: None,
+    })
+}
+
+fn remember_container(pod: &mut Pod, container: &v1::Container) {
+    let Some(spec) = pod.spec.as_mut() else { return };
+    let number = |key: &str| container.annotations.get(key).and_then(|value| value.parse::<i64>().ok());
+    let grace = number(labels::DELETION_GRACE_PERIOD).or_else(|| number(labels::TERMINATION_GRACE_PERIOD));
+    spec.termination_grace_period_seconds = grace.or(spec.termination_grace_period_seconds);
+    if let Some(name) = container.labels.get(labels::CONTAINER_NAME)
+        && !spec.containers.iter().any(|known| known.name == *name)
+    {
+        let ports = container.annotations.get(labels::PORTS).and_then(|json| serde_json::from_str(json).ok());
+        spec.containers.push(Container { name: name.clone(), ports, ..Container::default() });
+    }
+}
+
+/// Wakes workers when the runtime reports something about their pods.
+pub(crate) async fn watch_runtime(ctx: Arc<NodeContext>, workers: Workers) {
+    let mut known = HashMap::new();
+    loop {
+        match ctx.config.cri.container_events().await {
+            Ok(mut events) => {
+                // What happened before the stream began.
+                relist(&ctx, &workers, &mut known).await;
+                let mut safety = tokio::time::interval(SAFETY_RELIST);
+                loop {
+                    tokio::select! {
+                        event = events.next() => match event {
+                            Some(Ok(event)) => wake_for(&workers, &event),
+                            Some(Err(status)) => {
+                                tracing::debug!(%status, "the runtime's events broke off");
+                                break;
+                            }
+                            None => break,
+                        },
+                        _ = safety.tick() => relist(&ctx, &workers, &mut known).await,
+                    }
+                }
+            }
+            Err(status) => tracing::debug!(%status, "the runtime has no events: it is asked every second"),
+        }
+        relist(&ctx, &workers, &mut known).await;
+        tokio::time::sleep(RELIST).await;
+    }
+}
+
+fn wake_for(workers: &Workers, event: &v1::ContainerEventResponse) {
+    let from_sandbox = event
+        .pod_sandbox_status
+        .as_ref()
+        .and_then(|status| status.metadata.as_ref())
+        .map(|metadata| metadata.uid.as_str());
+    let from_container = event
+        .containers_statuses
+        .iter()
+        .find_map(|status| status.labels.get(labels::POD_UID).map(String::as_str));
+    if let Some(uid) = from_sandbox.or(from_container) {
+        workers.wake(uid);
+    }
+}
+
+type Known = HashMap<String, (String, i32)>;
+
+/// Compares everything with what was there the last time.
+async fn relist(ctx: &NodeContext, workers: &Workers, known: &mut Known) {
+    let cri = &ctx.config.cri;
+    let (sandboxes, containers) =
+        tokio::join!(cri.list_pod_sandboxes(Default::default()), cri.list_containers(Default::default()));
+    let (Ok(sandboxes), Ok(containers)) = (sandboxes, containers) else { return };
+    let uid = |labels: &HashMap<String, String>| labels.get(labels::POD_UID).cloned().unwrap_or_default();
+    let mut now: Known =
+        sandboxes.into_iter().map(|sandbox| (sandbox.id, (uid(&sandbox.labels), sandbox.state))).collect();
+    now.extend(
+        containers.into_iter().map(|container| (container.id, (uid(&container.labels), container.state))),
+    );
+    for (id, (uid, state)) in &now {
+        if known.get(id).is_none_or(|(_, before)| before != state) {
+            workers.wake(uid);
+        }
+    }
+    for (id, (uid, _)) in known.iter() {
+        if !now.contains_key(id) {
+            workers.wake(uid);
+        }
+    }
+    *known = now;
+}

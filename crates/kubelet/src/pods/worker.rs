@@ -1,0 +1,186 @@
+//! The worker of one pod: an explicit state machine that is the only one to act on its pod.
+//!
+//! It wakes up when the pod's object changes, when the runtime or a probe reports something, and when a time
+//! that it set itself is reached; then it looks at the truth again and does what is to be done.
+
+mod finish;
+pub(crate) mod inbox;
+mod kill;
+mod probing;
+mod sandbox;
+mod start;
+mod sync;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::time::Instant;
+
+use crate::context::NodeContext;
+use crate::pod_ref;
+use crate::pods::runtime_pod::RuntimePod;
+use crate::probes::ProbeResults;
+use crate::status::container_status::StartError;
+use crate::status::pod_status::{StatusInputs, Verdict, pod_status};
+use crate::volumes::PodVolumes;
+use inbox::Inbox;
+
+/// Where a pod is in its life on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// The pod shall run: its spec is made true, again and again. Moves on to `Terminating` when the pod is
+    /// deleted, finished, past its deadline, rejected, or the node stops its pods.
+    Syncing,
+    /// Its containers are being stopped. Moves on to `Terminated` when none has a process any more.
+    Terminating,
+    /// Nothing of it runs. Volumes and cgroups are removed; the worker ends when the API object is gone (or
+    /// waits for its deletion, when the pod finished by itself).
+    Terminated,
+}
+
+/// What the worker does next.
+enum Next {
+    /// Look again at once.
+    Again,
+    /// Wait for something to happen, at most this long.
+    Wait(Option<Duration>),
+    /// The worker's work is over.
+    Done,
+}
+
+/// See the module.
+pub(crate) struct PodWorker {
+    ctx: Arc<NodeContext>,
+    inbox: Arc<Inbox>,
+    pod: Arc<Pod>,
+    uid: String,
+    life: Life,
+    runtime: RuntimePod,
+    volumes: PodVolumes,
+    volumes_ready: bool,
+    start_errors: HashMap<String, StartError>,
+    /// Containers that are not tried again before this time.
+    not_before: HashMap<String, Instant>,
+    probes: ProbeResults,
+    probers: probing::Probers,
+    in_post_start: HashSet<String>,
+    pre_stop_done: HashSet<String>,
+    /// Containers whose `Killing` event was recorded.
+    announced_kills: HashSet<String>,
+    verdict: Option<Verdict>,
+    /// Failed attempts in a row at something before the containers: the sandbox, volumes, the runtime itself.
+    setbacks: u32,
+    /// The pod finished before this daemon began: its status is history and stays as it is.
+    history: bool,
+    volumes_synced: Option<Instant>,
+    sandbox_config: Option<sampan_cri::v1::PodSandboxConfig>,
+}
+
+impl PodWorker {
+    pub(crate) fn new(ctx: Arc<NodeContext>, inbox: Arc<Inbox>, pod: Arc<Pod>) -> Self {
+        let uid = pod_ref::uid(&pod).to_owned();
+        let history =
+            pod_ref::is_terminal_phase(pod.status.as_ref().and_then(|status| status.phase.as_deref()));
+        Self {
+            ctx,
+            inbox,
+            pod,
+            uid,
+            life: Life::Syncing,
+            runtime: RuntimePod::default(),
+            volumes: PodVolumes::default(),
+            volumes_ready: false,
+            start_errors: HashMap::new(),
+            not_before: HashMap::new(),
+            probes: ProbeResults::default(),
+            probers: probing::Probers::default(),
+            in_post_start: HashSet::new(),
+            pre_stop_done: HashSet::new(),
+            announced_kills: HashSet::new(),
+            verdict: None,
+            setbacks: 0,
+            history,
+            volumes_synced: None,
+            sandbox_config: None,
+        }
+    }
+
+    /// Works until the pod is gone from the API and from the node.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.pod = self.inbox.take();
+            let next = match self.life {
+                Life::Syncing if self.inbox.must_end() || self.is_history() => {
+                    self.life = Life::Terminating;
+                    Next::Again
+                }
+                Life::Syncing => self.sync().await,
+                Life::Terminating => self.terminate().await,
+                Life::Terminated => self.finish().await,
+            };
+            match next {
+                Next::Again => {}
+                Next::Wait(limit) => {
+                    let limit = limit.unwrap_or(self.ctx.config.sync_frequency);
+                    let _ = tokio::time::timeout(limit, self.inbox.changed()).await;
+                }
+                Next::Done => return,
+            }
+        }
+    }
+
+    /// Whether the pod was finished before: then nothing is started, only cleaned up.
+    fn is_history(&self) -> bool {
+        self.history
+    }
+
+    /// The status as it is now.
+    fn compute_status(&self, terminal: bool) -> PodStatus {
+        let old = self.ctx.status.merged(&self.uid);
+        pod_status(&StatusInputs {
+            pod: &self.pod,
+            runtime: &self.runtime,
+            old: &old,
+            start_errors: &self.start_errors,
+            probes: &self.probes,
+            in_post_start: &self.in_post_start,
+            runtime_name: &self.ctx.runtime_name,
+            terminal,
+            volumes_ready: self.volumes_ready,
+            verdict: self.verdict.as_ref(),
+            host_ips: &self.ctx.host_ips,
+            now: self.ctx.config.clock.now_seconds(),
+        })
+    }
+
+    /// Hands the status to the API writer.
+    fn publish(&self, terminal: bool) {
+        if !self.history {
+            self.ctx.status.set(&self.uid, self.compute_status(terminal));
+        }
+    }
+
+    /// Looks at the runtime; false when it does not answer.
+    async fn refresh(&mut self) -> bool {
+        match self.runtime.refresh(&self.ctx.config.cri, &self.uid).await {
+            Ok(()) => true,
+            Err(status) => {
+                tracing::warn!(pod = %pod_ref::full_name(&self.pod), %status, "the runtime does not answer");
+                false
+            }
+        }
+    }
+
+    /// The wait after a failure: 0.5 s, doubled up to 10 s.
+    fn set_back(&mut self) -> Next {
+        self.setbacks = (self.setbacks + 1).min(6);
+        let millis = (250_u64 << self.setbacks).min(10_000);
+        Next::Wait(Some(Duration::from_millis(millis)))
+    }
+
+    fn record(&self, event_type: crate::events::EventType, reason: &str, message: impl Into<String>) {
+        self.ctx.recorder.record(pod_ref::object_reference(&self.pod), event_type, reason, message);
+    }
+}

@@ -1,0 +1,145 @@
+//! `Terminated`: removes what the pod leaves behind, and confirms its deletion to the API (POD-33).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
+
+use super::{Next, PodWorker};
+use crate::events::EventType;
+use crate::generate::resources::cgroup_parent;
+use crate::generate::sandbox::log_directory_name;
+use crate::pod_ref;
+use crate::volumes;
+
+impl PodWorker {
+    /// Cleans up; the worker is done when the API object is gone.
+    pub(super) async fn finish(&mut self) -> Next {
+        let pod_dir = self.ctx.pod_dir(&self.uid);
+        if self.inbox.node_stops() && !self.inbox.is_gone() && self.pod.metadata.deletion_timestamp.is_none()
+        {
+            // The pod is to run again when the node does.
+            return Next::Done;
+        }
+        for part in ["volumes", "volume-subpaths"] {
+            if let Err(error) = volumes::tear_down(&pod_dir.join(part)) {
+                self.record(EventType::Warning, "FailedUnmount", error);
+                return self.set_back();
+            }
+        }
+        remove_cgroups(&cgroup_parent(&self.pod, &self.ctx.config.cgroup_root, false));
+        let deleted = self.pod.metadata.deletion_timestamp.is_some();
+        if !self.inbox.is_gone() {
+            if !deleted {
+                // Finished by itself; status and logs stay until somebody deletes it.
+                return Next::Wait(None);
+            }
+            self.ctx.status.settled(&self.uid).await;
+            if !self.confirm_deletion().await {
+                return self.set_back();
+            }
+        }
+        if !self.remove_from_runtime().await {
+            return self.set_back();
+        }
+        if let Err(error) = volumes::tear_down(&pod_dir) {
+            tracing::warn!(error, "pod directory not removed");
+        }
+        let logs = self.ctx.config.log_dir.join(log_directory_name(&self.pod));
+        let _ = std::fs::remove_dir_all(&logs);
+        self.remove_log_links();
+        self.ctx.status.forget(&self.uid);
+        self.ctx.images.forget(&self.uid);
+        self.ctx.restarts().forget_prefix(&self.uid);
+        Next::Done
+    }
+
+    /// Deletes the API object for good: grace 0, and only this very pod.
+    async fn confirm_deletion(&self) -> bool {
+        let pods: Api<Pod> = Api::namespaced(self.ctx.config.client.clone(), pod_ref::namespace(&self.pod));
+        let parameters = DeleteParams::default()
+            .grace_period(0)
+            .preconditions(Preconditions { uid: Some(self.uid.clone()), resource_version: None });
+        match pods.delete(pod_ref::name(&self.pod), &parameters).await {
+            Ok(_) => true,
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
+            Err(error) => {
+                tracing::warn!(pod = %pod_ref::full_name(&self.pod), %error, "deletion not confirmed yet");
+                false
+            }
+        }
+    }
+
+    async fn remove_from_runtime(&mut self) -> bool {
+        if !self.refresh().await {
+            return false;
+        }
+        let cri = &self.ctx.config.cri;
+        let gone = |result: Result<(), tonic::Status>| match result {
+            Ok(()) => true,
+            Err(status) if status.code() == tonic::Code::NotFound => true,
+            Err(status) => {
+                tracing::warn!(%status, "not removed from the runtime");
+                false
+            }
+        };
+        let containers = futures::future::join_all(
+            self.runtime.containers.iter().map(|run| cri.remove_container(&run.id)),
+        )
+        .await;
+        let mut all = containers.into_iter().map(gone).fold(true, |all, gone| all && gone);
+        for sandbox in &self.runtime.sandboxes {
+            all &= gone(cri.stop_pod_sandbox(&sandbox.id).await)
+                && gone(cri.remove_pod_sandbox(&sandbox.id).await);
+        }
+        // After the runtime let go of them.
+        remove_cgroups(&cgroup_parent(&self.pod, &self.ctx.config.cgroup_root, false));
+        all
+    }
+
+    fn remove_log_links(&self) {
+        let Some(dir) = &self.ctx.config.container_log_dir else { return };
+        let prefix = format!("{}_{}_", pod_ref::name(&self.pod), pod_ref::namespace(&self.pod));
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let dangling = entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix))
+                && std::fs::metadata(entry.path()).is_err();
+            if dangling {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// Removes the pod's cgroup in every hierarchy; what still has processes stays.
+fn remove_cgroups(parent: &str) {
+    let relative = parent.trim_start_matches('/');
+    if relative.is_empty() || !relative.contains("pod") {
+        return;
+    }
+    let root = Path::new("/sys/fs/cgroup");
+    let mut hierarchies = vec![root.to_owned()];
+    hierarchies.extend(std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()));
+    for hierarchy in hierarchies {
+        let dir = hierarchy.join(relative);
+        if dir.is_dir() {
+            remove_cgroup(&dir);
+        }
+    }
+}
+
+fn remove_cgroup(dir: &PathBuf) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    // A cgroup directory goes by rmdir although files seem to be in it.
+    for _ in 0..3 {
+        match std::fs::remove_dir(dir) {
+            Err(error) if error.raw_os_error() == Some(16) => std::thread::sleep(Duration::from_millis(1)),
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What the rest of the kubelet tells a worker: the newest pod object, that it has to end, that something
+//! happened. Never blocks and never grows.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::pod_ref;
+
+#[derive(Debug)]
+struct State {
+    pod: Arc<Pod>,
+    /// The API no longer has the pod.
+    gone: bool,
+    /// The node stops its pods.
+    node_stops: bool,
+}
+
+/// The mailbox of one worker.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    wake: Notify,
+    /// Set when the pod has to end: waits of a sync (pulls, hooks) are given up.
+    ending: CancellationToken,
+}
+
+impl Inbox {
+    pub(crate) fn new(pod: Arc<Pod>) -> Self {
+        let ending = CancellationToken::new();
+        if pod.metadata.deletion_timestamp.is_some() {
+            ending.cancel();
+        }
+        let state = Mutex::new(State { pod, gone: false, node_stops: false });
+        Self { state, wake: Notify::new(), ending }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A newer version of the pod.
+    pub(crate) fn update(&self, pod: Arc<Pod>) {
+        if pod.metadata.deletion_timestamp.is_some() {
+            self.ending.cancel();
+        }
+        self.lock().pod = pod;
+        self.wake.notify_one();
+    }
+
+    /// The API no longer has the pod.
+    pub(crate) fn gone(&self) {
+        self.lock().gone = true;
+        self.ending.cancel();
+        self.wake.notify_one();
+    }
+
+    /// The node stops its pods.
+    pub(crate) fn stop(&self) {
+        self.lock().node_stops = true;
+        self.ending.cancel();
+        self.wake.notify_one();
+    }
+
+    /// Something happened in the runtime or to a probe.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(super) fn take(&self) -> Arc<Pod> {
+        Arc::clone(&self.lock().pod)
+    }
+
+    pub(super) fn must_end(&self) -> bool {
+        self.ending.is_cancelled()
+    }
+
+    pub(super) fn ending(&self) -> CancellationToken {
+        self.ending.clone()
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.lock().gone
+    }
+
+    pub(super) fn node_stops(&self) -> bool {
+        self.lock().node_stops
+    }
+
+    /// Waits for the next thing to happen; something that happened since the last wait counts.
+    pub(super) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The grace period that a termination has, in seconds: what the deletion says, else the pod's own; one
+    /// second at least (HOOK-30).
+    pub(super) fn grace_seconds(&self) -> i64 {
+        let state = self.lock();
+        let own = pod_ref::spec(&state.pod).termination_grace_period_seconds.unwrap_or(30);
+        let grace = match state.pod.metadata.deletion_grace_period_seconds {
+            Some(grace) if state.pod.metadata.deletion_timestamp.is_some() => grace,
+            // Removed at once: forced.
+            _ if state.gone => 1,
+            _ => own,
+        };
+        grace.max(1)
+    }
+}

@@ -1,0 +1,166 @@
+//! The pod's sandbox: making it, replacing it, and what follows when that fails.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
+use sampan_cri::v1;
+
+use super::{Life, Next, PodWorker};
+use crate::cri::go_error;
+use crate::events::EventType;
+use crate::generate::dns::pod_dns;
+use crate::generate::hostname::host_name;
+use crate::generate::sandbox::{SandboxInputs, log_directory_name, sandbox_config};
+use crate::pod_ref;
+use crate::status::pod_status::Verdict;
+
+/// Why there is no sandbox.
+#[derive(Debug)]
+pub(super) enum SandboxFailure {
+    /// Worth another try.
+    Again(String),
+    /// This node can never run the pod: no such runtime class or handler (DESIGN.md, "Where the documents
+    /// differ").
+    Never(String),
+}
+
+impl PodWorker {
+    /// The sandbox's configuration, which containers need as well.
+    pub(super) fn sandbox_config(&self, attempt: u32) -> Result<v1::PodSandboxConfig, String> {
+        let names = host_name(&self.pod, &self.ctx.config.cluster_domain)?;
+        let dns = pod_dns(&self.pod, &self.ctx.node_dns());
+        Ok(sandbox_config(
+            &self.pod,
+            attempt,
+            SandboxInputs {
+                host_name: &names,
+                dns: dns.config,
+                log_dir: &self.ctx.config.log_dir,
+                cgroup_root: &self.ctx.config.cgroup_root,
+                systemd_cgroups: self.ctx.systemd_cgroups,
+                seccomp_root: &self.ctx.seccomp_root(),
+            },
+        ))
+    }
+
+    pub(super) async fn create_sandbox(&self, config: v1::PodSandboxConfig) -> Result<(), SandboxFailure> {
+        for (reason, message) in pod_dns(&self.pod, &self.ctx.node_dns()).warnings {
+            self.record(EventType::Warning, reason, message);
+        }
+        let handler = self.runtime_handler().await?;
+        let log_dir = self.ctx.config.log_dir.join(log_directory_name(&self.pod));
+        std::fs::create_dir_all(&log_dir)
+            .map_err(|error| SandboxFailure::Again(format!("mkdir {}: {error}", log_dir.display())))?;
+        match self.ctx.config.cri.run_pod_sandbox(config, handler.clone()).await {
+            Ok(_) => Ok(()),
+            Err(status) => {
+                let error = go_error(&status);
+                if self.handler_is_unknown(&handler).await {
+                    Err(SandboxFailure::Never(error))
+                } else {
+                    Err(SandboxFailure::Again(error))
+                }
+            }
+        }
+    }
+
+    /// The handler of the pod's runtime class; empty for the default one (RTC-16, RTC-17).
+    async fn runtime_handler(&self) -> Result<String, SandboxFailure> {
+        let name = pod_ref::spec(&self.pod).runtime_class_name.as_deref().unwrap_or_default();
+        if name.is_empty() {
+            return Ok(String::new());
+        }
+        let classes: Api<RuntimeClass> = Api::all(self.ctx.config.client.clone());
+        match classes.get_opt(name).await {
+            Ok(Some(class)) => Ok(class.handler),
+            Ok(None) => Err(SandboxFailure::Never(format!("runtimeclass.node.k8s.io {name:?} not found"))),
+            Err(error) => {
+                Err(SandboxFailure::Again(format!("failed to get runtime class {name:?}: {error}")))
+            }
+        }
+    }
+
+    /// Whether the runtime lists its handlers and this is none of them.
+    async fn handler_is_unknown(&self, handler: &str) -> bool {
+        match self.ctx.config.cri.status().await {
+            Ok(status) => {
+                !handler.is_empty()
+                    && !status.runtime_handlers.is_empty()
+                    && !status.runtime_handlers.iter().any(|known| known.name == handler)
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(super) fn sandbox_failed(&mut self, failure: SandboxFailure) -> Next {
+        let (error, never) = match failure {
+            SandboxFailure::Again(error) => (error, false),
+            SandboxFailure::Never(error) => (error, true),
+        };
+        let message = format!("Failed to create pod sandbox: {error}");
+        self.record(EventType::Warning, "FailedCreatePodSandBox", message.clone());
+        if never {
+            self.verdict = Some(Verdict { reason: "FailedCreatePodSandBox".to_owned(), message });
+            self.life = Life::Terminating;
+            return Next::Again;
+        }
+        self.publish(false);
+        match self.set_back() {
+            Next::Wait(Some(wait)) => Next::Wait(Some(wait.max(Duration::from_secs(1)))),
+            next => next,
+        }
+    }
+
+    /// Stops what is left of earlier sandboxes (POD-20).
+    pub(super) async fn replace_old_sandboxes(&mut self) {
+        if self.runtime.sandboxes.is_empty() {
+            return;
+        }
+        self.record(
+            EventType::Normal,
+            "SandboxChanged",
+            "Pod sandbox changed, it will be killed and re-created.",
+        );
+        let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
+        for run in self.runtime.running().cloned().collect::<Vec<_>>() {
+            self.stop_container(&run, &format!("Stopping container {}", run.name), grace).await;
+        }
+        self.stop_sandboxes().await;
+        self.refresh().await;
+    }
+
+    /// Stops all sandboxes; true when none is left that can hold a container.
+    pub(super) async fn stop_sandboxes(&self) -> bool {
+        let mut all = true;
+        for sandbox in &self.runtime.sandboxes {
+            if let Err(status) = self.ctx.config.cri.stop_pod_sandbox(&sandbox.id).await
+                && status.code() != tonic::Code::NotFound
+            {
+                all = false;
+                if sandbox.ready {
+                    self.record(
+                        EventType::Warning,
+                        "FailedKillPod",
+                        format!(
+                            "error killing pod: failed to {:?} for {:?} with KillPodSandboxError: {:?}",
+                            "KillPodSandbox",
+                            self.uid,
+                            go_error(&status)
+                        ),
+                    );
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The primary address of a pod, once it has one.
+pub(super) fn pod_ip(pod: &Pod, worker: &PodWorker) -> Option<String> {
+    if pod_ref::is_host_network(pod) {
+        return worker.ctx.host_ips.first().cloned();
+    }
+    worker.runtime.ready_sandbox()?.ips.first().cloned()
+}

@@ -1,0 +1,435 @@
+//! Starting one container: back-off, image, configuration, create, start, postStart.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Service};
+use tokio::time::Instant;
+
+use super::PodWorker;
+use super::sandbox::pod_ip;
+use super::sync::CONFIG_RETRY;
+use crate::events::EventType;
+use crate::generate::container::{ContainerInputs, container_config};
+use crate::generate::env::{self, EnvInputs, Sources};
+use crate::generate::fields::Addresses;
+use crate::generate::sandbox::log_directory_name;
+use crate::generate::{hostname, hosts, security, service_env};
+use crate::go_duration;
+use crate::hooks::{self, HookTarget};
+use crate::images::{self, LookedUp, PresentImage};
+use crate::labels::container_hash;
+use crate::pod_ref::{self, ContainerKind};
+use crate::pods::runtime_pod::{State, restart_count_from_logs};
+use crate::status::container_status::StartError;
+use crate::volumes::container_mounts;
+
+/// Why a container did not start.
+struct Failure {
+    reason: &'static str,
+    message: String,
+    /// The text of the `Failed` event, when it has to be recorded.
+    event: Option<String>,
+    retry_after: Duration,
+}
+
+impl Failure {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { reason, event: Some(format!("Error: {message}")), message, retry_after: CONFIG_RETRY }
+    }
+}
+
+impl PodWorker {
+    /// Starts `container` unless it has to wait; false when it did not start.
+    pub(super) async fn try_start(
+        &mut self,
+        kind: ContainerKind,
+        container: &Container,
+        looked_up: &mut HashMap<String, LookedUp>,
+    ) -> bool {
+        if self.not_before.get(&container.name).is_some_and(|at| *at > Instant::now()) {
+            return false;
+        }
+        self.not_before.remove(&container.name);
+        if let Some(failure) = self.restart_backoff(kind, container) {
+            self.note_failure(kind, container, failure);
+            return false;
+        }
+        match self.start(kind, container, looked_up).await {
+            Ok(()) => {
+                self.start_errors.remove(&container.name);
+                true
+            }
+            Err(failure) => {
+                self.note_failure(kind, container, failure);
+                false
+            }
+        }
+    }
+
+    fn note_failure(&mut self, kind: ContainerKind, container: &Container, failure: Failure) {
+        tracing::info!(pod = %pod_ref::full_name(&self.pod), container = container.name, reason = failure.reason, message = failure.message, "container not started");
+        if let Some(event) = failure.event {
+            self.container_event(kind, container, EventType::Warning, "Failed", event);
+        }
+        self.start_errors.insert(
+            container.name.clone(),
+            StartError { reason: failure.reason.to_owned(), message: failure.message },
+        );
+        self.not_before.insert(container.name.clone(), Instant::now() + failure.retry_after);
+        self.publish(false);
+    }
+
+    fn container_event(
+        &self,
+        kind: ContainerKind,
+        container: &Container,
+        event_type: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let reference = pod_ref::container_reference(&self.pod, kind, &container.name);
+        self.ctx.recorder.record(reference, event_type, reason, message);
+    }
+
+    /// The key of a container's back-off: a new image or new resources start afresh (POD-12, POD-13).
+    fn backoff_key(&self, container: &Container) -> String {
+        let resources = serde_json::to_string(&container.resources).unwrap_or_default();
+        format!("{}_{}_{}_{resources}", self.uid, container.name, container_hash(container))
+    }
+
+    /// `CrashLoopBackOff` when the container ended too recently (POD-12, POD-14, POD-21).
+    fn restart_backoff(&self, kind: ContainerKind, container: &Container) -> Option<Failure> {
+        let run = self.runtime.container(&container.name).filter(|run| run.state == State::Exited)?;
+        let finished = run.finished_at.or(run.created_at)?;
+        let key = self.backoff_key(container);
+        let mut restarts = self.ctx.restarts();
+        let Some(remaining) = restarts.remaining_since(&key, finished) else {
+            restarts.next(&key, finished);
+            return None;
+        };
+        let full_name = pod_ref::full_name(&self.pod);
+        let wait = go_duration::format(restarts.current(&key));
+        drop(restarts);
+        let message =
+            format!("back-off {wait} restarting failed container={} pod={full_name}", container.name);
+        let known = self.start_errors.get(&container.name).is_some_and(|error| error.message == message);
+        if !known {
+            self.container_event(
+                kind,
+                container,
+                EventType::Warning,
+                "BackOff",
+                format!("Back-off restarting failed container {} in pod {full_name}", container.name),
+            );
+        }
+        Some(Failure { reason: "CrashLoopBackOff", message, event: None, retry_after: remaining })
+    }
+
+    async fn start(
+        &mut self,
+        kind: ContainerKind,
+        container: &Container,
+        looked_up: &mut HashMap<String, LookedUp>,
+    ) -> Result<(), Failure> {
+        let ctx = Arc::clone(&self.ctx);
+        let cri = &ctx.config.cri;
+        let sandbox_id = match self.runtime.ready_sandbox() {
+            Some(sandbox) => sandbox.id.clone(),
+            None => return Err(Failure { event: None, ..Failure::new("ContainerCreating", "no sandbox") }),
+        };
+        let sandbox_config = match &self.sandbox_config {
+            Some(config) => config.clone(),
+            None => {
+                self.sandbox_config(0).map_err(|error| Failure::new("CreateContainerConfigError", error))?
+            }
+        };
+        let image = self.image(kind, container, &sandbox_config, looked_up).await?;
+        let restart_count = self.next_restart_count(container).await;
+        let config_error = |message: String| Failure::new("CreateContainerConfigError", message);
+        security::verify_run_as_non_root(&self.pod, container, image.uid, &image.username)
+            .map_err(config_error)?;
+        let environment = self.environment(container).await.map_err(config_error)?;
+        let hosts_file = self.hosts_file().map_err(config_error)?;
+        let mounts = container_mounts::mounts(
+            &self.pod,
+            container,
+            &self.volumes,
+            &ctx.pod_dir(&self.uid),
+            &environment,
+            Some(&hosts_file),
+        )
+        .map_err(config_error)?;
+        let target_id = self.target_id(kind, container).map_err(config_error)?;
+        let config = container_config(
+            &self.pod,
+            container,
+            ContainerInputs {
+                image_ref: &image.reference,
+                restart_count,
+                environment,
+                mounts,
+                memory_capacity: ctx.memory_capacity,
+                target_id: target_id.as_deref(),
+                seccomp_root: &ctx.seccomp_root(),
+            },
+        );
+        let id = cri
+            .create_container(&sandbox_id, config, sandbox_config)
+            .await
+            .map_err(|status| Failure::new("CreateContainerError", status.message()))?;
+        self.container_event(kind, container, EventType::Normal, "Created", "Container created");
+        if let Err(status) = cri.start_container(&id).await {
+            return Err(Failure::new("RunContainerError", status.message()));
+        }
+        self.container_event(kind, container, EventType::Normal, "Started", "Container started");
+        self.link_log(container, &id, restart_count);
+        self.post_start(kind, container, &id).await?;
+        self.remove_old_runs(&container.name).await;
+        Ok(())
+    }
+
+    async fn image(
+        &mut self,
+        kind: ContainerKind,
+        container: &Container,
+        sandbox_config: &sampan_cri::v1::PodSandboxConfig,
+        looked_up: &mut HashMap<String, LookedUp>,
+    ) -> Result<PresentImage, Failure> {
+        let ahead = crate::image_name::with_default_tag(container.image.as_deref().unwrap_or_default())
+            .ok()
+            .and_then(|name| looked_up.remove(&name));
+        let ending = self.inbox.ending();
+        let ctx = Arc::clone(&self.ctx);
+        let pod = Arc::clone(&self.pod);
+        let ensure = images::ensure_image(&ctx, &pod, kind, container, sandbox_config, ahead);
+        let result = tokio::select! {
+            result = ensure => result,
+            () = ending.cancelled() => {
+                return Err(Failure { event: None, ..Failure::new("ContainerCreating", "") });
+            }
+        };
+        result.map_err(|error| Failure {
+            event: Some(format!("Error: {}", error.start_error.reason)),
+            reason: known_reason(&error.start_error.reason),
+            message: error.start_error.message,
+            retry_after: error.retry_after,
+        })
+    }
+
+    /// One more than the last run's count. A container that was made but never started (the daemon died in
+    /// between) is no run: it is removed and its number used again.
+    async fn next_restart_count(&mut self, container: &Container) -> u32 {
+        while let Some(leftover) =
+            self.runtime.container(&container.name).filter(|run| run.state == State::Created).cloned()
+        {
+            let _ = self.ctx.config.cri.remove_container(&leftover.id).await;
+            self.runtime.containers.retain(|run| run.id != leftover.id);
+            if self.runtime.container(&container.name).is_none() {
+                return leftover.restart_count;
+            }
+        }
+        match self.runtime.container(&container.name) {
+            Some(run) => run.restart_count + 1,
+            None => {
+                let dir = self.ctx.config.log_dir.join(log_directory_name(&self.pod)).join(&container.name);
+                restart_count_from_logs(&dir)
+            }
+        }
+    }
+
+    async fn environment(&self, container: &Container) -> Result<BTreeMap<String, String>, String> {
+        let namespace = pod_ref::namespace(&self.pod);
+        let services = self
+            .ctx
+            .objects
+            .services()
+            .await
+            .ok_or("services have not yet been read at least once, cannot construct envvars")?;
+        let references: Vec<&Service> = services.iter().map(Arc::as_ref).collect();
+        let links = pod_ref::spec(&self.pod).enable_service_links.unwrap_or(true);
+        let service_variables = service_env::variables(&service_env::visible(references, namespace, links));
+        let mut sources = Sources::default();
+        let wanted = env::references(container);
+        for name in wanted.config_maps {
+            if let Some(object) =
+                self.ctx.objects.config_map(namespace, &name).await.map_err(|error| error.to_string())?
+            {
+                sources.config_maps.insert(name, object);
+            }
+        }
+        for name in wanted.secrets {
+            if let Some(object) =
+                self.ctx.objects.secret(namespace, &name).await.map_err(|error| error.to_string())?
+            {
+                sources.secrets.insert(name, object);
+            }
+        }
+        let pod_ips = match pod_ref::is_host_network(&self.pod) {
+            true => self.ctx.host_ips.clone(),
+            false => self.runtime.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
+        };
+        let addresses = Addresses { pod_ips, host_ips: self.ctx.host_ips.clone() };
+        env::environment(
+            container,
+            &EnvInputs {
+                pod: &self.pod,
+                services: &service_variables,
+                sources: &sources,
+                addresses: &addresses,
+                allocatable: &self.ctx.allocatable,
+            },
+        )
+    }
+
+    /// Writes the pod's hosts file.
+    fn hosts_file(&self) -> Result<PathBuf, String> {
+        let spec = pod_ref::spec(&self.pod);
+        let aliases = spec.host_aliases.as_deref().unwrap_or_default();
+        let content = if pod_ref::is_host_network(&self.pod) {
+            hosts::host_network_hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default(), aliases)
+        } else {
+            let names = hostname::host_name(&self.pod, &self.ctx.config.cluster_domain)?;
+            let ips = self.runtime.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+            hosts::pod_hosts(&ips, &names.hostname, &names.domain, aliases)
+        };
+        let dir = self.ctx.pod_dir(&self.uid);
+        let file = dir.join("etc-hosts");
+        // Containers of the pod may have added lines: an existing file is only written for a new address.
+        let address_known = std::fs::read_to_string(&file).is_ok_and(|old| {
+            self.runtime
+                .ready_sandbox()
+                .and_then(|sandbox| sandbox.ips.first().cloned())
+                .is_none_or(|ip| old.contains(&ip))
+        });
+        if !address_known {
+            std::fs::create_dir_all(&dir)
+                .and_then(|()| std::fs::write(&file, content))
+                .map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        Ok(file)
+    }
+
+    /// The container whose processes an ephemeral container sees (POD-47).
+    fn target_id(&self, kind: ContainerKind, container: &Container) -> Result<Option<String>, String> {
+        if kind != ContainerKind::Ephemeral {
+            return Ok(None);
+        }
+        let target = pod_ref::ephemeral_containers(&self.pod)
+            .iter()
+            .find(|ephemeral| ephemeral.name == container.name)
+            .and_then(|ephemeral| ephemeral.target_container_name.as_deref())
+            .filter(|target| !target.is_empty());
+        match target {
+            None => Ok(None),
+            Some(target) => match self.runtime.container(target) {
+                Some(run) => Ok(Some(run.id.clone())),
+                None => Err(format!("unable to find target container {target:?}")),
+            },
+        }
+    }
+
+    /// `<container_log_dir>/<pod>_<ns>_<container>-<id>.log`, which log collectors read.
+    fn link_log(&self, container: &Container, id: &str, restart_count: u32) {
+        let Some(dir) = &self.ctx.config.container_log_dir else { return };
+        let target = self
+            .ctx
+            .config
+            .log_dir
+            .join(log_directory_name(&self.pod))
+            .join(crate::generate::container::log_path(&container.name, restart_count));
+        let link = dir.join(format!(
+            "{}_{}_{}-{id}.log",
+            pod_ref::name(&self.pod),
+            pod_ref::namespace(&self.pod),
+            container.name
+        ));
+        let linked = std::fs::create_dir_all(dir).and_then(|()| std::os::unix::fs::symlink(target, &link));
+        if let Err(error) = linked {
+            tracing::debug!(%error, link = %link.display(), "log link");
+        }
+    }
+
+    /// Runs the postStart hook, if there is one (HOOK-02 to HOOK-04, HOOK-16 to HOOK-18).
+    async fn post_start(
+        &mut self,
+        kind: ContainerKind,
+        container: &Container,
+        id: &str,
+    ) -> Result<(), Failure> {
+        let Some(handler) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref())
+        else {
+            return Ok(());
+        };
+        self.in_post_start.insert(id.to_owned());
+        self.refresh().await;
+        self.publish(false);
+        let ip = pod_ip(&self.pod, self);
+        let ctx = Arc::clone(&self.ctx);
+        let pod = Arc::clone(&self.pod);
+        let target =
+            HookTarget { ctx: &ctx, pod: &pod, kind, container, container_id: id, pod_ip: ip.as_deref() };
+        let ending = self.inbox.ending();
+        let result = tokio::select! {
+            result = hooks::run(&target, handler) => result,
+            // The pod is being deleted: its termination takes over.
+            () = ending.cancelled() => Ok(()),
+        };
+        self.in_post_start.remove(id);
+        let Err(message) = result else { return Ok(()) };
+        self.container_event(kind, container, EventType::Warning, "FailedPostStartHook", message.clone());
+        self.refresh().await;
+        let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
+        if let Some(run) = self.runtime.containers.iter().find(|run| run.id == id).cloned() {
+            self.stop_container(&run, "FailedPostStartHook", grace).await;
+        }
+        Err(Failure {
+            event: None,
+            retry_after: Duration::ZERO,
+            ..Failure::new("PostStartHookError", message)
+        })
+    }
+
+    /// Keeps one ended run per container, for `logs --previous`; older ones go with their logs.
+    async fn remove_old_runs(&mut self, name: &str) {
+        let old: Vec<_> = self
+            .runtime
+            .containers
+            .iter()
+            .filter(|run| run.name == name && run.state == State::Exited)
+            .skip(1)
+            .cloned()
+            .collect();
+        for run in old {
+            if self.ctx.config.cri.remove_container(&run.id).await.is_ok() {
+                crate::log_rotation::remove_logs(std::path::Path::new(&run.log_path));
+                if let Some(dir) = &self.ctx.config.container_log_dir {
+                    let link = format!(
+                        "{}_{}_{name}-{}.log",
+                        pod_ref::name(&self.pod),
+                        pod_ref::namespace(&self.pod),
+                        run.id
+                    );
+                    let _ = std::fs::remove_file(dir.join(link));
+                }
+            }
+        }
+    }
+}
+
+/// The waiting reasons of images as constants.
+fn known_reason(reason: &str) -> &'static str {
+    const REASONS: [&str; 7] = [
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    ];
+    REASONS.into_iter().find(|known| *known == reason).unwrap_or("ErrImagePull")
+}

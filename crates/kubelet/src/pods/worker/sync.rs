@@ -1,0 +1,221 @@
+//! `Syncing`: makes the runtime match the pod's spec.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Container;
+use tokio::time::Instant;
+
+use super::{Life, Next, PodWorker};
+use crate::events::EventType;
+use crate::images::{self, LookedUp};
+use crate::pod_ref::{self, ContainerKind};
+use crate::pods::actions::{PodActions, pod_actions};
+use crate::status::pod_status::Verdict;
+use crate::volumes::PodVolumes;
+
+/// A container is tried again after this long when its configuration cannot be made.
+pub(super) const CONFIG_RETRY: Duration = Duration::from_secs(2);
+
+impl PodWorker {
+    /// One round: look, decide, do, report.
+    pub(super) async fn sync(&mut self) -> Next {
+        if !self.refresh().await {
+            return self.set_back();
+        }
+        if let Some(next) = self.check_deadline() {
+            return next;
+        }
+        let actions = pod_actions(&self.pod, &self.runtime, &self.probes);
+        self.publish(false);
+        if actions.kill_pod && !actions.create_sandbox {
+            // Nothing is left to run: the pod is finished.
+            self.life = Life::Terminating;
+            return Next::Again;
+        }
+        let looked_up = match self.prepare(&actions).await {
+            Ok(looked_up) => looked_up,
+            Err(next) => return next,
+        };
+        self.setbacks = 0;
+        if !actions.kill.is_empty() {
+            self.kill_for_restart(&actions).await;
+        }
+        self.start_all(&actions, looked_up).await;
+        if !self.refresh().await {
+            return self.set_back();
+        }
+        self.update_probers();
+        self.publish(false);
+        self.next_look()
+    }
+
+    /// Sandbox, volumes and image look-ups, all at once.
+    async fn prepare(&mut self, actions: &PodActions) -> Result<HashMap<String, LookedUp>, Next> {
+        if actions.create_sandbox {
+            self.replace_old_sandboxes().await;
+        }
+        let ctx = Arc::clone(&self.ctx);
+        let pod = Arc::clone(&self.pod);
+        let due = self.volumes_synced.is_none_or(|at| at.elapsed() >= ctx.config.sync_frequency.mul_f64(0.9));
+        let sync_volumes = due || !self.volumes.complete(&pod);
+        let images = if actions.create_sandbox { images_to_look_up(&pod, actions) } else { Vec::new() };
+        let mut volumes = std::mem::take(&mut self.volumes);
+        let sandbox_config = self.sandbox_config(actions.attempt);
+        let (volume_result, sandbox_result, looked_up) = tokio::join!(
+            async { if sync_volumes { volumes.sync(&ctx, &pod).await } else { Ok(()) } },
+            async {
+                match &sandbox_config {
+                    Ok(config) if actions.create_sandbox => self.create_sandbox(config.clone()).await,
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(super::sandbox::SandboxFailure::Again(error.clone())),
+                }
+            },
+            async {
+                let look_ups = images.into_iter().map(|image| {
+                    let spec = images::image_spec(&image, &pod);
+                    let cri = &ctx.config.cri;
+                    async move { (image, cri.image_status(spec).await) }
+                });
+                futures::future::join_all(look_ups).await.into_iter().collect::<HashMap<_, _>>()
+            }
+        );
+        self.volumes = volumes;
+        self.sandbox_config = sandbox_config.ok();
+        self.volumes_ready = volume_result.is_ok();
+        if sync_volumes && volume_result.is_ok() {
+            self.volumes_synced = Some(Instant::now());
+        }
+        if actions.create_sandbox && sandbox_result.is_ok() && !self.refresh().await {
+            return Err(self.set_back());
+        }
+        if let Err(failure) = sandbox_result {
+            return Err(self.sandbox_failed(failure));
+        }
+        if let Err(errors) = volume_result {
+            for error in errors {
+                let message =
+                    format!("MountVolume.SetUp failed for volume {:?} : {}", error.volume, error.message);
+                self.record(EventType::Warning, "FailedMount", message);
+            }
+            if !self.volumes.complete(&self.pod) {
+                self.publish(false);
+                return Err(self.set_back());
+            }
+        }
+        if actions.create_sandbox {
+            // Watchers see the addresses without waiting for the containers.
+            self.publish(false);
+        }
+        Ok(looked_up)
+    }
+
+    /// Starts what is to be started, in order.
+    async fn start_all(&mut self, actions: &PodActions, mut looked_up: HashMap<String, LookedUp>) {
+        let pod = Arc::clone(&self.pod);
+        for index in &actions.start_ephemeral {
+            if let Some(ephemeral) = pod_ref::ephemeral_containers(&pod).get(*index) {
+                let container = pod_ref::ephemeral_as_container(ephemeral);
+                self.try_start(ContainerKind::Ephemeral, &container, &mut looked_up).await;
+            }
+        }
+        for index in &actions.start_init {
+            let Some(container) = pod_ref::init_containers(&pod).get(*index) else { continue };
+            if !self.try_start(ContainerKind::Init, container, &mut looked_up).await {
+                // The others come after it, or are tried again with it.
+                return;
+            }
+            if pod_ref::is_sidecar(container) {
+                // Its successor may start right after it.
+                self.inbox.wake();
+            }
+        }
+        for index in &actions.start {
+            if let Some(container) = pod_ref::containers(&pod).get(*index) {
+                self.try_start(ContainerKind::Regular, container, &mut looked_up).await;
+            }
+            if self.inbox.must_end() {
+                return;
+            }
+        }
+    }
+
+    /// Stops containers that are to be replaced or that a probe condemned.
+    async fn kill_for_restart(&mut self, actions: &PodActions) {
+        let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
+        for kill in &actions.kill {
+            let Some(run) = self.runtime.containers.iter().find(|run| run.id == kill.id).cloned() else {
+                continue;
+            };
+            let probe_grace = kill.probe.and_then(|probe| {
+                let (_, container) = pod_ref::find_container(&self.pod, &run.name)?;
+                probe.of(&container)?.termination_grace_period_seconds
+            });
+            self.stop_container(&run, &kill.message, probe_grace.unwrap_or(grace)).await;
+        }
+        self.refresh().await;
+        // The process of a container whose image changed had no failure: the new one starts at once.
+        self.probes.retain(|id| !actions.kill.iter().any(|kill| kill.id == id));
+    }
+
+    /// `activeDeadlineSeconds` (POD-37).
+    fn check_deadline(&mut self) -> Option<Next> {
+        let left = self.deadline()?;
+        if !left.is_zero() {
+            return None;
+        }
+        let message = "Pod was active on the node longer than the specified deadline";
+        self.record(EventType::Normal, "DeadlineExceeded", message);
+        self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+        self.life = Life::Terminating;
+        Some(Next::Again)
+    }
+
+    /// How long the pod may still be active.
+    fn deadline(&self) -> Option<Duration> {
+        let seconds = pod_ref::spec(&self.pod).active_deadline_seconds?;
+        let started = self.ctx.status.current(&self.uid)?.start_time?.0;
+        let allowed = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        Some(allowed.saturating_sub(self.ctx.config.clock.since(started)))
+    }
+
+    /// When to look again without being told to.
+    fn next_look(&self) -> Next {
+        let now = Instant::now();
+        let mut wait = self.ctx.config.sync_frequency;
+        for at in self.not_before.values() {
+            wait = wait.min(at.saturating_duration_since(now));
+        }
+        if let Some(deadline) = self.deadline() {
+            wait = wait.min(deadline);
+        }
+        if !PodVolumes::changes_over_time(&self.pod)
+            && self.not_before.is_empty()
+            && self.deadline().is_none()
+        {
+            // Only the safety net is left.
+            wait = wait.max(self.ctx.config.sync_frequency);
+        }
+        Next::Wait(Some(wait.max(Duration::from_millis(5))))
+    }
+}
+
+/// The local images that will be asked for right after the sandbox: looked up while it is being made.
+fn images_to_look_up(pod: &k8s_openapi::api::core::v1::Pod, actions: &PodActions) -> Vec<String> {
+    let pick = |containers: &[Container], indexes: &[usize]| -> Vec<Container> {
+        indexes.iter().filter_map(|index| containers.get(*index).cloned()).collect()
+    };
+    let mut containers = pick(pod_ref::init_containers(pod), &actions.start_init);
+    containers.extend(pick(pod_ref::containers(pod), &actions.start));
+    let mut names: Vec<String> = containers
+        .iter()
+        .filter(|container| images::pull_policy(container) != "Always")
+        .filter_map(|container| {
+            crate::image_name::with_default_tag(container.image.as_deref().unwrap_or_default()).ok()
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

@@ -1,0 +1,117 @@
+//! Resource quantities as numbers: the few conversions that the kubelet needs, exact and rounded up as
+//! upstream's `Quantity.Value` and `MilliValue`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+const NANO: i128 = 1_000_000_000;
+
+/// A quantity in billionths; `None` when it cannot be read.
+#[must_use]
+pub fn nanos(text: &str) -> Option<i128> {
+    let text = text.trim();
+    let digits_end =
+        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits_end);
+    let (numerator, denominator): (i128, i128) = match suffix {
+        "" => (1, 1),
+        "n" => (1, 1_000_000_000),
+        "u" => (1, 1_000_000),
+        "m" => (1, 1_000),
+        "k" => (1_000, 1),
+        "M" => (1_000_000, 1),
+        "G" => (1_000_000_000, 1),
+        "T" => (1_000_000_000_000, 1),
+        "P" => (1_000_000_000_000_000, 1),
+        "E" => (1_000_000_000_000_000_000, 1),
+        "Ki" => (1 << 10, 1),
+        "Mi" => (1 << 20, 1),
+        "Gi" => (1 << 30, 1),
+        "Ti" => (1 << 40, 1),
+        "Pi" => (1 << 50, 1),
+        "Ei" => (1 << 60, 1),
+        exponent => {
+            let power: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
+            match power {
+                0..=18 => (10_i128.pow(power.unsigned_abs()), 1),
+                -9..=-1 => (1, 10_i128.pow(power.unsigned_abs())),
+                _ => return None,
+            }
+        }
+    };
+    let (negative, number) = match number.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, number.strip_prefix('+').unwrap_or(number)),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || whole.len() > 18 {
+        return None;
+    }
+    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let scaled = whole * NANO + fraction.parse::<i128>().ok()?;
+    let value = div_ceil(scaled.checked_mul(numerator)?, denominator);
+    Some(if negative { -value } else { value })
+}
+
+/// The quantity in whole units, rounded up.
+#[must_use]
+pub fn value(text: &str) -> Option<i64> {
+    i64::try_from(div_ceil(nanos(text)?, NANO)).ok()
+}
+
+/// The quantity in thousandths, rounded up.
+#[must_use]
+pub fn milli_value(text: &str) -> Option<i64> {
+    i64::try_from(div_ceil(nanos(text)?, NANO / 1_000)).ok()
+}
+
+/// `quantity / divisor`, rounded up (ENV-21). A missing or zero divisor is 1.
+#[must_use]
+pub fn divide(quantity: &str, divisor: Option<&str>) -> Option<i64> {
+    let divisor = divisor.and_then(nanos).filter(|divisor| *divisor != 0).unwrap_or(NANO);
+    i64::try_from(div_ceil(nanos(quantity)?, divisor)).ok()
+}
+
+/// The value of `resource` in a resource list, in whole units.
+#[must_use]
+pub fn listed(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> Option<i64> {
+    value(&list?.get(resource)?.0)
+}
+
+/// The value of `resource` in a resource list, in thousandths.
+#[must_use]
+pub fn listed_milli(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> Option<i64> {
+    milli_value(&list?.get(resource)?.0)
+}
+
+fn div_ceil(value: i128, by: i128) -> i128 {
+    let quotient = value / by;
+    if value % by > 0 { quotient + 1 } else { quotient }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn env_21_values_are_rounded_up() {
+        for (quantity, divisor, expected) in [
+            ("250m", None, 1),
+            ("1250m", Some("1"), 2),
+            ("1250m", Some("1m"), 1250),
+            ("64Mi", None, 67_108_864),
+            ("64Mi", Some("1Mi"), 64),
+            ("1.5Gi", Some("1Mi"), 1536),
+            ("1e3", None, 1000),
+            ("0.5", Some("0"), 1),
+            ("100n", None, 1),
+        ] {
+            assert_eq!(divide(quantity, divisor), Some(expected), "{quantity} / {divisor:?}");
+        }
+        assert_eq!(nanos("abc"), None);
+        assert_eq!(nanos(""), None);
+        assert_eq!(milli_value("0.1"), Some(100));
+    }
+}

@@ -1,0 +1,165 @@
+//! What is going on: `/pods`, `/runningpods`, `/configz`, `/stats/summary`, `/metrics`.
+
+use std::collections::BTreeMap;
+
+use http::{Response, StatusCode};
+use sampan_cri::v1;
+use serde_json::{Value, json};
+
+use super::Server;
+use super::body::{Body, json as json_response, respond};
+use crate::labels;
+
+impl Server {
+    /// The pods of this node with their newest status.
+    pub(super) fn pods(&self) -> Response<Body> {
+        let items: Vec<Value> = self
+            .workers
+            .pods()
+            .into_iter()
+            .map(|pod| {
+                let mut pod = (*pod).clone();
+                if let Some(status) = self.ctx.status.current(crate::pod_ref::uid(&pod)) {
+                    pod.status = Some(status);
+                }
+                serde_json::to_value(pod).unwrap_or_default()
+            })
+            .collect();
+        json_response(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+    }
+
+    /// What runs according to the runtime.
+    pub(super) async fn running_pods(&self) -> Response<Body> {
+        let running = v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning as i32 };
+        let filter = v1::ContainerFilter { state: Some(running), ..Default::default() };
+        let containers = self.ctx.config.cri.list_containers(filter).await.unwrap_or_default();
+        let mut pods: BTreeMap<String, Value> = BTreeMap::new();
+        for container in containers {
+            let label = |key: &str| container.labels.get(key).cloned().unwrap_or_default();
+            let pod = pods.entry(label(labels::POD_UID)).or_insert_with(|| {
+                json!({"metadata": {"name": label(labels::POD_NAME), "namespace": label(labels::POD_NAMESPACE),
+                    "uid": label(labels::POD_UID)}, "spec": {"containers": []}, "status": {}})
+            });
+            if let Some(list) = pod["spec"]["containers"].as_array_mut() {
+                let image = container.image.map(|image| image.image).unwrap_or_default();
+                list.push(json!({"name": label(labels::CONTAINER_NAME), "image": image, "resources": {}}));
+            }
+        }
+        let items: Vec<Value> = pods.into_values().collect();
+        json_response(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+    }
+
+    /// The settings that differ from node to node.
+    pub(super) fn configz(&self) -> Response<Body> {
+        let config = &self.ctx.config;
+        json_response(&json!({"kubeletconfig": {
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "maxPods": config.max_pods,
+            "clusterDomain": config.cluster_domain,
+            "clusterDNS": config.cluster_dns.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "resolvConf": config.resolv_conf,
+            "cgroupRoot": config.cgroup_root,
+            "cgroupDriver": if self.ctx.systemd_cgroups { "systemd" } else { "cgroupfs" },
+            "maxParallelImagePulls": config.max_parallel_image_pulls,
+            "serializeImagePulls": config.max_parallel_image_pulls <= 1,
+            "containerLogMaxSize": config.container_log_max_size.to_string(),
+            "containerLogMaxFiles": config.container_log_max_files,
+            "syncFrequency": crate::go_duration::format(config.sync_frequency),
+        }}))
+    }
+
+    /// CPU and memory of pods and containers, in the summary API's form.
+    pub(super) async fn stats_summary(&self) -> Response<Body> {
+        let stats = match self.ctx.config.cri.list_container_stats().await {
+            Ok(stats) => stats,
+            Err(status) => {
+                return respond(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "text/plain",
+                    crate::cri::go_error(&status),
+                );
+            }
+        };
+        let mut pods: BTreeMap<String, (Value, Vec<Value>, [u64; 3])> = BTreeMap::new();
+        for stat in stats {
+            let label = |key: &str| {
+                stat.attributes.as_ref().and_then(|a| a.labels.get(key)).cloned().unwrap_or_default()
+            };
+            let uid = label(labels::POD_UID);
+            let (_, containers, sums) = pods.entry(uid.clone()).or_insert_with(|| {
+                let reference =
+                    json!({"name": label(labels::POD_NAME), "namespace": label(labels::POD_NAMESPACE), "uid": uid});
+                (reference, Vec::new(), [0; 3])
+            });
+            let number = |value: Option<v1::UInt64Value>| value.map_or(0, |value| value.value);
+            let cpu = stat.cpu.unwrap_or_default();
+            let memory = stat.memory.unwrap_or_default();
+            let time = time_text(cpu.timestamp.max(memory.timestamp));
+            let values = [
+                number(cpu.usage_nano_cores),
+                number(cpu.usage_core_nano_seconds),
+                number(memory.working_set_bytes),
+            ];
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+            containers.push(json!({
+                "name": label(labels::CONTAINER_NAME),
+                "cpu": {"time": time, "usageNanoCores": values[0], "usageCoreNanoSeconds": values[1]},
+                "memory": {"time": time, "workingSetBytes": values[2], "usageBytes": number(memory.usage_bytes),
+                    "rssBytes": number(memory.rss_bytes)},
+            }));
+        }
+        let now = self.ctx.config.clock.now_seconds().to_string();
+        let mut node = [0; 3];
+        let pods: Vec<Value> = pods
+            .into_values()
+            .map(|(reference, containers, sums)| {
+                node.iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+                json!({"podRef": reference, "containers": containers,
+                    "cpu": {"time": now, "usageNanoCores": sums[0], "usageCoreNanoSeconds": sums[1]},
+                    "memory": {"time": now, "workingSetBytes": sums[2]}})
+            })
+            .collect();
+        json_response(&json!({
+            "node": {"nodeName": self.ctx.config.node_name,
+                "cpu": {"time": now, "usageNanoCores": node[0], "usageCoreNanoSeconds": node[1]},
+                "memory": {"time": now, "workingSetBytes": node[2],
+                    "availableBytes": u64::try_from(self.ctx.memory_capacity).unwrap_or(0).saturating_sub(node[2])}},
+            "pods": pods,
+        }))
+    }
+
+    /// The numbers that are cheap to have, in the Prometheus text format.
+    pub(super) async fn metrics(&self) -> Response<Body> {
+        let filter = v1::ContainerFilter::default();
+        let containers = self.ctx.config.cri.list_containers(filter).await.unwrap_or_default();
+        let count = |state: v1::ContainerState| {
+            containers.iter().filter(|container| container.state == state as i32).count()
+        };
+        let text = format!(
+            "# HELP kubelet_running_pods Number of pods that have a worker\n\
+             # TYPE kubelet_running_pods gauge\n\
+             kubelet_running_pods {}\n\
+             # HELP kubelet_running_containers Number of containers by state\n\
+             # TYPE kubelet_running_containers gauge\n\
+             kubelet_running_containers{{container_state=\"created\"}} {}\n\
+             kubelet_running_containers{{container_state=\"running\"}} {}\n\
+             kubelet_running_containers{{container_state=\"exited\"}} {}\n\
+             # HELP kubelet_node_name The node's name. The count is always 1.\n\
+             # TYPE kubelet_node_name gauge\n\
+             kubelet_node_name{{node={:?}}} 1\n",
+            self.workers.pods().len(),
+            count(v1::ContainerState::ContainerCreated),
+            count(v1::ContainerState::ContainerRunning),
+            count(v1::ContainerState::ContainerExited),
+            self.ctx.config.node_name,
+        );
+        respond(StatusCode::OK, "text/plain; version=0.0.4", text)
+    }
+}
+
+fn time_text(nanos: i64) -> String {
+    crate::clock::from_cri(nanos)
+        .map(|at| crate::clock::truncate_to_seconds(at).to_string())
+        .unwrap_or_default()
+}

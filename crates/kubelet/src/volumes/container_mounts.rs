@@ -1,0 +1,170 @@
+//! What is mounted into one container: its volumes, `/etc/hosts`, the termination message file.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use sampan_cri::v1;
+
+use super::{PodVolumes, sub_path};
+use crate::generate::expansion::expand;
+use crate::pod_ref;
+
+/// Makes the mounts of `container`.
+///
+/// # Errors
+/// The message of `CreateContainerConfigError`.
+pub(crate) fn mounts(
+    pod: &Pod,
+    container: &Container,
+    volumes: &PodVolumes,
+    pod_dir: &Path,
+    environment: &BTreeMap<String, String>,
+    hosts_file: Option<&Path>,
+) -> Result<Vec<v1::Mount>, String> {
+    let mut mounts = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let volume = volumes.path(&mount.name).ok_or_else(|| {
+            format!("volume {:?} of container {:?} is not mounted", mount.name, container.name)
+        })?;
+        let wanted = match mount.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
+            Some(expression) => Some(expand_sub_path(expression, environment)?),
+            None => mount.sub_path.clone().filter(|path| !path.is_empty()),
+        };
+        let host_path = match wanted {
+            None => volume.to_owned(),
+            Some(path) => {
+                let target = pod_dir
+                    .join("volume-subpaths")
+                    .join(&mount.name)
+                    .join(&container.name)
+                    .join(index.to_string());
+                sub_path::bind(volume, &path, &target)?
+            }
+        };
+        let source = pod_ref::spec(pod).volumes.iter().flatten().find(|volume| volume.name == mount.name);
+        let always_read_only = source.is_some_and(|volume| {
+            volume.config_map.is_some()
+                || volume.secret.is_some()
+                || volume.projected.is_some()
+                || volume.downward_api.is_some()
+        });
+        let readonly = mount.read_only == Some(true) || always_read_only;
+        mounts.push(v1::Mount {
+            container_path: absolute(&mount.mount_path),
+            host_path: host_path.to_string_lossy().into_owned(),
+            readonly,
+            propagation: propagation(mount.mount_propagation.as_deref()),
+            recursive_read_only: readonly
+                && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            ..Default::default()
+        });
+    }
+    let mounted_at =
+        |path: &str, mounts: &[v1::Mount]| mounts.iter().any(|mount| mount.container_path == path);
+    // Who mounts something there wants that (ENV-15).
+    if let Some(hosts) = hosts_file
+        && !mounted_at("/etc/hosts", &mounts)
+    {
+        mounts.push(plain_mount(hosts, "/etc/hosts"));
+    }
+    let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    if !message_path.is_empty() && !mounted_at(message_path, &mounts) {
+        let file = termination_message_file(pod_dir, &container.name)?;
+        mounts.push(plain_mount(&file, message_path));
+    }
+    Ok(mounts)
+}
+
+fn plain_mount(host: &Path, container: &str) -> v1::Mount {
+    v1::Mount {
+        container_path: container.to_owned(),
+        host_path: host.to_string_lossy().into_owned(),
+        ..Default::default()
+    }
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+fn propagation(mode: Option<&str>) -> i32 {
+    match mode {
+        Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer as i32,
+        Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional as i32,
+        _ => v1::MountPropagation::PropagationPrivate as i32,
+    }
+}
+
+/// `subPathExpr` with the container's environment (ENV-53).
+fn expand_sub_path(expression: &str, environment: &BTreeMap<String, String>) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(None);
+    let path = expand(expression, |name| match environment.get(name).filter(|value| !value.is_empty()) {
+        Some(value) => Some(value.clone()),
+        None => {
+            missing.borrow_mut().get_or_insert_with(|| format!("missing value for {name:?}"));
+            None
+        }
+    });
+    if let Some(missing) = missing.into_inner() {
+        return Err(missing);
+    }
+    if path.starts_with('/') {
+        return Err(format!("error SubPath `{path}` must not be an absolute path"));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!("unable to provision SubPath `{path}`: must not contain '..'"));
+    }
+    Ok(path)
+}
+
+/// A new, empty file for the container's last words, writable by any user (ENV-44).
+fn termination_message_file(pod_dir: &Path, container: &str) -> Result<std::path::PathBuf, String> {
+    let dir = pod_dir.join("containers").join(container);
+    let file = dir.join(format!("{:08x}", rand::random::<u32>()));
+    let make = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&dir)?;
+        std::fs::File::create(&file)?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666))
+    };
+    make().map_err(|error| format!("termination message file {}: {error}", file.display()))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn env_53_sub_path_expressions() {
+        let environment = BTreeMap::from([
+            ("A".to_owned(), "x".to_owned()),
+            ("E".to_owned(), String::new()),
+            ("R".to_owned(), "/r".to_owned()),
+            ("U".to_owned(), "..".to_owned()),
+        ]);
+        assert_eq!(expand_sub_path("$(A)/y", &environment).unwrap(), "x/y");
+        for bad in ["$(NOPE)", "$(E)", "$(R)", "a/$(U)"] {
+            assert!(expand_sub_path(bad, &environment).is_err(), "{bad}");
+        }
+        assert_eq!(expand_sub_path("$(NOPE)", &environment).unwrap_err(), "missing value for \"NOPE\"");
+    }
+
+    #[test]
+    fn env_44_the_message_file_is_mounted_where_the_container_wants_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let container = Container {
+            name: "c".into(),
+            termination_message_path: Some("/x/y".into()),
+            ..Default::default()
+        };
+        let mounts =
+            mounts(&Pod::default(), &container, &PodVolumes::default(), dir.path(), &BTreeMap::new(), None)
+                .unwrap();
+        assert_eq!(mounts[0].container_path, "/x/y");
+        let mode = std::fs::metadata(&mounts[0].host_path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o666);
+    }
+}

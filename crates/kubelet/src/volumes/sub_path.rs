@@ -1,0 +1,92 @@
+//! `subPath`: a file or directory inside a volume, found without ever leaving the volume, whatever links the
+//! pod put there (ENV-52).
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// Binds `sub_path` of the volume at `volume` to `target` and returns `target`.
+pub(super) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, String> {
+    if super::kernel_mounts::is_mount_point(target) {
+        return Ok(target.to_owned());
+    }
+    let found = resolve(volume, sub_path)
+        .map_err(|error| format!("failed to prepare subPath {sub_path:?}: {error}"))?;
+    let is_dir = rustix::fs::fstat(&found)
+        .map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory)
+        .map_err(|error| error.to_string())?;
+    let failed = |error: std::io::Error| format!("{}: {error}", target.display());
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    if is_dir {
+        std::fs::create_dir_all(target).map_err(failed)?;
+    } else {
+        std::fs::File::create(target).map_err(failed)?;
+    }
+    // By descriptor, so that what was checked is what is mounted.
+    let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_fd().as_raw_fd()));
+    super::kernel_mounts::bind(&source, target)?;
+    Ok(target.to_owned())
+}
+
+/// Opens `sub_path` inside `volume`, making missing directories.
+fn resolve(volume: &Path, sub_path: &str) -> rustix::io::Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(volume, directory, Mode::empty())?;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open =
+        |path: &str| rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), within);
+    match open(sub_path) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    let mut so_far = String::new();
+    for part in sub_path.split('/').filter(|part| !part.is_empty()) {
+        if part == ".." {
+            return Err(Errno::INVAL);
+        }
+        let parent = if so_far.is_empty() { open(".")? } else { open(&so_far)? };
+        match rustix::fs::mkdirat(&parent, part, Mode::from_raw_mode(0o750)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        so_far = if so_far.is_empty() { part.to_owned() } else { format!("{so_far}/{part}") };
+    }
+    open(sub_path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn env_52_links_never_lead_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("v");
+        std::fs::create_dir(&volume).unwrap();
+        std::os::unix::fs::symlink("/etc", volume.join("link")).unwrap();
+        std::os::unix::fs::symlink("../../..", volume.join("up")).unwrap();
+        assert!(resolve(&volume, "link/passwd").is_err() || !volume.join("link/passwd").exists());
+        resolve(&volume, "up/made").unwrap();
+        assert!(volume.join("made").is_dir());
+        resolve(&volume, "a/b").unwrap();
+        assert!(volume.join("a/b").is_dir());
+        assert!(resolve(&volume, "new/../../x").is_err());
+    }
+
+    #[test]
+    fn env_52_a_sub_path_is_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("v");
+        std::fs::create_dir(&volume).unwrap();
+        std::fs::write(volume.join("file"), "content").unwrap();
+        let target = dir.path().join("targets/0");
+        bind(&volume, "file", &target).unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "content");
+        assert!(super::super::kernel_mounts::unmount_below(dir.path()).is_empty());
+    }
+}
