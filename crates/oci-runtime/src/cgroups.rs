@@ -52,20 +52,46 @@ fn directories(path: &Path) -> Vec<PathBuf> {
     hierarchies.map(|h| h.mount.join(relative)).collect()
 }
 
+/// Where this process was before it joined a container's cgroup.
+#[derive(Debug, Default)]
+pub(crate) struct Before(Vec<PathBuf>);
+
+impl Before {
+    /// Goes back, so that the container's cgroup can be removed.
+    pub(crate) fn restore(&self) {
+        for dir in &self.0 {
+            let _ = fs::write(dir.join("cgroup.procs"), "0");
+        }
+    }
+}
+
 /// Joins this process to the container's cgroup in the hierarchies that libcgroups leaves out.
-pub(crate) fn join_plain(path: &Path) -> Result<()> {
+pub(crate) fn join_plain(path: &Path) -> Result<Before> {
     let hierarchies = hierarchies();
+    let mut before = Before::default();
     if hierarchies.iter().all(|hierarchy| hierarchy.v2) {
-        return Ok(());
+        return Ok(before);
     }
     let relative = path.strip_prefix("/").unwrap_or(path);
     for hierarchy in hierarchies.iter().filter(|hierarchy| hierarchy.plain) {
         let dir = hierarchy.mount.join(relative);
         fs::create_dir_all(&dir).map_err(Error::file("make cgroup", &dir))?;
+        before.0.push(hierarchy.mount.join(current(hierarchy.v2)));
         let procs = dir.join("cgroup.procs");
         fs::write(&procs, "0").map_err(Error::file("join cgroup", &procs))?;
     }
-    Ok(())
+    Ok(before)
+}
+
+/// This process's cgroup in the v2 hierarchy or in the named v1 one, relative to the mount.
+fn current(v2: bool) -> PathBuf {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    let found = lines.find(|(name, _)| if v2 { name.is_empty() } else { name.starts_with("name=") });
+    PathBuf::from(found.map_or("", |(_, path)| path.trim_start_matches('/')))
 }
 
 /// All processes in the container's cgroups and below.

@@ -6,6 +6,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use serde_json::Value;
 
+use super::delete::end_all;
 use super::{check_id, process_error};
 use crate::bundle::{self, Specs};
 use crate::command_line::Create;
@@ -32,9 +33,10 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
 
     let result = build(root, create, &specs, executor, &process, &cgroup);
     if result.is_err() {
+        let _ = end_all(&cgroup, None);
+        let _ = cgroups::remove(&cgroup);
         let _ = std::fs::remove_dir_all(root.join(id));
         specs.remove();
-        let _ = cgroups::remove(&cgroup);
     }
     result
 }
@@ -52,7 +54,7 @@ fn build(
         limits::set_oom_score(score);
     }
     // This process is the last that needs nothing of where it was: what it starts is born in there.
-    cgroups::join_plain(cgroup)?;
+    let before = cgroups::join_plain(cgroup)?;
     let built = (|| {
         ContainerBuilder::new(create.id.clone(), SyscallType::default())
             .with_root_path(root)?
@@ -68,6 +70,7 @@ fn build(
             .build()
     })();
     built.map(drop).map_err(|error| {
+        before.restore();
         let why = process_error(error, &mut whispers);
         Error::text(format!("sampan create failed: unable to start container process: {why}"))
     })

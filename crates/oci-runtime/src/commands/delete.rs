@@ -57,14 +57,15 @@ pub(crate) fn run(root: &Path, id: &str, force: bool) -> Result<()> {
 }
 
 /// Kills everything in the cgroups (and the init) until nothing is left.
-fn end_all(cgroup: &Path, container: Option<&Container>) -> Result<()> {
+pub(super) fn end_all(cgroup: &Path, container: Option<&Container>) -> Result<()> {
     let init = container.and_then(Container::pid).map(nix::unistd::Pid::as_raw);
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_micros(200);
     loop {
         let mut pids = if cgroup == Path::new("/") { Vec::new() } else { cgroups::processes(cgroup) };
         pids.extend(init);
-        pids.retain(|pid| alive(*pid));
+        let ourselves = std::process::id().cast_signed();
+        pids.retain(|pid| *pid != ourselves && alive(*pid));
         if pids.is_empty() {
             return Ok(());
         }

@@ -42,7 +42,7 @@ pub(crate) fn run(root: &Path, exec: &Exec) -> Result<ExitCode> {
     if let Some(score) = score.and_then(Value::as_i64) {
         limits::set_oom_score(score);
     }
-    cgroups::join_plain(&cgroups_path(&config, id))?;
+    let _ = cgroups::join_plain(&cgroups_path(&config, id))?;
     let built = (|| {
         ContainerBuilder::new(id.clone(), SyscallType::default())
             .with_root_path(root)?

@@ -15,6 +15,7 @@ pub(crate) fn run(filter: &[u8], path: &CStr, args: &[CString], env: &[CString])
     };
     let (args, env) = (pointers(args), pointers(env));
     let (flags, program) = decode(filter)?;
+    reset_signals()?;
     // SAFETY: the program, the strings and the arrays, which end in null, outlive the calls. Nothing is done
     // between the filter and execve: the filter may forbid anything else.
     unsafe {
@@ -31,6 +32,21 @@ pub(crate) fn run(filter: &[u8], path: &CStr, args: &[CString], env: &[CString])
         libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr());
     }
     Err(io::Error::last_os_error())
+}
+
+/// The command starts with no signal blocked and none ignored: Rust's runtime ignores SIGPIPE, and
+/// ignoring is inherited.
+fn reset_signals() -> io::Result<()> {
+    // SAFETY: `none` is initialised by sigemptyset; the rest are plain integers.
+    unsafe {
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut none);
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        match libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 fn decode(filter: &[u8]) -> io::Result<(u32, Vec<libc::sock_filter>)> {

@@ -102,6 +102,13 @@ impl Program {
         Ok(())
     }
 
+    fn load_masked(&mut self, offset: u32, mask: u32) {
+        self.push(LOAD, 0, 0, offset);
+        if mask != u32::MAX {
+            self.push(AND, 0, 0, mask);
+        }
+    }
+
     fn jump(&mut self, distance: usize) {
         self.push(JUMP, 0, 0, u32::try_from(distance).unwrap_or(u32::MAX));
     }
@@ -128,14 +135,7 @@ fn compare(condition: Condition, block: Program) -> Program {
     let to_low = 0_u8;
     let fail = u8::try_from(low_part).unwrap_or(0);
     let pass = fail + 1;
-    let mut load = |offset: u32, mask: u32| {
-        program.push(LOAD, 0, 0, argument + offset);
-        if mask != u32::MAX {
-            program.push(AND, 0, 0, mask);
-        }
-    };
-    load(4, high_mask);
-    drop(load);
+    program.load_masked(argument + 4, high_mask);
     match condition.operator {
         Operator::Equal => program.push(IF_EQUAL, to_low, fail, high),
         Operator::NotEqual => program.push(IF_EQUAL, to_low, pass, high),
@@ -148,10 +148,7 @@ fn compare(condition: Condition, block: Program) -> Program {
             program.push(IF_EQUAL, to_low, pass, high);
         }
     }
-    program.push(LOAD, 0, 0, argument);
-    if low_mask != u32::MAX {
-        program.push(AND, 0, 0, low_mask);
-    }
+    program.load_masked(argument, low_mask);
     // Then: fall to the `ja` (0) or jump over it (1).
     match condition.operator {
         Operator::Equal => program.push(IF_EQUAL, 1, 0, low),

@@ -1,6 +1,7 @@
 //! One request and its reply on a connection of its own.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,8 +38,7 @@ pub(super) async fn open(
 async fn talk(dir: &Path, call: &'static str, request: &Request) -> Result<(Answer, UnixStream), Error> {
     let broken = |source| Error::Connection { call, source };
     let socket = socket_path(dir);
-    let mut connection =
-        UnixStream::connect(&socket).await.map_err(|source| Error::Connect { socket, source })?;
+    let mut connection = connect(dir).await.map_err(|source| Error::Connect { socket, source })?;
     let body =
         serde_json::to_vec(request).map_err(|error| Error::Protocol { call, message: error.to_string() })?;
     if body.len() > MAX_REQUEST {
@@ -57,6 +57,17 @@ async fn talk(dir: &Path, call: &'static str, request: &Request) -> Result<(Answ
         Ok(Reply::Err(failure)) => Err(Error::Failed(failure)),
         Err(error) => Err(Error::Protocol { call, message: error.to_string() }),
     }
+}
+
+/// Connects to the socket, however deep its directory is (a socket's address has 108 bytes).
+async fn connect(dir: &Path) -> io::Result<UnixStream> {
+    let socket = socket_path(dir);
+    if socket.as_os_str().len() < 100 {
+        return UnixStream::connect(socket).await;
+    }
+    let handle = std::fs::File::open(dir)?;
+    let short = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    UnixStream::connect(socket_path(Path::new(&short))).await
 }
 
 /// Reads one length-prefixed message; none at the end of the stream.

@@ -36,35 +36,34 @@ pub(crate) fn unpin(target: &Path) -> io::Result<()> {
     absent(fs::remove_file(target))
 }
 
+/// Removes all pins in the directory and its mount. Carries on after an error and returns the first.
+pub(crate) fn clear(dir: &Path) -> io::Result<()> {
+    let ns = directory(dir);
+    let Ok(entries) = fs::read_dir(&ns) else {
+        return Ok(());
+    };
+    let unpinned = entries.flatten().map(|entry| unpin(&entry.path()));
+    let unpinned = first_error(unpinned);
+    unpinned.and(unmount(&ns)).and(absent(fs::remove_dir(&ns)))
+}
+
 /// Removes all that a shim keeps in its directory: pins, socket, log, scratch files, and the directory
 /// itself when nothing else is in it. Carries on after an error and returns the first.
 pub(crate) fn remove(dir: &Path) -> io::Result<()> {
-    let mut first = Ok(());
-    let mut keep = |result: io::Result<()>| {
-        if first.is_ok() {
-            first = result;
-        }
+    let cleared = clear(dir);
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().as_bytes().starts_with(b"shim."));
+    let removed = first_error(ours.map(|entry| absent(fs::remove_file(entry.path()))));
+    let gone = match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        result => absent(result),
     };
-    let ns = directory(dir);
-    if let Ok(entries) = fs::read_dir(&ns) {
-        for entry in entries.flatten() {
-            keep(unpin(&entry.path()));
-        }
-        keep(unmount(&ns));
-        keep(absent(fs::remove_dir(&ns)));
-    }
-    if let Ok(entries) = fs::read_dir(dir) {
-        for entry in entries.flatten() {
-            if entry.file_name().as_bytes().starts_with(b"shim.") {
-                keep(absent(fs::remove_file(entry.path())));
-            }
-        }
-    }
-    match fs::remove_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-        result => keep(absent(result)),
-    }
-    first
+    cleared.and(removed).and(gone)
+}
+
+/// Goes through all, whatever fails.
+fn first_error(results: impl Iterator<Item = io::Result<()>>) -> io::Result<()> {
+    results.fold(Ok(()), io::Result::and)
 }
 
 fn absent(result: io::Result<()>) -> io::Result<()> {
@@ -94,10 +93,8 @@ fn mount(source: Option<&Path>, target: &Path, flags: libc::c_ulong) -> io::Resu
 fn unmount(target: &Path) -> io::Result<()> {
     let target = path(target)?;
     let flags = libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW;
-    // SAFETY: the string ends in NUL and outlives the call.
-    if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
-        return Ok(());
-    }
+    // SAFETY: the string ends in NUL and outlives the calls. Mounts may lie one upon another.
+    while unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {}
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
         // Not a mount, or not there.

@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub(super) mode: Mode,
     /// Not read from: the process does not take its stdin.
     pub(super) held: bool,
+    /// The client sends nothing any more.
+    pub(super) ended: bool,
     /// What epoll was told.
     pub(super) interest: (bool, bool),
     input: Vec<u8>,
@@ -65,6 +67,7 @@ impl Connection {
             socket,
             mode: Mode::Request,
             held: false,
+            ended: false,
             interest: (true, false),
             input: Vec::new(),
             output: VecDeque::new(),
@@ -161,7 +164,7 @@ impl Connection {
 
     /// Whether epoll should watch for (reading, writing).
     pub(super) fn wants(&self) -> (bool, bool) {
-        (!self.held, !self.output.is_empty())
+        (!self.held && !self.ended, !self.output.is_empty())
     }
 
     fn consume(&mut self, count: usize) {

@@ -143,9 +143,7 @@ impl Shim {
             .arg(verb);
         // A group of its own, so that a hanging one can be ended with its helpers.
         command.process_group(0).current_dir("/");
-        if runtime.hide_unified {
-            runtime_view::hide_unified(&mut command);
-        }
+        runtime_view::prepare(&mut command, runtime.hide_unified);
         Call { runtime, verb, limit, connection, files, command, console: None }
     }
 

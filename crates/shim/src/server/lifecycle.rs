@@ -280,6 +280,7 @@ impl Shim {
         if let Some(process) = self.processes.get_mut(&key)
             && process.streamed
         {
+            process.pid = pid;
             if connected {
                 process.attached.push(token);
                 mode = Mode::Streams(Streams { process: key, stdin: true, stdout: true, stderr: true });
@@ -290,6 +291,7 @@ impl Shim {
         }
         // The reply before the exit that may be waiting.
         self.send_reply(token, Ok(Answer::Pid(pid)), mode);
+        self.hold_outputs(key);
         self.adopt(key, pid);
     }
 

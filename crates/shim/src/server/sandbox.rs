@@ -128,13 +128,10 @@ impl Shim {
             let _ = children::signal(pid, libc::SIGKILL);
             let _ = children::wait_for(pid);
         }
-        let ns = pins::directory(&self.arguments.dir);
-        let pinned = ["net", "ipc", "uts", "pid"].map(|name| ns.join(name));
-        let elsewhere = netns.map(Path::to_owned);
-        for target in pinned.into_iter().chain(elsewhere) {
-            if let Err(error) = pins::unpin(&target) {
-                note(format_args!("unpin {}: {error}", target.display()));
-            }
+        // Where the daemon wanted it may be outside of our directory.
+        let elsewhere = netns.map_or(Ok(()), pins::unpin);
+        if let Err(error) = elsewhere.and(pins::clear(&self.arguments.dir)) {
+            note(format_args!("unpin the namespaces: {error}"));
         }
     }
 }

@@ -68,6 +68,7 @@ impl Shim {
         if let Some(process) = self.processes.get_mut(&key) {
             process.outputs[stream.index()] = Some(Output { fd, token, held: false });
         }
+        self.hold_outputs(key);
         Ok(())
     }
 

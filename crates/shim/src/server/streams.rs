@@ -25,12 +25,19 @@ impl Shim {
         let Some(connection) = self.connections.get_mut(&token) else {
             return;
         };
-        if flags.contains(EventFlags::IN) && !connection.held {
+        if flags.contains(EventFlags::IN) && connection.wants().0 {
             let ended = connection.fill(&mut self.buffer) == Arrival::End;
             self.take_input(token);
             if ended {
-                self.hang_up(token);
-                return;
+                let streaming = self.connections.get_mut(&token);
+                let streaming = streaming.filter(|c| matches!(c.mode, Mode::Streams(_)));
+                let Some(connection) = streaming.filter(|_| !flags.contains(EventFlags::HUP)) else {
+                    self.hang_up(token);
+                    return;
+                };
+                // Only the client's sending half is closed: it still reads. Its end will be a HUP.
+                connection.held = true;
+                connection.ended = true;
             }
         } else if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
             self.hang_up(token);
@@ -235,11 +242,13 @@ impl Shim {
         let Some(process) = self.processes.get_mut(&key) else {
             return;
         };
+        // Until the runtime has told its pid, its client is not told either and cannot be sent output.
         let hold = process.streamed
-            && process.attached.iter().any(|token| {
-                let connection = self.connections.get(token);
-                connection.is_some_and(|connection| connection.behind() > EXEC_WINDOW)
-            });
+            && (process.pid == 0
+                || process.attached.iter().any(|token| {
+                    let connection = self.connections.get(token);
+                    connection.is_some_and(|connection| connection.behind() > EXEC_WINDOW)
+                }));
         for output in process.outputs.iter_mut().flatten() {
             if output.held == hold {
                 continue;

@@ -38,7 +38,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn tests() -> Vec<(String, fn(Runtime), Runtime)> {
+/// A test's name, what it does, and with which runtime.
+type Named = (String, fn(Runtime), Runtime);
+
+fn tests() -> Vec<Named> {
     let modules = [
         conformance::TESTS,
         embedded::TESTS,
