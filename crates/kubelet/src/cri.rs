@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 pub trait ContainerRuntime: Send + Sync + 'static {
     async fn version(&self) -> Result<v1::VersionResponse, Status>;
     async fn status(&self) -> Result<v1::StatusResponse, Status>;
+    async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse, Status>;
     async fn update_pod_cidr(&self, pod_cidr: String) -> Result<(), Status>;
     async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: String) -> Result<String, Status>;
     async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Status>;
@@ -79,6 +80,10 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn status(&self) -> Result<v1::StatusResponse, Status> {
         Ok(self.runtime.clone().status(v1::StatusRequest { verbose: false }).await?.into_inner())
+    }
+
+    async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse, Status> {
+        Ok(self.runtime.clone().runtime_config(v1::RuntimeConfigRequest {}).await?.into_inner())
     }
 
     async fn update_pod_cidr(&self, pod_cidr: String) -> Result<(), Status> {

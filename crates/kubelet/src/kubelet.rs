@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sampan_cri::v1;
 use tokio::task::JoinHandle;
 
 use crate::config::{KubeletConfig, ShutdownMode};
@@ -42,6 +43,10 @@ impl Kubelet {
             // Runtimes that get their addresses elsewhere need not do this.
             tracing::debug!(%status, "UpdateRuntimeConfig");
         }
+        // Runtimes older than this call say nothing; then it is cgroupfs, as far as anybody can tell.
+        let systemd_cgroups = config.cri.runtime_config().await.is_ok_and(|answer| {
+            answer.linux.is_some_and(|linux| linux.cgroup_driver == v1::CgroupDriver::Systemd as i32)
+        });
         let mut tasks = Vec::new();
         let (recorder, task) =
             EventRecorder::start(config.client.clone(), &config.node_name, config.clock.clone());
@@ -56,7 +61,7 @@ impl Kubelet {
             images: ImagePulls::new(config.clock.clone(), config.max_parallel_image_pulls),
             restarts: NodeContext::new_restart_backoff(&config),
             runtime_name: version.runtime_name,
-            systemd_cgroups: false,
+            systemd_cgroups,
             memory_capacity: capacity::memory_bytes(),
             allocatable: capacity::allocatable(&config, &resources),
             host_ips: config.node_ips().iter().map(ToString::to_string).collect(),

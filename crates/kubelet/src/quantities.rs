@@ -10,49 +10,7 @@ const NANO: i128 = 1_000_000_000;
 /// A quantity in billionths; `None` when it cannot be read.
 #[must_use]
 pub fn nanos(text: &str) -> Option<i128> {
-    let text = text.trim();
-    let digits_end =
-        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits_end);
-    let (numerator, denominator): (i128, i128) = match suffix {
-        "" => (1, 1),
-        "n" => (1, 1_000_000_000),
-        "u" => (1, 1_000_000),
-        "m" => (1, 1_000),
-        "k" => (1_000, 1),
-        "M" => (1_000_000, 1),
-        "G" => (1_000_000_000, 1),
-        "T" => (1_000_000_000_000, 1),
-        "P" => (1_000_000_000_000_000, 1),
-        "E" => (1_000_000_000_000_000_000, 1),
-        "Ki" => (1 << 10, 1),
-        "Mi" => (1 << 20, 1),
-        "Gi" => (1 << 30, 1),
-        "Ti" => (1 << 40, 1),
-        "Pi" => (1 << 50, 1),
-        "Ei" => (1 << 60, 1),
-        exponent => {
-            let power: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
-            match power {
-                0..=18 => (10_i128.pow(power.unsigned_abs()), 1),
-                -9..=-1 => (1, 10_i128.pow(power.unsigned_abs())),
-                _ => return None,
-            }
-        }
-    };
-    let (negative, number) = match number.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, number.strip_prefix('+').unwrap_or(number)),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() || whole.len() > 18 {
-        return None;
-    }
-    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    let scaled = whole * NANO + fraction.parse::<i128>().ok()?;
-    let value = div_ceil(scaled.checked_mul(numerator)?, denominator);
-    Some(if negative { -value } else { value })
+    text.trim().parse::<sampan_api::quantity::Quantity>().ok().map(|quantity| quantity.nanos())
 }
 
 /// The quantity in whole units, rounded up.

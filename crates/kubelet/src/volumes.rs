@@ -61,16 +61,6 @@ impl PodVolumes {
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
-
-    /// Whether a look now and then is needed: content can change, or a token has to be renewed.
-    pub(crate) fn changes_over_time(pod: &Pod) -> bool {
-        pod_ref::spec(pod).volumes.iter().flatten().any(|volume| {
-            volume.config_map.is_some()
-                || volume.secret.is_some()
-                || volume.projected.is_some()
-                || volume.downward_api.is_some()
-        })
-    }
 }
 
 async fn set_up(

@@ -128,7 +128,7 @@ mod tests {
         for (name, value) in expected {
             assert_eq!(variables.get(name).map(String::as_str), Some(value), "{name}");
         }
-        assert_eq!(variables.len(), 7 + 2 + 4 * 2 - 2 + 6 - 2);
+        assert_eq!(variables.len(), (2 + 2 + 1 + 2 * 4) + (2 + 1 + 4));
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl PodWorker {
     /// Works until the pod is gone from the API and from the node.
     pub(crate) async fn run(mut self) {
         loop {
-            self.pod = self.inbox.take();
+            self.take_news();
             let next = match self.life {
                 Life::Syncing if self.inbox.must_end() || self.is_history() => {
                     self.life = Life::Terminating;
@@ -129,6 +129,17 @@ impl PodWorker {
                 Next::Done => return,
             }
         }
+    }
+
+    /// The newest version of the pod. Labels and annotations are in files of downward API volumes, which have
+    /// to follow (ENV-25).
+    fn take_news(&mut self) {
+        let pod = self.inbox.take();
+        let (new, old) = (&pod.metadata, &self.pod.metadata);
+        if new.labels != old.labels || new.annotations != old.annotations {
+            self.volumes_synced = None;
+        }
+        self.pod = pod;
     }
 
     /// Whether the pod was finished before: then nothing is started, only cleaned up.

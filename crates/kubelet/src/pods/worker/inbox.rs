@@ -101,8 +101,9 @@ impl Inbox {
         let own = pod_ref::spec(&state.pod).termination_grace_period_seconds.unwrap_or(30);
         let grace = match state.pod.metadata.deletion_grace_period_seconds {
             Some(grace) if state.pod.metadata.deletion_timestamp.is_some() => grace,
-            // Removed at once: forced.
-            _ if state.gone => 1,
+            // Removed at once: forced. A pod that only the runtime knew has no status, but its containers
+            // remembered their grace period.
+            _ if state.gone && state.pod.status.is_some() => 1,
             _ => own,
         };
         grace.max(1)

@@ -43,7 +43,7 @@ impl PodWorker {
             self.pre_stop(run, grace).await;
         }
         let used = i64::try_from((began.elapsed() + turn).as_secs()).unwrap_or(i64::MAX);
-        self.stop_now(run, (grace - used).max(MINIMUM_GRACE.min(grace.max(1)).max(MINIMUM_GRACE))).await;
+        self.stop_now(run, (grace - used).max(MINIMUM_GRACE)).await;
     }
 
     async fn stop_now(&self, run: &RuntimeContainer, timeout: i64) {

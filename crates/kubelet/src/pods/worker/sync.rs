@@ -13,7 +13,6 @@ use crate::images::{self, LookedUp};
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::actions::{PodActions, pod_actions};
 use crate::status::pod_status::Verdict;
-use crate::volumes::PodVolumes;
 
 /// A container is tried again after this long when its configuration cannot be made.
 pub(super) const CONFIG_RETRY: Duration = Duration::from_secs(2);
@@ -114,6 +113,7 @@ impl PodWorker {
     /// Starts what is to be started, in order.
     async fn start_all(&mut self, actions: &PodActions, mut looked_up: HashMap<String, LookedUp>) {
         let pod = Arc::clone(&self.pod);
+        self.forget_waits_of_others(actions);
         for index in &actions.start_ephemeral {
             if let Some(ephemeral) = pod_ref::ephemeral_containers(&pod).get(*index) {
                 let container = pod_ref::ephemeral_as_container(ephemeral);
@@ -139,6 +139,23 @@ impl PodWorker {
                 return;
             }
         }
+    }
+
+    /// Only containers that are to be started have something to wait for.
+    fn forget_waits_of_others(&mut self, actions: &PodActions) {
+        let pod = Arc::clone(&self.pod);
+        let names = |list: &[Container], indexes: &[usize]| -> Vec<String> {
+            indexes.iter().filter_map(|index| Some(list.get(*index)?.name.clone())).collect()
+        };
+        let mut wanted = names(pod_ref::init_containers(&pod), &actions.start_init);
+        wanted.extend(names(pod_ref::containers(&pod), &actions.start));
+        wanted.extend(
+            actions
+                .start_ephemeral
+                .iter()
+                .filter_map(|index| Some(pod_ref::ephemeral_containers(&pod).get(*index)?.name.clone())),
+        );
+        self.not_before.retain(|name, _| wanted.contains(name));
     }
 
     /// Stops containers that are to be replaced or that a probe condemned.
@@ -189,13 +206,6 @@ impl PodWorker {
         }
         if let Some(deadline) = self.deadline() {
             wait = wait.min(deadline);
-        }
-        if !PodVolumes::changes_over_time(&self.pod)
-            && self.not_before.is_empty()
-            && self.deadline().is_none()
-        {
-            // Only the safety net is left.
-            wait = wait.max(self.ctx.config.sync_frequency);
         }
         Next::Wait(Some(wait.max(Duration::from_millis(5))))
     }

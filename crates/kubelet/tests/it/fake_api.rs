@@ -1,0 +1,198 @@
+//! An API server that fits on a page: objects in a map, lists, watches, status patches, deletions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Method, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+struct Objects {
+    version: u64,
+    /// By path: `/api/v1/namespaces/default/pods/p`.
+    by_path: BTreeMap<String, Value>,
+}
+
+/// Shared by the test and the kubelet's client.
+#[derive(Clone)]
+pub(crate) struct FakeApi {
+    objects: Arc<Mutex<Objects>>,
+    /// (collection such as `pods`, event as a JSON line).
+    events: broadcast::Sender<(String, String)>,
+    /// Every write: method and path.
+    pub(crate) writes: Arc<Mutex<Vec<String>>>,
+}
+
+impl FakeApi {
+    pub(crate) fn new() -> Self {
+        let objects = Arc::new(Mutex::new(Objects { version: 1, by_path: BTreeMap::new() }));
+        Self { objects, events: broadcast::Sender::new(1_000), writes: Arc::default() }
+    }
+
+    pub(crate) fn client(&self) -> kube::Client {
+        let this = self.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let this = this.clone();
+            async move { Ok::<_, std::convert::Infallible>(this.handle(request).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// Stores an object and tells watchers.
+    pub(crate) fn put(&self, path: &str, mut object: Value) -> Value {
+        let mut objects = self.objects.lock().unwrap();
+        objects.version += 1;
+        object["metadata"]["resourceVersion"] = json!(objects.version.to_string());
+        let kind = if objects.by_path.contains_key(path) { "MODIFIED" } else { "ADDED" };
+        objects.by_path.insert(path.to_owned(), object.clone());
+        drop(objects);
+        self.tell(path, kind, &object);
+        object
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        self.objects.lock().unwrap().by_path.get(path).cloned()
+    }
+
+    pub(crate) fn remove(&self, path: &str) -> Option<Value> {
+        let removed = self.objects.lock().unwrap().by_path.remove(path);
+        if let Some(object) = &removed {
+            self.tell(path, "DELETED", object);
+        }
+        removed
+    }
+
+    pub(crate) fn list(&self, collection: &str) -> Vec<Value> {
+        let objects = self.objects.lock().unwrap();
+        objects.by_path.iter().filter(|(path, _)| collection_of(path) == collection).map(|(_, v)| v.clone()).collect()
+    }
+
+    fn tell(&self, path: &str, kind: &str, object: &Value) {
+        let line = format!("{}\n", json!({"type": kind, "object": object}));
+        let _ = self.events.send((collection_of(path).to_owned(), line));
+    }
+
+    async fn handle(&self, request: Request<kube::client::Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if parts.method != Method::GET {
+            self.writes.lock().unwrap().push(format!("{} {path}", parts.method));
+        }
+        match parts.method {
+            Method::GET if query.contains("watch=") => self.watch(&path),
+            Method::GET => match self.get(&path) {
+                Some(object) => answer(200, &object),
+                None if is_collection(&path) => {
+                    let collection = path.rsplit('/').next().unwrap();
+                    let version = self.objects.lock().unwrap().version.to_string();
+                    answer(200, &json!({"apiVersion": "v1", "kind": "List",
+                        "metadata": {"resourceVersion": version}, "items": self.list(collection)}))
+                }
+                None => not_found(),
+            },
+            Method::POST if path.ends_with("/token") => answer(201, &json!({
+                "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": body["spec"],
+                "status": {"token": "the-token", "expirationTimestamp": "2026-01-01T01:00:00Z"}})),
+            Method::POST => {
+                let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let path = format!("{path}/{name}");
+                if self.get(&path).is_some() {
+                    return status(409, "AlreadyExists");
+                }
+                answer(201, &self.put(&path, body))
+            }
+            Method::PATCH => {
+                let target = path.trim_end_matches("/status");
+                let Some(mut object) = self.get(target) else { return not_found() };
+                let uid = &body["metadata"]["uid"];
+                if uid.is_string() && *uid != object["metadata"]["uid"] {
+                    return status(409, "the UID in the precondition does not match");
+                }
+                merge(&mut object, &body);
+                answer(200, &self.put(target, object))
+            }
+            Method::DELETE => match self.remove(&path) {
+                Some(object) => answer(200, &object),
+                None => not_found(),
+            },
+            _ => status(405, "MethodNotAllowed"),
+        }
+    }
+
+    fn watch(&self, path: &str) -> Response<Body> {
+        let wanted = path.rsplit('/').next().unwrap().to_owned();
+        let lines = BroadcastStream::new(self.events.subscribe()).filter_map(move |event| {
+            let wanted = wanted.clone();
+            async move {
+                let (collection, line) = event.ok()?;
+                (collection == wanted).then(|| Ok(Frame::data(Bytes::from(line))))
+            }
+        });
+        Response::new(StreamBody::new(lines).boxed_unsync())
+    }
+}
+
+fn is_collection(path: &str) -> bool {
+    matches!(path.rsplit('/').next(), Some("pods" | "services" | "nodes" | "events"))
+}
+
+fn collection_of(path: &str) -> &str {
+    path.rsplit('/').nth(1).unwrap_or_default()
+}
+
+/// Enough of a strategic merge: objects merge, conditions merge by type, other lists are replaced.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in fields {
+        match (key.as_str(), value) {
+            (_, Value::Null) => {
+                target.as_object_mut().unwrap().remove(key);
+            }
+            ("conditions", Value::Array(new)) => {
+                let mut conditions = target[key].as_array().cloned().unwrap_or_default();
+                for condition in new {
+                    match conditions.iter_mut().find(|old| old["type"] == condition["type"]) {
+                        Some(old) => merge(old, condition),
+                        None => conditions.push(condition.clone()),
+                    }
+                }
+                target[key] = Value::Array(conditions);
+            }
+            (_, Value::Array(list)) => {
+                target[key] = list.iter().filter(|item| item.get("$patch").is_none()).cloned().collect();
+            }
+            _ => merge(&mut target[key], value),
+        }
+    }
+}
+
+fn answer(code: u16, value: &Value) -> Response<Body> {
+    let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {}).boxed_unsync();
+    Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
+}
+
+fn status(code: u16, message: &str) -> Response<Body> {
+    answer(code, &json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
+        "reason": message, "message": message, "metadata": {}}))
+}
+
+fn not_found() -> Response<Body> {
+    status(404, "NotFound")
+}

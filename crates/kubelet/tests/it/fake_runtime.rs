@@ -1,0 +1,412 @@
+//! A runtime in which nothing runs: containers follow a script on the paused clock.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use sampan_cri::v1;
+use sampan_kubelet::clock::Clock;
+use sampan_kubelet::cri::ContainerRuntime;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+use tonic::Status;
+
+/// What a container does once it is started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Script {
+    /// Runs until it is stopped; ends with this code.
+    Runs(i32),
+    /// Runs until it is killed: the stop signal does nothing.
+    Stubborn,
+    /// Ends by itself after this time.
+    Ends(Duration, i32),
+    /// Cannot be started.
+    FailsToStart,
+}
+
+#[derive(Default)]
+struct Inner {
+    sandboxes: BTreeMap<String, v1::PodSandboxStatus>,
+    containers: BTreeMap<String, (v1::ContainerStatus, String, Script)>,
+    scripts: HashMap<String, VecDeque<Script>>,
+    pulls: VecDeque<Result<(), Status>>,
+    images: Vec<String>,
+    exec: HashMap<String, (i32, Duration)>,
+    next: u32,
+}
+
+/// Shared by the test and the kubelet.
+#[derive(Clone)]
+pub(crate) struct FakeRuntime {
+    inner: Arc<Mutex<Inner>>,
+    /// Calls that change something, with their subject and the second they came at.
+    pub(crate) calls: Arc<Mutex<Vec<(i64, String)>>>,
+    events: broadcast::Sender<v1::ContainerEventResponse>,
+    clock: Clock,
+    began: Timestamp,
+    log_dir: PathBuf,
+}
+
+impl FakeRuntime {
+    pub(crate) fn new(clock: Clock, log_dir: PathBuf) -> Self {
+        let inner = Inner { images: vec!["local:1".to_owned()], ..Inner::default() };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            calls: Arc::default(),
+            events: broadcast::Sender::new(1_000),
+            began: clock.now(),
+            clock,
+            log_dir,
+        }
+    }
+
+    /// The next runs of the container called `name`; the last one repeats.
+    pub(crate) fn script(&self, name: &str, scripts: &[Script]) {
+        self.inner.lock().unwrap().scripts.insert(name.to_owned(), scripts.iter().copied().collect());
+    }
+
+    /// The results of the next pulls; afterwards they succeed.
+    pub(crate) fn pulls(&self, results: Vec<Result<(), Status>>) {
+        self.inner.lock().unwrap().pulls = results.into();
+    }
+
+    pub(crate) fn add_image(&self, name: &str) {
+        self.inner.lock().unwrap().images.push(name.to_owned());
+    }
+
+    /// What the command that begins with `program` ends with, and how long it takes.
+    pub(crate) fn exec_result(&self, program: &str, code: i32, takes: Duration) {
+        self.inner.lock().unwrap().exec.insert(program.to_owned(), (code, takes));
+    }
+
+    pub(crate) fn kill_sandbox(&self) {
+        for sandbox in self.inner.lock().unwrap().sandboxes.values_mut() {
+            sandbox.state = v1::PodSandboxState::SandboxNotready as i32;
+        }
+        let ids: Vec<String> = self.inner.lock().unwrap().containers.keys().cloned().collect();
+        for id in ids {
+            self.end(&id, 137);
+        }
+    }
+
+    pub(crate) fn containers(&self) -> Vec<v1::ContainerStatus> {
+        self.inner.lock().unwrap().containers.values().map(|(status, _, _)| status.clone()).collect()
+    }
+
+    pub(crate) fn sandboxes(&self) -> usize {
+        self.inner.lock().unwrap().sandboxes.len()
+    }
+
+    /// The calls without their times.
+    pub(crate) fn call_names(&self) -> Vec<String> {
+        self.calls.lock().unwrap().iter().map(|(_, call)| call.clone()).collect()
+    }
+
+    /// The seconds since the start at which `call` came.
+    pub(crate) fn times_of(&self, call: &str) -> Vec<i64> {
+        self.calls.lock().unwrap().iter().filter(|(_, name)| name == call).map(|(at, _)| *at).collect()
+    }
+
+    fn note(&self, call: String) {
+        let at = self.clock.now().duration_since(self.began).as_secs();
+        self.calls.lock().unwrap().push((at, call));
+    }
+
+    fn nanos(&self) -> i64 {
+        i64::try_from(self.clock.now().as_nanosecond()).unwrap()
+    }
+
+    fn end(&self, id: &str, code: i32) {
+        let status = {
+            let mut inner = self.inner.lock().unwrap();
+            let Some((status, _, _)) = inner.containers.get_mut(id) else { return };
+            if status.state != v1::ContainerState::ContainerRunning as i32 {
+                return;
+            }
+            status.state = v1::ContainerState::ContainerExited as i32;
+            status.exit_code = code;
+            status.finished_at = self.nanos();
+            status.reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
+            status.clone()
+        };
+        let _ = self.events.send(v1::ContainerEventResponse {
+            container_id: id.to_owned(),
+            container_event_type: v1::ContainerEventType::ContainerStoppedEvent as i32,
+            containers_statuses: vec![status],
+            ..Default::default()
+        });
+    }
+}
+
+fn matches(labels: &HashMap<String, String>, selector: &HashMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+#[async_trait]
+impl ContainerRuntime for FakeRuntime {
+    async fn version(&self) -> Result<v1::VersionResponse, Status> {
+        Ok(v1::VersionResponse {
+            runtime_name: "fake".into(),
+            runtime_version: "1.0".into(),
+            ..Default::default()
+        })
+    }
+
+    async fn status(&self) -> Result<v1::StatusResponse, Status> {
+        let condition =
+            |name: &str| v1::RuntimeCondition { r#type: name.into(), status: true, ..Default::default() };
+        Ok(v1::StatusResponse {
+            status: Some(v1::RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] }),
+            ..Default::default()
+        })
+    }
+
+    async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse, Status> {
+        Err(Status::unimplemented("RuntimeConfig"))
+    }
+
+    async fn update_pod_cidr(&self, _: String) -> Result<(), Status> {
+        Ok(())
+    }
+
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, _: String) -> Result<String, Status> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.next += 1;
+        let id = format!("sandbox{}", inner.next);
+        let status = v1::PodSandboxStatus {
+            id: id.clone(),
+            metadata: config.metadata,
+            state: v1::PodSandboxState::SandboxReady as i32,
+            created_at: self.nanos() + i64::from(inner.next),
+            network: Some(v1::PodSandboxNetworkStatus {
+                ip: format!("10.0.0.{}", inner.next),
+                ..Default::default()
+            }),
+            labels: config.labels,
+            annotations: config.annotations,
+            ..Default::default()
+        };
+        inner.sandboxes.insert(id.clone(), status);
+        drop(inner);
+        self.note("run sandbox".into());
+        Ok(id)
+    }
+
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Status> {
+        let containers: Vec<String> = {
+            let mut inner = self.inner.lock().unwrap();
+            if let Some(sandbox) = inner.sandboxes.get_mut(id) {
+                sandbox.state = v1::PodSandboxState::SandboxNotready as i32;
+            }
+            inner.containers.iter().filter(|(_, (_, s, _))| s == id).map(|(id, _)| id.clone()).collect()
+        };
+        for container in containers {
+            self.end(&container, 137);
+        }
+        self.note("stop sandbox".into());
+        Ok(())
+    }
+
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Status> {
+        self.inner.lock().unwrap().sandboxes.remove(id);
+        self.note("remove sandbox".into());
+        Ok(())
+    }
+
+    async fn pod_sandbox_status(&self, id: &str) -> Result<v1::PodSandboxStatus, Status> {
+        self.inner.lock().unwrap().sandboxes.get(id).cloned().ok_or_else(|| Status::not_found("sandbox"))
+    }
+
+    async fn list_pod_sandboxes(&self, filter: v1::PodSandboxFilter) -> Result<Vec<v1::PodSandbox>, Status> {
+        let inner = self.inner.lock().unwrap();
+        Ok(inner
+            .sandboxes
+            .values()
+            .filter(|sandbox| matches(&sandbox.labels, &filter.label_selector))
+            .map(|sandbox| v1::PodSandbox {
+                id: sandbox.id.clone(),
+                state: sandbox.state,
+                labels: sandbox.labels.clone(),
+                created_at: sandbox.created_at,
+                ..Default::default()
+            })
+            .collect())
+    }
+
+    async fn create_container(
+        &self,
+        sandbox: &str,
+        config: v1::ContainerConfig,
+        sandbox_config: v1::PodSandboxConfig,
+    ) -> Result<String, Status> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.next += 1;
+        let id = format!("container{}", inner.next);
+        let name = config.metadata.as_ref().unwrap().name.clone();
+        let scripts = inner.scripts.entry(name.clone()).or_default();
+        let script = if scripts.len() > 1 { scripts.pop_front() } else { scripts.front().copied() };
+        let log = self.log_dir.join(sandbox_config.log_directory).join(&config.log_path);
+        std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+        std::fs::write(&log, "").unwrap();
+        let status = v1::ContainerStatus {
+            id: id.clone(),
+            metadata: config.metadata,
+            state: v1::ContainerState::ContainerCreated as i32,
+            created_at: self.nanos() + i64::from(inner.next),
+            image: config.image.clone(),
+            image_ref: config.image.unwrap_or_default().image,
+            labels: config.labels,
+            annotations: config.annotations,
+            mounts: config.mounts,
+            log_path: log.to_string_lossy().into_owned(),
+            ..Default::default()
+        };
+        let script = script.unwrap_or(Script::Runs(0));
+        inner.containers.insert(id.clone(), (status, sandbox.to_owned(), script));
+        drop(inner);
+        self.note(format!("create {name}"));
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &str) -> Result<(), Status> {
+        let (name, script) = {
+            let mut inner = self.inner.lock().unwrap();
+            let (status, _, script) = inner.containers.get_mut(id).ok_or_else(|| Status::not_found("container"))?;
+            let failed = matches!(script, Script::FailsToStart);
+            status.started_at = self.nanos();
+            status.state = if failed {
+                status.finished_at = self.nanos();
+                status.exit_code = 128;
+                status.reason = "StartError".into();
+                v1::ContainerState::ContainerExited as i32
+            } else {
+                v1::ContainerState::ContainerRunning as i32
+            };
+            (status.metadata.as_ref().unwrap().name.clone(), *script)
+        };
+        self.note(format!("start {name}"));
+        match script {
+            Script::FailsToStart => return Err(Status::unknown("exec: \"nope\": executable file not found in $PATH")),
+            Script::Ends(after, code) => {
+                let this = self.clone();
+                let id = id.to_owned();
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    this.end(&id, code);
+                });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &str, timeout_seconds: i64) -> Result<(), Status> {
+        let (name, script) = {
+            let inner = self.inner.lock().unwrap();
+            let (status, _, script) = inner.containers.get(id).ok_or_else(|| Status::not_found("container"))?;
+            (status.metadata.as_ref().unwrap().name.clone(), *script)
+        };
+        self.note(format!("stop {name} {timeout_seconds}"));
+        match script {
+            Script::Runs(code) => self.end(id, code),
+            _ => {
+                tokio::time::sleep(Duration::from_secs(u64::try_from(timeout_seconds).unwrap_or(0))).await;
+                self.end(id, 137);
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), Status> {
+        self.inner.lock().unwrap().containers.remove(id);
+        Ok(())
+    }
+
+    async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus, Status> {
+        let inner = self.inner.lock().unwrap();
+        inner.containers.get(id).map(|(status, _, _)| status.clone()).ok_or_else(|| Status::not_found("container"))
+    }
+
+    async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Status> {
+        let inner = self.inner.lock().unwrap();
+        Ok(inner
+            .containers
+            .values()
+            .filter(|(status, _, _)| matches(&status.labels, &filter.label_selector))
+            .map(|(status, sandbox, _)| v1::Container {
+                id: status.id.clone(),
+                pod_sandbox_id: sandbox.clone(),
+                state: status.state,
+                labels: status.labels.clone(),
+                annotations: status.annotations.clone(),
+                ..Default::default()
+            })
+            .collect())
+    }
+
+    async fn exec_sync(&self, _: &str, command: Vec<String>, _: i64) -> Result<v1::ExecSyncResponse, Status> {
+        let program = command.first().cloned().unwrap_or_default();
+        let (exit_code, takes) = self.inner.lock().unwrap().exec.get(&program).copied().unwrap_or_default();
+        self.note(format!("exec {program}"));
+        tokio::time::sleep(takes).await;
+        Ok(v1::ExecSyncResponse { exit_code, stdout: b"secret output".to_vec(), ..Default::default() })
+    }
+
+    async fn exec(&self, _: v1::ExecRequest) -> Result<String, Status> {
+        Err(Status::unimplemented("exec"))
+    }
+
+    async fn attach(&self, _: v1::AttachRequest) -> Result<String, Status> {
+        Err(Status::unimplemented("attach"))
+    }
+
+    async fn port_forward(&self, _: v1::PortForwardRequest) -> Result<String, Status> {
+        Err(Status::unimplemented("port forward"))
+    }
+
+    async fn reopen_container_log(&self, _: &str) -> Result<(), Status> {
+        Ok(())
+    }
+
+    async fn container_events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<v1::ContainerEventResponse, Status>>, Status> {
+        let events = BroadcastStream::new(self.events.subscribe());
+        Ok(events.filter_map(|event| async move { event.ok().map(Ok) }).boxed())
+    }
+
+    async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status> {
+        Ok(Vec::new())
+    }
+
+    async fn list_images(&self) -> Result<Vec<v1::Image>, Status> {
+        Ok(Vec::new())
+    }
+
+    async fn image_status(&self, image: v1::ImageSpec) -> Result<Option<v1::Image>, Status> {
+        let known = self.inner.lock().unwrap().images.contains(&image.image);
+        Ok(known.then(|| v1::Image { id: image.image, size: 7, ..Default::default() }))
+    }
+
+    async fn pull_image(
+        &self,
+        image: v1::ImageSpec,
+        _: Option<v1::AuthConfig>,
+        _: v1::PodSandboxConfig,
+    ) -> Result<String, Status> {
+        self.note(format!("pull {}", image.image));
+        let mut inner = self.inner.lock().unwrap();
+        inner.pulls.pop_front().unwrap_or(Ok(()))?;
+        inner.images.push(image.image.clone());
+        Ok(image.image)
+    }
+
+    async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status> {
+        Ok(v1::ImageFsInfoResponse::default())
+    }
+}

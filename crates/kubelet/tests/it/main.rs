@@ -1,0 +1,11 @@
+//! The whole kubelet against a fake runtime and a fake API, on tokio's paused clock: minutes of back-off pass
+//! in milliseconds.
+#![allow(clippy::unwrap_used)]
+
+mod fake_api;
+mod fake_runtime;
+mod images;
+mod lifecycle;
+mod node;
+mod restart;
+mod world;

@@ -1,0 +1,141 @@
+//! A node with everything around it, and short ways to ask what happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sampan_kubelet::clock::Clock;
+use sampan_kubelet::{Kubelet, KubeletConfig};
+use serde_json::{Value, json};
+
+use crate::fake_api::FakeApi;
+use crate::fake_runtime::FakeRuntime;
+
+pub(crate) struct World {
+    pub(crate) api: FakeApi,
+    pub(crate) runtime: FakeRuntime,
+    kubelet: Option<Kubelet>,
+    clock: Clock,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let clock = Clock::following_tokio("2026-01-01T00:00:00Z".parse().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = FakeRuntime::new(clock.clone(), dir.path().join("logs"));
+        let mut world = Self { api: FakeApi::new(), runtime, kubelet: None, clock, dir };
+        world.start_kubelet().await;
+        world
+    }
+
+    /// Starts a kubelet; an earlier one ends as if it were killed.
+    pub(crate) async fn start_kubelet(&mut self) {
+        drop(self.kubelet.take());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let config = KubeletConfig {
+            log_dir: self.dir.path().join("logs"),
+            container_log_dir: None,
+            clock: self.clock.clone(),
+            ..KubeletConfig::new(
+                "node",
+                self.api.client(),
+                Arc::new(self.runtime.clone()),
+                self.dir.path().join("kubelet"),
+                "10.9.9.9".parse().unwrap(),
+            )
+        };
+        self.kubelet = Some(Kubelet::start(config).await.unwrap());
+    }
+
+    pub(crate) async fn shut_down(&mut self, mode: sampan_kubelet::ShutdownMode) {
+        self.kubelet.take().unwrap().shutdown(mode).await;
+    }
+
+    /// Makes a pod called `p` with this spec on the node.
+    pub(crate) fn create(&self, mut spec: Value) {
+        spec["nodeName"] = json!("node");
+        if spec["terminationGracePeriodSeconds"].is_null() {
+            spec["terminationGracePeriodSeconds"] = json!(30);
+        }
+        for list in ["containers", "initContainers"] {
+            for container in spec[list].as_array_mut().into_iter().flatten() {
+                if container["image"].is_null() {
+                    container["image"] = json!("local:1");
+                    container["imagePullPolicy"] = json!("IfNotPresent");
+                }
+            }
+        }
+        self.api.put(POD, json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "default", "uid": "uid-1", "generation": 1},
+            "spec": spec, "status": {"phase": "Pending", "qosClass": "BestEffort"}}));
+    }
+
+    /// A graceful deletion as the API server stores it.
+    pub(crate) fn delete(&self, grace: i64) {
+        let mut pod = self.pod();
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
+        pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        self.api.put(POD, pod);
+    }
+
+    pub(crate) fn pod(&self) -> Value {
+        self.api.get(POD).expect("the pod")
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        self.pod()["status"].clone()
+    }
+
+    /// Waits until `condition` holds; at most an hour of the paused clock.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        for _ in 0..360_000 {
+            if condition(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never: {what}\npod: {:#}\ncalls: {:?}\nevents: {:#?}", self.api.get(POD).unwrap_or_default(), self.runtime.call_names(), self.events());
+    }
+
+    pub(crate) async fn until_phase(&self, phase: &str) {
+        self.until(phase, |world| world.api.get(POD).is_some_and(|pod| pod["status"]["phase"] == phase)).await;
+    }
+
+    pub(crate) async fn until_gone(&self) {
+        self.until("gone", |world| world.api.get(POD).is_none() && world.runtime.sandboxes() == 0).await;
+    }
+
+    /// The first container's waiting reason, or empty.
+    pub(crate) fn waiting_reason(&self) -> String {
+        self.status()["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Events about pods as `Type Reason field: message`.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let mut events: Vec<(u64, String)> = self
+            .api
+            .list("events")
+            .into_iter()
+            .filter(|event| event["involvedObject"]["kind"] == "Pod")
+            .map(|event| {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let line = format!(
+                    "{} {} {}: {}",
+                    text(&event["type"]),
+                    text(&event["reason"]),
+                    text(&event["involvedObject"]["fieldPath"]),
+                    text(&event["message"])
+                );
+                (text(&event["metadata"]["resourceVersion"]).parse().unwrap_or(0), line)
+            })
+            .collect();
+        events.sort();
+        events.into_iter().map(|(_, line)| line).collect()
+    }
+
+    pub(crate) fn has_event(&self, part: &str) -> bool {
+        self.events().iter().any(|event| event.contains(part))
+    }
+}
+
+pub(crate) const POD: &str = "/api/v1/namespaces/default/pods/p";
