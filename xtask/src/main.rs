@@ -1,6 +1,7 @@
 //! What people run besides cargo: `cargo xtask demo | test | bench | setup`.
 #![allow(clippy::print_stderr, reason = "these commands talk to a person at a terminal")]
 
+mod bench;
 mod command;
 mod demo;
 mod leaks;
@@ -17,6 +18,8 @@ enum Xtask {
     Demo,
     /// Format, lint, unit, in-process and end-to-end tests (as root); what CI runs
     Test(test::Options),
+    /// Measure the promises of SPECIFICATION.md, against podman in the same run
+    Bench(bench::Options),
     /// Install what the tests need from the distribution's packages
     Setup(setup::Options),
     /// Fail when a test or a run left mounts, namespaces, cgroups, processes or rules behind
@@ -27,6 +30,7 @@ fn main() -> Result<()> {
     match Xtask::parse() {
         Xtask::Demo => demo::run(),
         Xtask::Test(options) => test::run(&options),
+        Xtask::Bench(options) => bench::run(&options),
         Xtask::Setup(options) => setup::run(&options),
         Xtask::Leaks => leaks::check(),
     }

@@ -7,6 +7,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::archives::image_archives_server::{ImageArchives, ImageArchivesServer};
@@ -46,20 +47,49 @@ where
     P: PullProgress,
     A: ImageArchives,
 {
+    let runtime = RuntimeServiceServer::new(services.runtime)
+        .max_decoding_message_size(MAX_MESSAGE_SIZE)
+        .max_encoding_message_size(MAX_MESSAGE_SIZE);
+    let router = Server::builder().add_service(runtime).add_service(PullProgressServer::new(services.progress));
+    let router = add_images(router, services.images, services.archives);
+    answer(path, router, shutdown).await
+}
+
+/// Serves the image services only: for a process that has images to work on and runs nothing.
+///
+/// # Errors
+/// As [`serve_all`].
+pub async fn serve_images<I, P, A>(
+    path: &Path,
+    images: I,
+    progress: P,
+    archives: A,
+    shutdown: CancellationToken,
+) -> Result<(), Error>
+where
+    I: ImageService,
+    P: PullProgress,
+    A: ImageArchives,
+{
+    let router = Server::builder().add_service(PullProgressServer::new(progress));
+    answer(path, add_images(router, images, archives), shutdown).await
+}
+
+fn add_images<I, A>(router: Router, images: I, archives: A) -> Router
+where
+    I: ImageService,
+    A: ImageArchives,
+{
+    let images = ImageServiceServer::new(images)
+        .max_decoding_message_size(MAX_MESSAGE_SIZE)
+        .max_encoding_message_size(MAX_MESSAGE_SIZE);
+    let archives = ImageArchivesServer::new(archives).max_decoding_message_size(MAX_MESSAGE_SIZE);
+    router.add_service(images).add_service(archives)
+}
+
+async fn answer(path: &Path, router: Router, shutdown: CancellationToken) -> Result<(), Error> {
     let listener = listen(path).await?;
-    let served = Server::builder()
-        .add_service(
-            RuntimeServiceServer::new(services.runtime)
-                .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                .max_encoding_message_size(MAX_MESSAGE_SIZE),
-        )
-        .add_service(
-            ImageServiceServer::new(services.images)
-                .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                .max_encoding_message_size(MAX_MESSAGE_SIZE),
-        )
-        .add_service(PullProgressServer::new(services.progress))
-        .add_service(ImageArchivesServer::new(services.archives))
+    let served = router
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned())
         .await
         .map_err(|source| Error::Serve { path: path.to_owned(), source });

@@ -10,9 +10,12 @@ mod progress;
 mod pull_image;
 mod remove_image;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use sampan_cri::v1;
+use sampan_oci::registry::RegistryError;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::images::{ImageError, ImageRecord, ImageStore};
@@ -83,6 +86,15 @@ impl v1::image_service_server::ImageService for ImageService {
     }
 }
 
+/// Serves the images alone on the unix socket at `path` until `shutdown`: for a process that runs no pods.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub async fn serve(path: &Path, store: Arc<ImageStore>, shutdown: CancellationToken) -> Result<(), sampan_cri::Error> {
+    let images = ImageService::new(store);
+    sampan_cri::server::serve_images(path, images.clone(), images.clone(), images, shutdown).await
+}
+
 /// The name in a request; empty is an error of the caller.
 fn name_of(spec: Option<v1::ImageSpec>) -> Result<v1::ImageSpec, Status> {
     spec.filter(|spec| !spec.image.is_empty())
@@ -120,8 +132,10 @@ fn status(error: &ImageError) -> Status {
         ImageError::DiskFull { .. } => Status::resource_exhausted(text),
         ImageError::Registry(e) if e.is_not_found() => Status::not_found(text),
         ImageError::Registry(e) if e.is_unauthorized() => Status::permission_denied(text),
+        // A name that nobody knows is rather a mistake in the image's name than a registry that is down.
+        ImageError::Registry(RegistryError::Resolve { .. }) => Status::unknown(text),
         // The kubelet looks for the word at the beginning (IMG-31).
-        ImageError::Registry(e) if e.is_unavailable() => Status::unavailable(format!("RegistryUnavailable: {text}")),
+        ImageError::Registry(e) if e.is_unavailable() => Status::unknown(format!("RegistryUnavailable: {text}")),
         _ => Status::unknown(text),
     }
 }

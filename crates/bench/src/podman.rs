@@ -1,0 +1,63 @@
+//! The peer: Debian's podman with the same image, in storage of its own.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+
+/// The image's name in podman's storage.
+const IMAGE: &str = "localhost/sampan-bench";
+
+pub(crate) struct Podman {
+    dir: tempfile::TempDir,
+}
+
+impl Podman {
+    /// Loads an image with the same program into a fresh storage; `None` without a podman on the machine.
+    pub(crate) fn prepare(binary: &Path) -> Result<Option<Self>> {
+        if Command::new("podman").arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("podman is not installed (`cargo xtask setup --peers`): nothing to compare with");
+            return Ok(None);
+        }
+        let podman = Self { dir: tempfile::Builder::new().prefix("sampan-bench-podman-").tempdir()? };
+        let root = podman.dir.path().join("rootfs");
+        std::fs::create_dir_all(root.join("bin"))?;
+        std::fs::copy(binary, root.join("bin/sampan"))?;
+        std::os::unix::fs::symlink("sampan", root.join("bin/true"))?;
+        let archive = podman.dir.path().join("rootfs.tar");
+        let packed = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".").status()?;
+        ensure!(packed.success(), "tar failed");
+        let imported = podman.command().arg("import").arg(&archive).arg(IMAGE).output()?;
+        ensure!(imported.status.success(), "podman import: {}", String::from_utf8_lossy(&imported.stderr));
+        Ok(Some(podman))
+    }
+
+    /// From the command to its prompt.
+    pub(crate) fn run_true(&self) -> Result<Duration> {
+        let started = Instant::now();
+        let output = self
+            .command()
+            // What this machine needs to run podman at all: no systemd, and limits that may not be raised.
+            .args(["run", "--rm", "--ulimit", "nofile=1024:20000", "--ulimit", "nproc=4096:4096", IMAGE, "/bin/true"])
+            .output()?;
+        ensure!(output.status.success(), "podman run: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(started.elapsed())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(self.dir.path().join("root")).arg("--runroot").arg(self.dir.path().join("run"));
+        command.args(["--cgroup-manager", "cgroupfs", "--runtime", "runc"]).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        // The storage driver mounts its root on itself.
+        let _ = Command::new("umount").args(["-R", "-l"]).arg(self.dir.path().join("root/overlay")).status();
+    }
+}

@@ -1,0 +1,149 @@
+//! The command line: what can be typed. What it means is in [`commands`](crate::commands).
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Directories, ServerOptions};
+
+/// A Kubernetes node in one binary
+#[derive(Parser)]
+#[command(name = "sampan", version, about, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Show results and errors only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Show progress as lines, not as bars
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Start what manifests describe, show its logs, and delete it on Ctrl-C
+    Run(RunArgs),
+    /// Run the API server, scheduler, controllers, kubelet and container runtime
+    Server(Box<ServerArgs>),
+    /// Work with the images of this node
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Check whether this machine can run pods, with a fix for what is missing
+    Doctor(DoctorArgs),
+    /// Print a shell completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ServerArgs {
+    /// A YAML file whose keys are the names of these options; what is given here wins
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: ServerOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// Manifests (YAML or JSON, several documents each); `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The namespace for objects that name none
+    #[arg(long, short, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Use the server of this kubeconfig (default: a running server's, else one is started for the run)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Leave everything running at the end; needs a running server
+    #[arg(long)]
+    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Fetch images from their registries
+    Pull(ImageNames),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(ImageLsArgs),
+    /// Show an image's configuration and layers as JSON
+    Inspect(ImageNames),
+    /// Remove images
+    Rm(ImageNames),
+    /// Load images from an archive (an OCI layout or what `docker save` writes)
+    Load(ImageLoadArgs),
+    /// Write an image to an archive
+    Save(ImageSaveArgs),
+    /// Remove images that no container uses
+    Prune(ImagePruneArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct ImageNames {
+    /// Names with tag or digest, or image ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+}
+
+#[derive(Args)]
+pub(crate) struct ImageLsArgs {
+    /// Print ids only
+    #[arg(long)]
+    pub(crate) ids: bool,
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+}
+
+#[derive(Args)]
+pub(crate) struct ImageLoadArgs {
+    /// The archive; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+}
+
+#[derive(Args)]
+pub(crate) struct ImageSaveArgs {
+    /// The image's name or id
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// The archive to write; `-` is standard output
+    #[arg(long, short, value_name = "FILE", default_value = "-")]
+    pub(crate) output: PathBuf,
+    /// The archive's format
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: SaveFormat,
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+}
+
+/// What `sampan image save` writes.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum SaveFormat {
+    /// An OCI image layout
+    #[default]
+    Oci,
+    /// What `docker load` reads
+    Docker,
+}
+
+#[derive(Args)]
+pub(crate) struct ImagePruneArgs {
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+}
+
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+}

@@ -1,0 +1,55 @@
+//! What each command does, one file per command.
+
+mod completion;
+mod doctor;
+mod image;
+mod run;
+mod server;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    cli::{Cli, Command},
+    config::LogFormat,
+    output::Printer,
+};
+
+/// Runs the command that was typed; its exit code.
+pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
+    match cli.command {
+        Command::Completion { shell } => Ok(completion::run(shell, printer)),
+        Command::Doctor(args) => Ok(doctor::run(&args, printer)),
+        Command::Server(args) => server::run(*args, printer),
+        Command::Image(command) => {
+            init_logging(LogFormat::Text, "error")?;
+            runtime(1)?.block_on(image::run(command, printer))
+        }
+        Command::Run(args) => {
+            init_logging(LogFormat::Text, "error")?;
+            runtime(2)?.block_on(run::run(args, printer))
+        }
+    }
+}
+
+/// The async runtime. Few workers: a node's work is waiting, and each worker costs stack and arena memory.
+fn runtime(workers: usize) -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .context("starting the async runtime")
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses what, `default` without it.
+fn init_logging(format: LogFormat, default: &str) -> Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.with_ansi(false).try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("setting up logging: {error}"))
+}

@@ -1,0 +1,57 @@
+//! `sampan server`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cli::ServerArgs,
+    config::{ServerConfig, ServerOptions},
+    output::Printer,
+    server::Server,
+};
+
+pub(super) fn run(args: ServerArgs, printer: &Printer) -> Result<ExitCode> {
+    let options = match &args.config {
+        Some(path) => args.options.over(ServerOptions::read(path)?),
+        None => args.options,
+    };
+    super::init_logging(options.log_format.unwrap_or_default(), "info,hyper=warn,h2=warn,tower=warn")?;
+    let config = ServerConfig::try_from(options)?;
+    super::runtime(2)?.block_on(serve(config, printer))
+}
+
+async fn serve(config: ServerConfig, printer: &Printer) -> Result<ExitCode> {
+    let stop_pods = config.stop_pods;
+    // From here on a signal is answered by a clean stop, also while starting.
+    let stopping = tokio::spawn(termination());
+    let mut server = Server::start(config).await?;
+    tracing::info!(address = %server.address(), kubeconfig = %server.kubeconfig().display(), "serving");
+    printer.status(format!("kubectl --kubeconfig {} get nodes", server.kubeconfig().display()));
+    let failure = tokio::select! {
+        _ = stopping => None,
+        error = server.failed() => Some(error),
+    };
+    tracing::info!(stop_pods, "stopping");
+    server.stop(stop_pods).await;
+    match failure {
+        Some(error) => Err(error).context("the server stopped"),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub(super) async fn termination() {
+    let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (term, int) {
+        (Ok(mut term), Ok(mut int)) => {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        }
+        // Without handlers the signals end the process, as by default.
+        _ => std::future::pending().await,
+    }
+}

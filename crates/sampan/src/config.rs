@@ -1,0 +1,295 @@
+//! What a server is told: options of the command line and keys of the configuration file are the same list.
+//!
+//! Three steps, each a type: [`ServerOptions`] is what was typed (on the command line or in the file),
+//! [`ServerOptions::over`] lays one over the other, [`ServerConfig`] is what it means, with defaults filled in
+//! and every value checked. Nothing is opened or bound before all of it is right.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use sampan_network::Ipv4Cidr;
+use serde::Deserialize;
+
+/// Where a server keeps things; two servers with different ones run side by side.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Directories {
+    /// What survives a reboot [default: /var/lib/sampan]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Sockets and namespaces [default: /run/sampan]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+}
+
+impl Directories {
+    /// The data directory, or its default.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| "/var/lib/sampan".into())
+    }
+
+    /// The run directory, or its default.
+    pub(crate) fn run(&self) -> PathBuf {
+        self.run_dir.clone().unwrap_or_else(|| "/run/sampan".into())
+    }
+
+    /// The CRI socket of the server that uses these directories.
+    pub(crate) fn cri_socket(&self) -> PathBuf {
+        self.run().join("cri.sock")
+    }
+}
+
+/// Options of `sampan server`, each also a key of the configuration file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct ServerOptions {
+    /// What survives a reboot [default: /var/lib/sampan]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Sockets and namespaces [default: /run/sampan]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    /// Container logs [default: /var/log/pods]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log_dir: Option<PathBuf>,
+    /// Address that the API and the kubelet listen on [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    pub(crate) bind_address: Option<IpAddr>,
+    /// Port of the API; 0 takes a free one [default: 6443]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) https_listen_port: Option<u16>,
+    /// Port of the kubelet; 0 takes a free one [default: 10250]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) kubelet_port: Option<u16>,
+    /// Where the administrator's kubeconfig is written, mode 0600 [default: /etc/sampan/kubeconfig]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+    /// The node's name [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// The node's address [default: that of the default route]
+    #[arg(long, value_name = "IP")]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// `key=value` labels for the node
+    #[arg(long, value_name = "LABEL", value_delimiter = ',')]
+    pub(crate) node_labels: Option<Vec<String>>,
+    /// Addresses for pods; this node takes the first /24 of it [default: 10.42.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) cluster_cidr: Option<String>,
+    /// Addresses for Services [default: 10.43.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) service_cidr: Option<String>,
+    /// The cluster's DNS domain [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) cluster_domain: Option<String>,
+    /// The bridge that pods hang on [default: sampan0]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bridge: Option<String>,
+    /// The cgroup in which `kubepods` is made [default: /]
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) cgroup_root: Option<String>,
+    /// How many pods may run here [default: 110]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_pods: Option<u32>,
+    /// An etcd (http:// or https://host:port) instead of the embedded store
+    #[arg(long, value_name = "URL")]
+    pub(crate) datastore_endpoint: Option<String>,
+    /// A CRI runtime (unix:///path) instead of the embedded one
+    #[arg(long, value_name = "URL")]
+    pub(crate) container_runtime_endpoint: Option<String>,
+    /// Admission plugins to run beside those that are on by default
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) enable_admission_plugins: Option<Vec<String>>,
+    /// Admission plugins not to run
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) disable_admission_plugins: Option<Vec<String>>,
+    /// Registry hosts (host or host:port) that are reached over plain HTTP; loopback always is
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    pub(crate) insecure_registries: Option<Vec<String>>,
+    /// Stop all pods with their grace periods when the server stops
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) stop_pods: Option<bool>,
+    /// How log lines look [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Runtime handlers; in the file only
+    #[arg(skip)]
+    pub(crate) runtime: RuntimeOptions,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// The `runtime` section of the configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct RuntimeOptions {
+    /// The handler of pods without a RuntimeClass.
+    pub(crate) default_handler: Option<String>,
+    /// Handlers by name.
+    pub(crate) handlers: BTreeMap<String, HandlerOptions>,
+}
+
+/// An OCI runtime: a program with runc's command line.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HandlerOptions {
+    /// The program.
+    pub(crate) path: PathBuf,
+    /// What it gets before the command.
+    #[serde(default)]
+    pub(crate) args: Vec<String>,
+}
+
+impl ServerOptions {
+    /// Reads the configuration file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
+    }
+
+    /// These options, with those of `base` where nothing was said.
+    pub(crate) fn over(self, base: Self) -> Self {
+        macro_rules! first_given {
+            ($($field:ident),*) => {
+                Self { $($field: self.$field.or(base.$field),)* runtime: base.runtime }
+            };
+        }
+        first_given!(
+            data_dir, run_dir, log_dir, bind_address, https_listen_port, kubelet_port, write_kubeconfig,
+            node_name, node_ip, node_labels, cluster_cidr, service_cidr, cluster_domain, bridge, cgroup_root, max_pods,
+            datastore_endpoint, container_runtime_endpoint, enable_admission_plugins,
+            disable_admission_plugins, insecure_registries, stop_pods, log_format
+        )
+    }
+}
+
+/// What a server does: every option decided.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerConfig {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) log_dir: PathBuf,
+    pub(crate) bind_address: IpAddr,
+    pub(crate) https_listen_port: u16,
+    pub(crate) kubelet_port: u16,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) node_name: String,
+    pub(crate) node_ip: IpAddr,
+    pub(crate) node_labels: BTreeMap<String, String>,
+    pub(crate) pod_cidr: Ipv4Cidr,
+    pub(crate) service_cidr: String,
+    pub(crate) cluster_domain: String,
+    pub(crate) bridge: String,
+    pub(crate) cgroup_root: String,
+    pub(crate) max_pods: u32,
+    pub(crate) datastore_endpoint: Option<String>,
+    pub(crate) container_runtime_endpoint: Option<String>,
+    pub(crate) enable_admission_plugins: Vec<String>,
+    pub(crate) disable_admission_plugins: Vec<String>,
+    pub(crate) insecure_registries: Vec<String>,
+    pub(crate) stop_pods: bool,
+    pub(crate) runtime: RuntimeOptions,
+}
+
+impl TryFrom<ServerOptions> for ServerConfig {
+    type Error = anyhow::Error;
+
+    fn try_from(options: ServerOptions) -> Result<Self> {
+        let text = |value: Option<String>, default: &str| value.unwrap_or_else(|| default.to_owned());
+        let cluster_cidr: Ipv4Cidr =
+            text(options.cluster_cidr, "10.42.0.0/16").parse().context("--cluster-cidr")?;
+        // One node, one /24, as upstream's controller manager cuts the cluster range.
+        let pod_cidr = format!("{}/{}", cluster_cidr.network(), cluster_cidr.prefix().max(24));
+        let service_cidr = text(options.service_cidr, "10.43.0.0/16");
+        let services: Ipv4Cidr = service_cidr.parse().context("--service-cidr")?;
+        ensure!(
+            !services.contains(cluster_cidr.network()) && !cluster_cidr.contains(services.network()),
+            "--cluster-cidr {cluster_cidr} and --service-cidr {services} overlap: choose ranges apart"
+        );
+        let bridge = text(options.bridge, "sampan0");
+        ensure!(
+            (1..=15).contains(&bridge.len()) && bridge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+            "--bridge `{bridge}`: an interface name has 1 to 15 letters, digits or `-`"
+        );
+        let node_name = options.node_name.map_or_else(default_node_name, Ok)?;
+        ensure!(
+            sampan_api::names::dns1123_subdomain(&node_name).is_empty(),
+            "--node-name `{node_name}`: lower-case letters, digits, `-` and `.`, at most 253"
+        );
+        let mut node_labels = BTreeMap::new();
+        for label in options.node_labels.unwrap_or_default() {
+            let Some((key, value)) = label.split_once('=') else {
+                bail!("--node-labels `{label}`: write key=value");
+            };
+            node_labels.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(Self {
+            data_dir: absolute(options.data_dir, "/var/lib/sampan")?,
+            run_dir: absolute(options.run_dir, "/run/sampan")?,
+            log_dir: absolute(options.log_dir, "/var/log/pods")?,
+            bind_address: options.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            https_listen_port: options.https_listen_port.unwrap_or(6443),
+            kubelet_port: options.kubelet_port.unwrap_or(10250),
+            kubeconfig: absolute(options.write_kubeconfig, "/etc/sampan/kubeconfig")?,
+            node_name,
+            node_ip: options.node_ip.unwrap_or_else(default_node_ip),
+            node_labels,
+            pod_cidr: pod_cidr.parse().context("--cluster-cidr")?,
+            service_cidr,
+            cluster_domain: text(options.cluster_domain, "cluster.local"),
+            bridge,
+            cgroup_root: text(options.cgroup_root, "/"),
+            max_pods: options.max_pods.unwrap_or(110),
+            datastore_endpoint: options.datastore_endpoint,
+            container_runtime_endpoint: options.container_runtime_endpoint,
+            enable_admission_plugins: options.enable_admission_plugins.unwrap_or_default(),
+            disable_admission_plugins: options.disable_admission_plugins.unwrap_or_default(),
+            insecure_registries: options.insecure_registries.unwrap_or_default(),
+            stop_pods: options.stop_pods.unwrap_or(false),
+            runtime: options.runtime,
+        })
+    }
+}
+
+fn absolute(path: Option<PathBuf>, default: &str) -> Result<PathBuf> {
+    let path = path.unwrap_or_else(|| default.into());
+    std::path::absolute(&path).with_context(|| format!("path {}", path.display()))
+}
+
+/// The host's name in lower case, as upstream's kubelet takes it.
+fn default_node_name() -> Result<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().trim().to_lowercase();
+    ensure!(!name.is_empty(), "this host has no name: give --node-name");
+    Ok(name)
+}
+
+/// The address from which a packet to the outside would leave; no packet is sent.
+fn default_node_ip() -> IpAddr {
+    let probe = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    probe().ok().filter(|ip| !ip.is_unspecified()).unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+//! One server: its parts started in order, wired over their seams, and stopped in reverse.
+//!
+//! The order is what makes "Ready within a second" true: what waits for nobody (certificates, the store, the
+//! runtime with its living shims) starts first and at the same time; the kubelet starts as soon as there is an
+//! API and a runtime; scheduler and controllers need only the API.
+
+mod listen;
+mod lock;
+mod parts;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use sampan_apiserver::{ApiServer, UserInfo};
+use sampan_kubelet::{Kubelet, ShutdownMode};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::{lock::is_running, parts::images};
+use self::{lock::RunLock, parts::EmbeddedRuntime};
+use crate::config::ServerConfig;
+
+/// A running server.
+pub(crate) struct Server {
+    api: Arc<ApiServer>,
+    kubelet: Kubelet,
+    runtime: Option<EmbeddedRuntime>,
+    /// The API's own tasks: they end after everything that talks to it.
+    api_tasks: JoinSet<Result<()>>,
+    api_shutdown: CancellationToken,
+    /// Scheduler and controllers.
+    tasks: JoinSet<Result<()>>,
+    shutdown: CancellationToken,
+    address: SocketAddr,
+    kubeconfig: PathBuf,
+    /// Held until all is stopped.
+    _lock: RunLock,
+}
+
+impl Server {
+    /// Starts everything. The node is registered when this returns; Ready follows at once.
+    pub(crate) async fn start(config: ServerConfig) -> Result<Self> {
+        anyhow::ensure!(
+            rustix::process::geteuid().is_root(),
+            "sampan needs root for namespaces, mounts and cgroups: run it with sudo (`sampan doctor` checks the rest)"
+        );
+        // Without a provider chosen, rustls refuses to work; a second server in one process keeps the first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        parts::make_directories(&config)?;
+        let lock = RunLock::take(&config)?;
+        let listener = listen::api(&config).await?;
+        let address = listener.local_addr().context("the API's address")?;
+
+        let (api, runtime) = tokio::try_join!(parts::api(&config, address), parts::runtime(&config))?;
+        let (api, pki) = api;
+        let (shutdown, api_shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let mut api_tasks = JoinSet::new();
+        let serving = api.clone().serve(listener, api_shutdown.clone());
+        api_tasks.spawn(async move { serving.await.context("serving the API") });
+
+        let node = UserInfo::node(&config.node_name);
+        let cri = parts::cri_client(&config, runtime.is_some()).await?;
+        let kubelet = Kubelet::start(parts::kubelet_config(&config, &pki, api.client(node), cri))
+            .await
+            .context("starting the kubelet")?;
+
+        let mut tasks = JoinSet::new();
+        let scheduler = sampan_scheduler::run(
+            api.client(UserInfo::new("system:kube-scheduler", ["system:authenticated"])),
+            shutdown.clone(),
+        );
+        tasks.spawn(async move { scheduler.await.context("scheduler") });
+        let controllers = sampan_controllers::run(
+            api.client(UserInfo::new("system:kube-controller-manager", ["system:masters", "system:authenticated"])),
+            sampan_controllers::ControllersConfig { ca_pem: pki.ca_pem().to_owned() },
+            shutdown.clone(),
+        );
+        tasks.spawn(async move { controllers.await.context("controllers") });
+
+        parts::write_kubeconfig(&config, &pki, address)?;
+        let kubeconfig = config.kubeconfig.clone();
+        Ok(Self { api, kubelet, runtime, api_tasks, api_shutdown, tasks, shutdown, address, kubeconfig, _lock: lock })
+    }
+
+    /// A client with all rights, in memory.
+    pub(crate) fn admin_client(&self) -> kube::Client {
+        self.api.client(UserInfo::admin())
+    }
+
+    /// Where the API listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the administrator's kubeconfig was written.
+    pub(crate) fn kubeconfig(&self) -> &PathBuf {
+        &self.kubeconfig
+    }
+
+    /// Waits until a part ends that should not: an error, or a panic.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        let ended = tokio::select! {
+            Some(ended) = self.tasks.join_next() => ended,
+            Some(ended) = self.api_tasks.join_next() => ended,
+        };
+        match ended {
+            Ok(Ok(())) => anyhow::anyhow!("a part of the server ended by itself"),
+            Ok(Err(error)) => error,
+            Err(panic) => anyhow::anyhow!("a part of the server panicked: {panic}"),
+        }
+    }
+
+    /// Stops in reverse order. Pods keep running unless `stop_pods`.
+    pub(crate) async fn stop(mut self, stop_pods: bool) {
+        let mode = if stop_pods { ShutdownMode::StopPods } else { ShutdownMode::KeepPods };
+        self.kubelet.shutdown(mode).await;
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        if let Some(runtime) = self.runtime.take() {
+            runtime.stop(stop_pods).await;
+        }
+        self.api_shutdown.cancel();
+        while self.api_tasks.join_next().await.is_some() {}
+    }
+}

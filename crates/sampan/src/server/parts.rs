@@ -1,0 +1,232 @@
+//! The parts of a server, each made from the configuration.
+
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use anyhow::{Context, Result, bail, ensure};
+use sampan_apiserver::{ApiServer, Pki, admission::AdmissionConfig, pki::PkiConfig};
+use sampan_kubelet::{KubeletConfig, Serving};
+use sampan_network::{Network, NetworkConfig};
+use sampan_oci::registry::ClientConfig;
+use sampan_runtime::{
+    EMBEDDED, HandlerConfig, Runtime, RuntimeConfig,
+    builtin::Builtin,
+    images::{ImageStore, ImageStoreConfig},
+};
+use sampan_store::{Store, embedded::Embedded, etcd::Etcd};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Directories, ServerConfig};
+
+/// Directories for root only: they hold keys, secrets and sockets.
+pub(super) fn make_directories(config: &ServerConfig) -> Result<()> {
+    for dir in [&config.data_dir, &config.run_dir] {
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("setting the mode of {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// The API server over its store. What `address` says is in its certificate.
+pub(super) async fn api(config: &ServerConfig, address: SocketAddr) -> Result<(Arc<ApiServer>, Pki)> {
+    let service_cidr: sampan_apiserver::Cidr =
+        config.service_cidr.parse().map_err(|error| anyhow::anyhow!("--service-cidr: {error}"))?;
+    let store = store(config).await?;
+    let mut ips = vec![config.node_ip];
+    ips.extend(Some(address.ip()).filter(|ip| !ip.is_unspecified()));
+    let pki = Pki::ensure(
+        &config.data_dir.join("pki"),
+        &PkiConfig {
+            node_name: config.node_name.clone(),
+            hostnames: Vec::new(),
+            ips,
+            service_ip: service_cidr.nth(1),
+            cluster_domain: config.cluster_domain.clone(),
+        },
+    )
+    .context("certificates")?;
+    let server = ApiServer::start(sampan_apiserver::Config {
+        store,
+        pki: pki.clone(),
+        service_cidr,
+        node_ports: (30000, 32767),
+        cluster_domain: config.cluster_domain.clone(),
+        advertise: (config.node_ip, address.port()),
+        token_auth_file: None,
+        admission: AdmissionConfig {
+            enable: config.enable_admission_plugins.clone(),
+            disable: config.disable_admission_plugins.clone(),
+        },
+    })
+    .await
+    .context("starting the API server")?;
+    Ok((server, pki))
+}
+
+async fn store(config: &ServerConfig) -> Result<Arc<dyn Store>> {
+    Ok(match &config.datastore_endpoint {
+        Some(endpoint) => Etcd::connect(endpoint, None).await.with_context(|| format!("etcd {endpoint}"))?,
+        None => Embedded::open(&config.data_dir.join("store")).context("opening the store")?,
+    })
+}
+
+/// The image store of these directories.
+pub(crate) async fn images(
+    directories: &Directories,
+    insecure_registries: &[String],
+) -> Result<Arc<ImageStore>> {
+    let mut store = ImageStoreConfig::new(directories.data().join("runtime"));
+    store.registry = ClientConfig { insecure: insecure_registries.iter().cloned().collect(), ..ClientConfig::default() };
+    store.builtin = Some(Builtin {
+        executable: executable()?,
+        applets: sampan_toolbox::Applet::names().map(str::to_owned).collect(),
+        cmd: vec!["httpd".to_owned()],
+    });
+    ImageStore::open(store).await.context("opening the image store")
+}
+
+/// The binary that we are, also after an upgrade has replaced the file.
+fn executable() -> Result<std::path::PathBuf> {
+    std::env::current_exe().context("finding our own binary")
+}
+
+/// The embedded runtime, being served.
+pub(super) struct EmbeddedRuntime {
+    network: Arc<Network>,
+    serving: JoinHandle<Result<(), sampan_runtime::Error>>,
+    shutdown: CancellationToken,
+}
+
+impl EmbeddedRuntime {
+    /// Stops serving. Containers go on; when there are none any more the network goes too.
+    pub(super) async fn stop(self, remove_network: bool) {
+        self.shutdown.cancel();
+        match self.serving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "container runtime"),
+            Err(error) => tracing::warn!(%error, "container runtime"),
+        }
+        if remove_network {
+            if let Err(error) = self.network.destroy().await {
+                tracing::warn!(%error, "removing the network");
+            }
+        }
+    }
+}
+
+/// The embedded runtime on its socket; none when another one is named.
+pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRuntime>> {
+    if config.container_runtime_endpoint.is_some() {
+        return Ok(None);
+    }
+    let directories =
+        Directories { data_dir: Some(config.data_dir.clone()), run_dir: Some(config.run_dir.clone()) };
+    let network = Network::new(NetworkConfig {
+        bridge: config.bridge.clone(),
+        pod_cidr: config.pod_cidr,
+        state_dir: config.data_dir.join("network"),
+        mtu: None,
+    });
+    let (network, images) = tokio::try_join!(
+        async { network.await.context("making the pod network") },
+        images(&directories, &config.insecure_registries)
+    )?;
+    let mut options = RuntimeConfig::new(
+        config.data_dir.join("runtime"),
+        config.run_dir.clone(),
+        executable()?,
+        images,
+        network.clone(),
+    );
+    for (name, handler) in &config.runtime.handlers {
+        ensure!(handler.path.is_absolute(), "runtime handler {name}: path {} is not absolute", handler.path.display());
+        ensure!(handler.path.is_file(), "runtime handler {name}: {} does not exist", handler.path.display());
+        let binary = HandlerConfig::Binary { path: handler.path.clone(), args: handler.args.clone(), root: None };
+        options.handlers.insert(name.clone(), binary);
+    }
+    options = options.with_handlers_on_path(&std::env::var("PATH").unwrap_or_default());
+    if let Some(name) = &config.runtime.default_handler {
+        if !options.handlers.contains_key(name) {
+            let known: Vec<_> = options.handlers.keys().map(String::as_str).collect();
+            bail!("runtime.defaultHandler `{name}` is not configured; there are {}", known.join(", "));
+        }
+        options.default_handler.clone_from(name);
+    } else {
+        options.default_handler = EMBEDDED.to_owned();
+    }
+    let runtime = Runtime::start(options).await.context("starting the container runtime")?;
+    let shutdown = CancellationToken::new();
+    let (socket, stop) = (config.run_dir.join("cri.sock"), shutdown.clone());
+    let serving = tokio::spawn(async move { runtime.serve(&socket, stop).await });
+    Ok(Some(EmbeddedRuntime { network, serving, shutdown }))
+}
+
+/// The kubelet's connection to its runtime.
+pub(super) async fn cri_client(config: &ServerConfig, embedded: bool) -> Result<sampan_cri::client::Client> {
+    match &config.container_runtime_endpoint {
+        Some(endpoint) if !embedded => sampan_cri::client::connect(endpoint)
+            .await
+            .with_context(|| format!("--container-runtime-endpoint {endpoint}")),
+        _ => {
+            let endpoint = format!("unix://{}", config.run_dir.join("cri.sock").display());
+            Ok(sampan_cri::client::connect_lazy(&endpoint)?)
+        }
+    }
+}
+
+/// What the kubelet is told.
+pub(super) fn kubelet_config(
+    config: &ServerConfig,
+    pki: &Pki,
+    client: kube::Client,
+    cri: sampan_cri::client::Client,
+) -> KubeletConfig {
+    let kubelet = KubeletConfig::new(
+        &config.node_name,
+        client,
+        Arc::new(cri),
+        config.data_dir.join("kubelet"),
+        config.node_ip,
+    );
+    // The flat links are shared by the machine: only the server with the usual log directory makes them.
+    let usual_logs = config.log_dir == Path::new("/var/log/pods");
+    KubeletConfig {
+        log_dir: config.log_dir.clone(),
+        container_log_dir: usual_logs.then(|| "/var/log/containers".into()),
+        serving: Some(Serving {
+            address: SocketAddr::new(config.bind_address, config.kubelet_port),
+            certificate_pem: pki.kubelet_serving().certificate.clone().into_bytes(),
+            private_key_pem: pki.kubelet_serving().key.clone().into_bytes(),
+            client_ca_pem: pki.ca_pem().as_bytes().to_vec(),
+        }),
+        cluster_domain: config.cluster_domain.clone(),
+        pod_cidr: Some(config.pod_cidr.to_string()),
+        labels: config.node_labels.clone(),
+        max_pods: config.max_pods,
+        cgroup_root: config.cgroup_root.clone(),
+        ..kubelet
+    }
+}
+
+/// Writes the administrator's kubeconfig, readable by root only, whole or not at all.
+pub(super) fn write_kubeconfig(config: &ServerConfig, pki: &Pki, address: SocketAddr) -> Result<()> {
+    let host = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
+        ip if ip.is_unspecified() => "[::1]".to_owned(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    let text = pki.admin_kubeconfig(&format!("https://{host}:{}", address.port()));
+    let path = &config.kubeconfig;
+    let writing = || format!("writing {}", path.display());
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(writing)?;
+    }
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut open = fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(open.write(true).create_new(true), 0o600);
+    let mut file = open.open(&temporary).with_context(writing)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).with_context(writing)?;
+    fs::rename(&temporary, path).with_context(writing)
+}

@@ -1,0 +1,60 @@
+//! What the tests stand on: a server, a kubectl for it, a registry.
+
+mod image;
+mod node;
+mod registry;
+
+use std::{
+    process::Output,
+    time::{Duration, Instant},
+};
+
+pub(crate) use self::{image::TestImage, node::Node, registry::Registry};
+
+/// What a program said, as text.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    /// Standard output, if the program succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.out, self.err);
+        self.out
+    }
+
+    /// Standard error, if the program failed.
+    #[track_caller]
+    pub(crate) fn fails(self) -> String {
+        assert_ne!(self.code, 0, "it succeeded: {}", self.out);
+        self.err
+    }
+}
+
+/// Asks until the answer is there. The bound is generous: a shared machine is slow at times, and a test that
+/// passes does not wait for it.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}

@@ -1,0 +1,11 @@
+//! End to end: the real binary, real `kubectl`, a real registry, real containers. Needs root.
+//!
+//! Every test starts a server of its own (own directories, ports, bridge, ranges and cgroup), so tests run side by
+//! side and none sees another. When a test's server stops, the fixture looks that nothing of it is left.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+
+mod fixture;
+
+mod kill;
+mod lifecycle;
+mod run;
