@@ -89,9 +89,12 @@ async fn write(
     if first {
         let node = new_node(ctx, status.clone());
         match nodes.create(&PostParams::default(), &node).await {
-            Ok(_) => {
+            Ok(created) => {
                 event(ctx, "Starting", "Starting kubelet.".to_owned());
-                return Ok(status.clone());
+                if created.status.is_some_and(|status| status.conditions.is_some()) {
+                    return Ok(status.clone());
+                }
+                // An API server that takes no status here gets it by the patch below.
             }
             Err(kube::Error::Api(answer)) if answer.code == 409 => {
                 let labels = json!({"metadata": {"labels": node.metadata.labels}});

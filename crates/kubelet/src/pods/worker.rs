@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::context::NodeContext;
 use crate::pod_ref;
 use crate::pods::runtime_pod::RuntimePod;
-use crate::probes::ProbeResults;
+use crate::probes::{ProbeKind, ProbeResults};
 use crate::status::container_status::StartError;
 use crate::status::pod_status::{StatusInputs, Verdict, pod_status};
 use crate::volumes::PodVolumes;
@@ -83,6 +83,13 @@ impl PodWorker {
         let uid = pod_ref::uid(&pod).to_owned();
         let history =
             pod_ref::is_terminal_phase(pod.status.as_ref().and_then(|status| status.phase.as_deref()));
+        let probes = ProbeResults::default();
+        seed_probes(&probes, &pod);
+        // What the last daemon had set up is still there: until a look says otherwise, so is its condition.
+        let volumes_ready =
+            pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
+                condition.type_ == "PodReadyToStartContainers" && condition.status == "True"
+            });
         Self {
             ctx,
             inbox,
@@ -91,10 +98,10 @@ impl PodWorker {
             life: Life::Syncing,
             runtime: RuntimePod::default(),
             volumes: PodVolumes::default(),
-            volumes_ready: false,
+            volumes_ready,
             start_errors: HashMap::new(),
             not_before: HashMap::new(),
-            probes: ProbeResults::default(),
+            probes,
             probers: probing::Probers::default(),
             in_post_start: HashSet::new(),
             pre_stop_done: HashSet::new(),
@@ -184,14 +191,32 @@ impl PodWorker {
         }
     }
 
-    /// The wait after a failure: 0.5 s, doubled up to 10 s.
+    /// The wait after a failure: 50 ms, doubled up to 10 s.
     fn set_back(&mut self) -> Next {
-        self.setbacks = (self.setbacks + 1).min(6);
-        let millis = (250_u64 << self.setbacks).min(10_000);
+        let millis = (50_u64 << self.setbacks).min(10_000);
+        self.setbacks = (self.setbacks + 1).min(10);
         Next::Wait(Some(Duration::from_millis(millis)))
     }
 
     fn record(&self, event_type: crate::events::EventType, reason: &str, message: impl Into<String>) {
         self.ctx.recorder.record(pod_ref::object_reference(&self.pod), event_type, reason, message);
+    }
+}
+
+/// A restart of the daemon makes no started container unstarted and no ready one unready: the last results
+/// count until the probes have new ones.
+fn seed_probes(probes: &ProbeResults, pod: &Pod) {
+    let Some(status) = &pod.status else { return };
+    let all = [&status.init_container_statuses, &status.container_statuses];
+    for status in all.into_iter().flatten().flatten() {
+        let Some((_, id)) = status.container_id.as_deref().and_then(|id| id.split_once("://")) else {
+            continue;
+        };
+        if status.started == Some(true) {
+            probes.set(ProbeKind::Startup, id, true);
+        }
+        if status.ready {
+            probes.set(ProbeKind::Readiness, id, true);
+        }
     }
 }

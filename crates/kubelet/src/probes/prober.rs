@@ -53,6 +53,11 @@ impl Prober {
         let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
         let success_threshold = at_least(probe.success_threshold, 1);
         let failure_threshold = at_least(probe.failure_threshold, 3);
+        if probe_kind == ProbeKind::Startup && self.results.get(probe_kind, &self.container_id) == Some(true)
+        {
+            // Known from an earlier daemon.
+            return;
+        }
         self.wait_for_startup(probe_kind).await;
         tokio::time::sleep(delay.saturating_sub(self.running_for)).await;
         let mut ticks = tokio::time::interval(period);

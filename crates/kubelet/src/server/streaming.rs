@@ -206,8 +206,12 @@ impl Server {
         let known = all.into_iter().flatten().flatten().find(|status| status.name == container);
         let not_found =
             || text(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({container:?})"));
-        let known = known.ok_or_else(not_found)?;
-        bare_id(known.container_id.as_deref()).ok_or_else(not_found)
+        let id = known.and_then(|known| bare_id(known.container_id.as_deref())).ok_or_else(not_found)?;
+        let running = v1::ContainerState::ContainerRunning as i32;
+        match self.ctx.config.cri.container_status(&id).await {
+            Ok(status) if status.state == running => Ok(id),
+            _ => Err(not_found()),
+        }
     }
 
     async fn ready_sandbox(&self, pod: &Pod) -> Option<String> {

@@ -72,7 +72,12 @@ impl FakeApi {
 
     pub(crate) fn list(&self, collection: &str) -> Vec<Value> {
         let objects = self.objects.lock().unwrap();
-        objects.by_path.iter().filter(|(path, _)| collection_of(path) == collection).map(|(_, v)| v.clone()).collect()
+        objects
+            .by_path
+            .iter()
+            .filter(|(path, _)| collection_of(path) == collection)
+            .map(|(_, v)| v.clone())
+            .collect()
     }
 
     fn tell(&self, path: &str, kind: &str, object: &Value) {
@@ -96,14 +101,20 @@ impl FakeApi {
                 None if is_collection(&path) => {
                     let collection = path.rsplit('/').next().unwrap();
                     let version = self.objects.lock().unwrap().version.to_string();
-                    answer(200, &json!({"apiVersion": "v1", "kind": "List",
-                        "metadata": {"resourceVersion": version}, "items": self.list(collection)}))
+                    answer(
+                        200,
+                        &json!({"apiVersion": "v1", "kind": "List",
+                        "metadata": {"resourceVersion": version}, "items": self.list(collection)}),
+                    )
                 }
                 None => not_found(),
             },
-            Method::POST if path.ends_with("/token") => answer(201, &json!({
+            Method::POST if path.ends_with("/token") => answer(
+                201,
+                &json!({
                 "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": body["spec"],
-                "status": {"token": "the-token", "expirationTimestamp": "2026-01-01T01:00:00Z"}})),
+                "status": {"token": "the-token", "expirationTimestamp": "2026-01-01T01:00:00Z"}}),
+            ),
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 let path = format!("{path}/{name}");
@@ -189,8 +200,11 @@ fn answer(code: u16, value: &Value) -> Response<Body> {
 }
 
 fn status(code: u16, message: &str) -> Response<Body> {
-    answer(code, &json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
-        "reason": message, "message": message, "metadata": {}}))
+    answer(
+        code,
+        &json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
+        "reason": message, "message": message, "metadata": {}}),
+    )
 }
 
 fn not_found() -> Response<Body> {

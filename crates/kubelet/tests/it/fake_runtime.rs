@@ -37,6 +37,7 @@ struct Inner {
     pulls: VecDeque<Result<(), Status>>,
     images: Vec<String>,
     exec: HashMap<String, (i32, Duration)>,
+    streaming_url: Option<String>,
     next: u32,
 }
 
@@ -73,6 +74,11 @@ impl FakeRuntime {
     /// The results of the next pulls; afterwards they succeed.
     pub(crate) fn pulls(&self, results: Vec<Result<(), Status>>) {
         self.inner.lock().unwrap().pulls = results.into();
+    }
+
+    /// Where exec streams are served.
+    pub(crate) fn stream_at(&self, url: &str) {
+        self.inner.lock().unwrap().streaming_url = Some(url.to_owned());
     }
 
     pub(crate) fn add_image(&self, name: &str) {
@@ -161,7 +167,9 @@ impl ContainerRuntime for FakeRuntime {
         let condition =
             |name: &str| v1::RuntimeCondition { r#type: name.into(), status: true, ..Default::default() };
         Ok(v1::StatusResponse {
-            status: Some(v1::RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] }),
+            status: Some(v1::RuntimeStatus {
+                conditions: vec![condition("RuntimeReady"), condition("NetworkReady")],
+            }),
             ..Default::default()
         })
     }
@@ -276,7 +284,8 @@ impl ContainerRuntime for FakeRuntime {
     async fn start_container(&self, id: &str) -> Result<(), Status> {
         let (name, script) = {
             let mut inner = self.inner.lock().unwrap();
-            let (status, _, script) = inner.containers.get_mut(id).ok_or_else(|| Status::not_found("container"))?;
+            let (status, _, script) =
+                inner.containers.get_mut(id).ok_or_else(|| Status::not_found("container"))?;
             let failed = matches!(script, Script::FailsToStart);
             status.started_at = self.nanos();
             status.state = if failed {
@@ -291,7 +300,9 @@ impl ContainerRuntime for FakeRuntime {
         };
         self.note(format!("start {name}"));
         match script {
-            Script::FailsToStart => return Err(Status::unknown("exec: \"nope\": executable file not found in $PATH")),
+            Script::FailsToStart => {
+                return Err(Status::unknown("exec: \"nope\": executable file not found in $PATH"));
+            }
             Script::Ends(after, code) => {
                 let this = self.clone();
                 let id = id.to_owned();
@@ -308,7 +319,8 @@ impl ContainerRuntime for FakeRuntime {
     async fn stop_container(&self, id: &str, timeout_seconds: i64) -> Result<(), Status> {
         let (name, script) = {
             let inner = self.inner.lock().unwrap();
-            let (status, _, script) = inner.containers.get(id).ok_or_else(|| Status::not_found("container"))?;
+            let (status, _, script) =
+                inner.containers.get(id).ok_or_else(|| Status::not_found("container"))?;
             (status.metadata.as_ref().unwrap().name.clone(), *script)
         };
         self.note(format!("stop {name} {timeout_seconds}"));
@@ -329,7 +341,11 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus, Status> {
         let inner = self.inner.lock().unwrap();
-        inner.containers.get(id).map(|(status, _, _)| status.clone()).ok_or_else(|| Status::not_found("container"))
+        inner
+            .containers
+            .get(id)
+            .map(|(status, _, _)| status.clone())
+            .ok_or_else(|| Status::not_found("container"))
     }
 
     async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Status> {
@@ -357,8 +373,10 @@ impl ContainerRuntime for FakeRuntime {
         Ok(v1::ExecSyncResponse { exit_code, stdout: b"secret output".to_vec(), ..Default::default() })
     }
 
-    async fn exec(&self, _: v1::ExecRequest) -> Result<String, Status> {
-        Err(Status::unimplemented("exec"))
+    async fn exec(&self, request: v1::ExecRequest) -> Result<String, Status> {
+        self.note(format!("exec stream {:?} tty={} stderr={}", request.cmd, request.tty, request.stderr));
+        let url = self.inner.lock().unwrap().streaming_url.clone();
+        url.ok_or_else(|| Status::unimplemented("exec"))
     }
 
     async fn attach(&self, _: v1::AttachRequest) -> Result<String, Status> {

@@ -19,7 +19,9 @@ async fn img_24_38_39_an_absent_image_is_pulled_once() {
     world.until("events", |world| world.has_event("Started")).await;
     let events = world.events();
     assert_eq!(events[0], "Normal Pulling spec.containers{c}: Pulling image \"far:1\"");
-    assert!(events[1].starts_with("Normal Pulled spec.containers{c}: Successfully pulled image \"far:1\" in "));
+    assert!(
+        events[1].starts_with("Normal Pulled spec.containers{c}: Successfully pulled image \"far:1\" in ")
+    );
     assert!(events[1].ends_with(" including waiting). Image size: 7 bytes."), "{}", events[1]);
     assert_eq!(world.runtime.times_of("pull far:1").len(), 1);
 }
@@ -71,7 +73,11 @@ async fn img_30_33_34_36_failing_pulls_back_off() {
     );
     world.until("events", |world| world.has_event("Error: ImagePullBackOff")).await;
     assert!(world.has_event("Normal BackOff spec.containers{c}: Back-off pulling image \"far:1\""));
-    assert!(world.has_event(&format!("Warning Failed spec.containers{{c}}: Failed to pull image \"far:1\": {error}")));
+    assert!(
+        world.has_event(&format!(
+            "Warning Failed spec.containers{{c}}: Failed to pull image \"far:1\": {error}"
+        ))
+    );
     assert!(world.has_event("Warning Failed spec.containers{c}: Error: ErrImagePull"));
     world.until_phase("Running").await;
     let times = world.runtime.times_of("pull far:1");

@@ -22,13 +22,20 @@ async fn pod_01_04_16_17_53_a_pod_starts() {
     assert_eq!(status["containerStatuses"][0]["containerID"], "fake://container2");
     let conditions = status["conditions"].as_array().unwrap();
     assert_eq!(conditions.len(), 5);
-    assert!(conditions.iter().all(|condition| condition["status"] == "True" && condition["observedGeneration"] == 1));
+    assert!(
+        conditions
+            .iter()
+            .all(|condition| condition["status"] == "True" && condition["observedGeneration"] == 1)
+    );
     world.until("events", |world| world.has_event("Started")).await;
-    assert_eq!(world.events(), [
-        "Normal Pulled spec.containers{c}: Container image \"local:1\" already present on machine and can be accessed by the pod",
-        "Normal Created spec.containers{c}: Container created",
-        "Normal Started spec.containers{c}: Container started",
-    ]);
+    assert_eq!(
+        world.events(),
+        [
+            "Normal Pulled spec.containers{c}: Container image \"local:1\" already present on machine and can be accessed by the pod",
+            "Normal Created spec.containers{c}: Container created",
+            "Normal Started spec.containers{c}: Container started",
+        ]
+    );
     assert_eq!(world.runtime.call_names(), ["run sandbox", "create c", "start c"]);
 }
 
@@ -38,7 +45,9 @@ async fn a_status_is_not_written_without_a_change() {
     world.create(one());
     world.until_phase("Running").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let count = |world: &World| world.api.writes.lock().unwrap().iter().filter(|w| w.contains("/pods/p/status")).count();
+    let count = |world: &World| {
+        world.api.writes.lock().unwrap().iter().filter(|w| w.contains("/pods/p/status")).count()
+    };
     let before = count(&world);
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(count(&world), before);
@@ -56,7 +65,15 @@ async fn pod_18_33_34_a_deleted_pod_ends_and_is_confirmed() {
     assert!(world.has_event("Normal Killing spec.containers{c}: Stopping container c"));
     assert!(world.runtime.call_names().contains(&"stop c 30".to_owned()));
     assert!(world.runtime.containers().is_empty());
-    assert!(world.api.writes.lock().unwrap().iter().any(|write| write == "DELETE /api/v1/namespaces/default/pods/p"));
+    assert!(
+        world
+            .api
+            .writes
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|write| write == "DELETE /api/v1/namespaces/default/pods/p")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,10 +124,12 @@ async fn pod_22_23_init_containers_come_first() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let early = world.status();
     assert_eq!(early["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
-    let initialized = early["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Initialized").cloned().unwrap();
+    let initialized =
+        early["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Initialized").cloned().unwrap();
     assert_eq!(initialized["message"], "containers with incomplete status: [i1 i2]");
     world.until_phase("Running").await;
-    let starts: Vec<_> = world.runtime.call_names().into_iter().filter(|call| call.starts_with("start")).collect();
+    let starts: Vec<_> =
+        world.runtime.call_names().into_iter().filter(|call| call.starts_with("start")).collect();
     assert_eq!(starts, ["start i1", "start i2", "start c"]);
     assert_eq!(world.status()["initContainerStatuses"][0]["ready"], true);
 }
@@ -133,7 +152,9 @@ async fn pod_25_26_27_sidecars_serve_and_end_last() {
 #[tokio::test(start_paused = true)]
 async fn pod_37_the_deadline_fails_the_pod() {
     let world = World::new().await;
-    world.create(json!({"restartPolicy": "Always", "activeDeadlineSeconds": 30, "containers": [{"name": "c"}]}));
+    world.create(
+        json!({"restartPolicy": "Always", "activeDeadlineSeconds": 30, "containers": [{"name": "c"}]}),
+    );
     world.until_phase("Running").await;
     world.until_phase("Failed").await;
     let status = world.status();
@@ -146,7 +167,9 @@ async fn pod_37_the_deadline_fails_the_pod() {
 async fn pod_20_24_a_dead_sandbox_is_replaced_and_init_runs_again() {
     let world = World::new().await;
     world.runtime.script("i", &[Script::Ends(Duration::from_secs(1), 0)]);
-    world.create(json!({"restartPolicy": "Always", "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}));
+    world.create(
+        json!({"restartPolicy": "Always", "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}),
+    );
     world.until_phase("Running").await;
     world.runtime.kill_sandbox();
     world
@@ -180,12 +203,18 @@ async fn hook_25_27_the_hook_and_the_signal_share_one_budget() {
         let world = World::new().await;
         world.runtime.script("c", &[Script::Stubborn]);
         world.runtime.exec_result("hook", 0, Duration::from_secs(hook));
-        world.create(json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": grace, "containers": [
-            {"name": "c", "lifecycle": {"preStop": {"exec": {"command": ["hook"]}}}}]}));
+        world.create(
+            json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": grace, "containers": [
+            {"name": "c", "lifecycle": {"preStop": {"exec": {"command": ["hook"]}}}}]}),
+        );
         world.until_phase("Running").await;
         world.delete(grace);
         world.until_gone().await;
-        assert!(world.runtime.call_names().contains(&format!("stop c {left}")), "{:?}", world.runtime.call_names());
+        assert!(
+            world.runtime.call_names().contains(&format!("stop c {left}")),
+            "{:?}",
+            world.runtime.call_names()
+        );
     }
 }
 
@@ -197,7 +226,9 @@ async fn pod_18_39_a_failing_liveness_probe_restarts_the_container() {
         {"name": "c", "livenessProbe": {"exec": {"command": ["alive"]}, "periodSeconds": 10, "failureThreshold": 3}}]}));
     world.until("restarted", |world| world.status()["containerStatuses"][0]["restartCount"] == 1).await;
     assert!(world.has_event("Warning Unhealthy spec.containers{c}: Liveness probe failed: secret output"));
-    assert!(world.has_event("Killing spec.containers{c}: Container c failed liveness probe, will be restarted"));
+    assert!(
+        world.has_event("Killing spec.containers{c}: Container c failed liveness probe, will be restarted")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,9 +251,19 @@ async fn env_42_pod_11_a_missing_config_map_is_waited_for() {
     world.create(json!({"restartPolicy": "Always", "containers": [
         {"name": "c", "envFrom": [{"configMapRef": {"name": "x"}}]}]}));
     world.until("error", |world| world.waiting_reason() == "CreateContainerConfigError").await;
-    assert_eq!(world.status()["containerStatuses"][0]["state"]["waiting"]["message"], "configmap \"x\" not found");
-    world.until("event", |world| world.has_event("Warning Failed spec.containers{c}: Error: configmap \"x\" not found")).await;
-    world.api.put("/api/v1/namespaces/default/configmaps/x", json!({"metadata": {"name": "x"}, "data": {"A": "1"}}));
+    assert_eq!(
+        world.status()["containerStatuses"][0]["state"]["waiting"]["message"],
+        "configmap \"x\" not found"
+    );
+    world
+        .until("event", |world| {
+            world.has_event("Warning Failed spec.containers{c}: Error: configmap \"x\" not found")
+        })
+        .await;
+    world.api.put(
+        "/api/v1/namespaces/default/configmaps/x",
+        json!({"metadata": {"name": "x"}, "data": {"A": "1"}}),
+    );
     world.until_phase("Running").await;
 }
 
@@ -231,14 +272,23 @@ async fn env_48_pod_05_a_missing_volume_source_blocks_the_pod() {
     let world = World::new().await;
     world.create(json!({"restartPolicy": "Always", "volumes": [{"name": "v", "configMap": {"name": "x"}}], "containers": [
         {"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}));
-    world.until("event", |world| world.has_event("Warning FailedMount : MountVolume.SetUp failed for volume \"v\" : configmap \"x\" not found")).await;
+    world
+        .until("event", |world| {
+            world.has_event(
+                "Warning FailedMount : MountVolume.SetUp failed for volume \"v\" : configmap \"x\" not found",
+            )
+        })
+        .await;
     assert_eq!(world.waiting_reason(), "ContainerCreating");
     let ready = |world: &World| {
         let conditions = world.status()["conditions"].as_array().cloned().unwrap_or_default();
         conditions.into_iter().find(|c| c["type"] == "PodReadyToStartContainers").map(|c| c["status"].clone())
     };
     assert_eq!(ready(&world), Some(json!("False")));
-    world.api.put("/api/v1/namespaces/default/configmaps/x", json!({"metadata": {"name": "x"}, "data": {"A": "1"}}));
+    world.api.put(
+        "/api/v1/namespaces/default/configmaps/x",
+        json!({"metadata": {"name": "x"}, "data": {"A": "1"}}),
+    );
     world.until_phase("Running").await;
     assert_eq!(ready(&world), Some(json!("True")));
     let mount = &world.runtime.containers()[0].mounts[0];

@@ -8,4 +8,5 @@ mod images;
 mod lifecycle;
 mod node;
 mod restart;
+mod server;
 mod world;

@@ -12,14 +12,25 @@ async fn a_node_is_ready_at_once_and_keeps_its_lease() {
     let conditions = node["status"]["conditions"].as_array().unwrap();
     let texts: Vec<String> = conditions
         .iter()
-        .map(|c| format!("{}={} {}: {}", c["type"].as_str().unwrap(), c["status"].as_str().unwrap(), c["reason"].as_str().unwrap(), c["message"].as_str().unwrap()))
+        .map(|c| {
+            format!(
+                "{}={} {}: {}",
+                c["type"].as_str().unwrap(),
+                c["status"].as_str().unwrap(),
+                c["reason"].as_str().unwrap(),
+                c["message"].as_str().unwrap()
+            )
+        })
         .collect();
-    assert_eq!(texts, [
-        "MemoryPressure=False KubeletHasSufficientMemory: kubelet has sufficient memory available",
-        "DiskPressure=False KubeletHasNoDiskPressure: kubelet has no disk pressure",
-        "PIDPressure=False KubeletHasSufficientPID: kubelet has sufficient PID available",
-        "Ready=True KubeletReady: kubelet is posting ready status",
-    ]);
+    assert_eq!(
+        texts,
+        [
+            "MemoryPressure=False KubeletHasSufficientMemory: kubelet has sufficient memory available",
+            "DiskPressure=False KubeletHasNoDiskPressure: kubelet has no disk pressure",
+            "PIDPressure=False KubeletHasSufficientPID: kubelet has sufficient PID available",
+            "Ready=True KubeletReady: kubelet is posting ready status",
+        ]
+    );
     assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "node");
     assert_eq!(node["status"]["addresses"][0]["address"], "10.9.9.9");
     assert_eq!(node["status"]["nodeInfo"]["containerRuntimeVersion"], "fake://1.0");

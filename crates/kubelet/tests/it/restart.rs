@@ -10,7 +10,9 @@ use crate::world::World;
 
 #[tokio::test(start_paused = true)]
 async fn pod_03_restart_policy_matrix() {
-    for (policy, phase, restarts) in [("Always", "Running", 2), ("OnFailure", "Succeeded", 1), ("Never", "Failed", 0)] {
+    for (policy, phase, restarts) in
+        [("Always", "Running", 2), ("OnFailure", "Succeeded", 1), ("Never", "Failed", 0)]
+    {
         let world = World::new().await;
         let second = Duration::from_secs(1);
         world.runtime.script("c", &[Script::Ends(second, 1), Script::Ends(second, 0), Script::Runs(0)]);
@@ -63,7 +65,12 @@ async fn a_killed_kubelet_finds_its_containers_again() {
     let mut world = World::new().await;
     world.runtime.script("c", &[Script::Ends(Duration::from_secs(1), 1), Script::Runs(0)]);
     world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c"}]}));
-    world.until("second run", |world| world.status()["containerStatuses"][0]["restartCount"] == 1 && world.status()["containerStatuses"][0]["state"]["running"].is_object()).await;
+    world
+        .until("second run", |world| {
+            world.status()["containerStatuses"][0]["restartCount"] == 1
+                && world.status()["containerStatuses"][0]["state"]["running"].is_object()
+        })
+        .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (status, calls, events) = (world.status(), world.runtime.call_names(), world.events());
     world.start_kubelet().await;
@@ -84,7 +91,10 @@ async fn what_happened_while_the_kubelet_was_away_is_seen() {
     world.start_kubelet().await;
     world.until_phase("Failed").await;
     assert_eq!(world.status()["containerStatuses"][0]["state"]["terminated"]["exitCode"], 3);
-    assert_eq!(world.status()["containerStatuses"][0]["state"]["terminated"]["finishedAt"], "2026-01-01T00:00:50Z");
+    assert_eq!(
+        world.status()["containerStatuses"][0]["state"]["terminated"]["finishedAt"],
+        "2026-01-01T00:00:50Z"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +121,8 @@ async fn stopped_pods_run_again_after_a_start() {
     world.start_kubelet().await;
     world
         .until("running again", |world| {
-            world.status()["containerStatuses"][0]["restartCount"] == 1 && world.status()["containerStatuses"][0]["state"]["running"].is_object()
+            world.status()["containerStatuses"][0]["restartCount"] == 1
+                && world.status()["containerStatuses"][0]["state"]["running"].is_object()
         })
         .await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sampan_kubelet::clock::Clock;
-use sampan_kubelet::{Kubelet, KubeletConfig};
+use sampan_kubelet::{Kubelet, KubeletConfig, Serving};
 use serde_json::{Value, json};
 
 use crate::fake_api::FakeApi;
@@ -14,16 +14,22 @@ pub(crate) struct World {
     pub(crate) api: FakeApi,
     pub(crate) runtime: FakeRuntime,
     kubelet: Option<Kubelet>,
+    serving: Option<Serving>,
     clock: Clock,
     dir: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with_serving(None).await
+    }
+
+    /// A node whose kubelet has its HTTPS port open.
+    pub(crate) async fn with_serving(serving: Option<Serving>) -> Self {
         let clock = Clock::following_tokio("2026-01-01T00:00:00Z".parse().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let runtime = FakeRuntime::new(clock.clone(), dir.path().join("logs"));
-        let mut world = Self { api: FakeApi::new(), runtime, kubelet: None, clock, dir };
+        let mut world = Self { api: FakeApi::new(), runtime, kubelet: None, serving, clock, dir };
         world.start_kubelet().await;
         world
     }
@@ -35,7 +41,9 @@ impl World {
         let config = KubeletConfig {
             log_dir: self.dir.path().join("logs"),
             container_log_dir: None,
+            cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             clock: self.clock.clone(),
+            serving: self.serving.clone(),
             ..KubeletConfig::new(
                 "node",
                 self.api.client(),
@@ -45,6 +53,10 @@ impl World {
             )
         };
         self.kubelet = Some(Kubelet::start(config).await.unwrap());
+    }
+
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.kubelet.as_ref().unwrap().address().unwrap()
     }
 
     pub(crate) async fn shut_down(&mut self, mode: sampan_kubelet::ShutdownMode) {
@@ -65,9 +77,12 @@ impl World {
                 }
             }
         }
-        self.api.put(POD, json!({"apiVersion": "v1", "kind": "Pod",
+        self.api.put(
+            POD,
+            json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "p", "namespace": "default", "uid": "uid-1", "generation": 1},
-            "spec": spec, "status": {"phase": "Pending", "qosClass": "BestEffort"}}));
+            "spec": spec, "status": {"phase": "Pending", "qosClass": "BestEffort"}}),
+        );
     }
 
     /// A graceful deletion as the API server stores it.
@@ -94,11 +109,17 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("never: {what}\npod: {:#}\ncalls: {:?}\nevents: {:#?}", self.api.get(POD).unwrap_or_default(), self.runtime.call_names(), self.events());
+        panic!(
+            "never: {what}\npod: {:#}\ncalls: {:?}\nevents: {:#?}",
+            self.api.get(POD).unwrap_or_default(),
+            self.runtime.call_names(),
+            self.events()
+        );
     }
 
     pub(crate) async fn until_phase(&self, phase: &str) {
-        self.until(phase, |world| world.api.get(POD).is_some_and(|pod| pod["status"]["phase"] == phase)).await;
+        self.until(phase, |world| world.api.get(POD).is_some_and(|pod| pod["status"]["phase"] == phase))
+            .await;
     }
 
     pub(crate) async fn until_gone(&self) {
@@ -107,7 +128,10 @@ impl World {
 
     /// The first container's waiting reason, or empty.
     pub(crate) fn waiting_reason(&self) -> String {
-        self.status()["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_owned()
+        self.status()["containerStatuses"][0]["state"]["waiting"]["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Events about pods as `Type Reason field: message`.

@@ -17,6 +17,9 @@ use crate::status::pod_status::Verdict;
 /// A container is tried again after this long when its configuration cannot be made.
 pub(super) const CONFIG_RETRY: Duration = Duration::from_secs(2);
 
+/// Failures of volumes in a row that nobody is told about: 350 ms.
+const QUIET_SETBACKS: u32 = 3;
+
 impl PodWorker {
     /// One round: look, decide, do, report.
     pub(super) async fn sync(&mut self) -> Next {
@@ -93,7 +96,10 @@ impl PodWorker {
             return Err(self.sandbox_failed(failure));
         }
         if let Err(errors) = volume_result {
-            for error in errors {
+            // What a controller is just about to make (a new namespace's root CA) is not worth an event.
+            for error in
+                errors.iter().filter(|_| self.setbacks >= QUIET_SETBACKS || self.volumes_synced.is_some())
+            {
                 let message =
                     format!("MountVolume.SetUp failed for volume {:?} : {}", error.volume, error.message);
                 self.record(EventType::Warning, "FailedMount", message);
