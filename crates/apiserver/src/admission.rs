@@ -135,7 +135,8 @@ impl Chain {
             let named = |names: &[String]| names.iter().any(|name| name == plugin.name());
             !named(&config.disable) && (default || named(&config.enable))
         };
-        let plugins = all.into_iter().filter(|(plugin, default)| runs(&**plugin, *default)).map(|(plugin, _)| plugin);
+        let plugins =
+            all.into_iter().filter(|(plugin, default)| runs(&**plugin, *default)).map(|(plugin, _)| plugin);
         Ok(Self { plugins: plugins.collect() })
     }
 

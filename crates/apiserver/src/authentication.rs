@@ -4,9 +4,9 @@
 //! nothing but health and version.
 
 mod certificate;
-mod token_file;
 #[cfg(test)]
 mod tests;
+mod token_file;
 
 use std::sync::Arc;
 
@@ -98,9 +98,9 @@ pub async fn authenticate(server: &ApiServer, parts: &Parts) -> Result<UserInfo,
         }
     }
     let path = parts.uri.path();
-    let open = ANONYMOUS_PATHS.iter().any(|open| {
-        path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest == "/")
-    });
+    let open = ANONYMOUS_PATHS
+        .iter()
+        .any(|open| path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest == "/"));
     if presented || !open {
         return Err(Status::unauthorized());
     }

@@ -22,8 +22,16 @@ pub(crate) async fn run(server: &Arc<ApiServer>) -> Result<(), Error> {
         ensure(server, "", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;
     }
     for (name, value, text) in [
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
     ] {
         let class = json!({"metadata": {"name": name}, "value": value, "description": text});
         ensure(server, "scheduling.k8s.io", "v1", "priorityclasses", "", class).await?;
@@ -34,7 +42,11 @@ pub(crate) async fn run(server: &Arc<ApiServer>) -> Result<(), Error> {
 async fn service(server: &Arc<ApiServer>) -> Result<(), Error> {
     let (address, port) = server.config.advertise;
     let wrong = |reason: &str| Error::Config { setting: "service CIDR", reason: reason.to_owned() };
-    let first = server.registry.allocation.first_address().ok_or_else(|| wrong("has no room for a single Service"))?;
+    let first = server
+        .registry
+        .allocation
+        .first_address()
+        .ok_or_else(|| wrong("has no room for a single Service"))?;
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({"metadata": {"name": "kubernetes", "labels": labels}, "spec": {
         "type": "ClusterIP", "clusterIP": first.to_string(), "clusterIPs": [first.to_string()],
@@ -52,32 +64,47 @@ async fn service(server: &Arc<ApiServer>) -> Result<(), Error> {
 
 /// Creates an object unless it is there.
 async fn ensure(
-    server: &Arc<ApiServer>, group: &'static str, version: &'static str, plural: &'static str, namespace: &str, object: Value,
+    server: &Arc<ApiServer>,
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    namespace: &str,
+    object: Value,
 ) -> Result<(), Error> {
     write(server, (group, version, plural), namespace, object, false).await
 }
 
 /// Creates an object, or makes the one that is there say the same.
 async fn put(
-    server: &Arc<ApiServer>, group: &'static str, version: &'static str, plural: &'static str, namespace: &str, object: Value,
+    server: &Arc<ApiServer>,
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    namespace: &str,
+    object: Value,
 ) -> Result<(), Error> {
     write(server, (group, version, plural), namespace, object, true).await
 }
 
 async fn write(
-    server: &Arc<ApiServer>, (group, version, plural): (&'static str, &'static str, &'static str), namespace: &str,
-    mut object: Value, replace: bool,
+    server: &Arc<ApiServer>,
+    (group, version, plural): (&'static str, &'static str, &'static str),
+    namespace: &str,
+    mut object: Value,
+    replace: bool,
 ) -> Result<(), Error> {
     let subject = format!("{plural} {}", meta::name(&object));
     let failed = |reason: String| Error::Bootstrap { subject: subject.clone(), reason };
-    let resource = scheme::find(group, version, plural).ok_or_else(|| failed("unknown resource".to_owned()))?;
+    let resource =
+        scheme::find(group, version, plural).ok_or_else(|| failed("unknown resource".to_owned()))?;
     meta::set_type(&mut object, resource);
     meta::set_metadata(&mut object, "namespace", namespace);
     defaulting::apply_defaults(resource, &mut object);
     let context = own_context(if replace { "patch" } else { "create" }, group, version, plural, namespace);
     let scope = Scope { server, context: &context, resource, namespace, subresource: "", dry_run: false };
     let name = meta::name(&object).to_owned();
-    let there = server.registry.get(resource, namespace, &name).await.map_err(|status| failed(status.message))?;
+    let there =
+        server.registry.get(resource, namespace, &name).await.map_err(|status| failed(status.message))?;
     let outcome: Result<(), Status> = match there {
         Some(_) if !replace => Ok(()),
         Some(_) => {

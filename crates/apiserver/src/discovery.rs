@@ -46,12 +46,36 @@ pub async fn serve(server: Arc<ApiServer>, context: RequestContext, _request: Re
 }
 
 /// Answers `/`: the paths that there are.
-pub async fn serve_root(_server: Arc<ApiServer>, _context: RequestContext, _request: Request<Body>) -> Response {
+pub async fn serve_root(
+    _server: Arc<ApiServer>,
+    _context: RequestContext,
+    _request: Request<Body>,
+) -> Response {
     let mut paths: BTreeSet<String> = [
-        "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/healthz", "/healthz/etcd",
-        "/healthz/log", "/healthz/ping", "/livez", "/livez/etcd", "/livez/log", "/livez/ping", "/metrics",
-        "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz", "/readyz/etcd", "/readyz/log",
-        "/readyz/ping", "/readyz/shutdown", "/version",
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/apis/",
+        "/healthz",
+        "/healthz/etcd",
+        "/healthz/log",
+        "/healthz/ping",
+        "/livez",
+        "/livez/etcd",
+        "/livez/log",
+        "/livez/ping",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/readyz/etcd",
+        "/readyz/log",
+        "/readyz/ping",
+        "/readyz/shutdown",
+        "/version",
     ]
     .map(str::to_owned)
     .into();
@@ -144,7 +168,8 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
         return None;
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    let mut document = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": entries});
+    let mut document =
+        json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": entries});
     if !group.is_empty() {
         document["apiVersion"] = "v1".into();
     }

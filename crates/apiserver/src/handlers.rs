@@ -2,8 +2,8 @@
 
 pub mod body;
 mod create;
-mod delete;
 pub mod decode;
+mod delete;
 mod get;
 mod list;
 pub mod options;
@@ -30,7 +30,11 @@ pub(crate) use present::present;
 /// # Errors
 /// The Status to answer.
 pub(crate) async fn update_part(scope: &Scope<'_>, request: Request<Body>) -> Result<Response, Status> {
-    if scope.context.info.verb == "patch" { patch::patch(scope, request).await } else { update::update(scope, request).await }
+    if scope.context.info.verb == "patch" {
+        patch::patch(scope, request).await
+    } else {
+        update::update(scope, request).await
+    }
 }
 
 /// Answers a request for a resource itself.
@@ -38,7 +42,10 @@ pub(crate) async fn update_part(scope: &Scope<'_>, request: Request<Body>) -> Re
 /// # Errors
 /// The Status to answer.
 pub(crate) async fn serve(
-    server: &Arc<ApiServer>, context: &RequestContext, resource: &'static Resource, request: Request<Body>,
+    server: &Arc<ApiServer>,
+    context: &RequestContext,
+    resource: &'static Resource,
+    request: Request<Body>,
 ) -> Result<Response, Status> {
     let info = context.info.clone();
     let verb = info.verb.as_str();

@@ -46,7 +46,10 @@ pub async fn serve(server: Arc<ApiServer>, context: RequestContext, _request: Re
     }
     if !excluded.is_empty() {
         let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
-        text.push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", names.join(",")));
+        text.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {}\n",
+            names.join(",")
+        ));
     }
     if !failed.is_empty() {
         tracing::warn!(endpoint, failed = failed.join(","), "health check failed");

@@ -5,11 +5,15 @@
 //! [`registry`] -> the store. What is written comes back through one watch of the store into the caches of
 //! [`watch`], from which all watchers and lists are served.
 
+// A Status is the answer of a request that fails: one a request, and boxing it would only move it.
+#![allow(clippy::result_large_err)]
+
 mod bootstrap;
 mod cidr;
 mod context;
 mod error;
 mod negotiate;
+mod protobuf;
 mod query;
 mod request_info;
 mod respond;

@@ -40,18 +40,21 @@ impl Accepted {
     pub(crate) fn negotiate(headers: &HeaderMap, query: &Query, transforms: bool) -> Result<Self, Status> {
         let pretty = match query.get("pretty") {
             Some(_) => query.flag("pretty"),
-            None => headers
-                .get(USER_AGENT)
-                .and_then(|agent| agent.to_str().ok())
-                .is_some_and(|agent| ["curl", "Wget", "Mozilla/5.0"].iter().any(|name| agent.starts_with(name))),
+            None => headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).is_some_and(|agent| {
+                ["curl", "Wget", "Mozilla/5.0"].iter().any(|name| agent.starts_with(name))
+            }),
         };
-        let header: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let header: Vec<&str> =
+            headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let header = header.join(",");
         if header.trim().is_empty() {
             return Ok(Self { pretty, ..Self::default() });
         }
-        let mut clauses: Vec<(f32, &str)> =
-            header.split(',').map(|clause| (quality(clause), clause.trim())).filter(|(q, _)| *q > 0.0).collect();
+        let mut clauses: Vec<(f32, &str)> = header
+            .split(',')
+            .map(|clause| (quality(clause), clause.trim()))
+            .filter(|(q, _)| *q > 0.0)
+            .collect();
         clauses.sort_by(|one, other| other.0.total_cmp(&one.0));
         clauses
             .iter()
@@ -101,17 +104,20 @@ pub(crate) enum Media {
     Yaml,
 }
 
+/// What bodies may be (protobuf has become JSON before anybody asks).
+const BODY_TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
 impl Media {
     /// Reads `Content-Type`.
     ///
     /// # Errors
-    /// 415 for everything else, Protobuf included: clients that prefer it fall back to JSON.
+    /// 415 for everything else.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Status> {
         let header = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         match header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "" | "application/json" | "*/*" => Ok(Self::Json),
             "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Self::Yaml),
-            _ => Err(Status::unsupported_media_type(&MEDIA_TYPES)),
+            _ => Err(Status::unsupported_media_type(&BODY_TYPES)),
         }
     }
 }
@@ -131,11 +137,20 @@ mod tests {
     fn the_first_form_that_can_be_had_is_taken() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(accept(kubectl).unwrap().form, Form::Table);
-        assert_eq!(accept("application/vnd.kubernetes.protobuf, application/json").unwrap(), Accepted::default());
+        assert_eq!(
+            accept("application/vnd.kubernetes.protobuf, application/json").unwrap(),
+            Accepted::default()
+        );
         assert!(accept("application/json;q=0.2, application/yaml;q=0.9").unwrap().yaml);
-        assert_eq!(accept("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").unwrap().form, Form::PartialMetadata);
+        assert_eq!(
+            accept("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").unwrap().form,
+            Form::PartialMetadata
+        );
         let failure = accept("application/vnd.kubernetes.protobuf").unwrap_err();
         assert_eq!(failure.code, 406);
-        assert_eq!(failure.message, "only the following media types are accepted: application/json, application/yaml");
+        assert_eq!(
+            failure.message,
+            "only the following media types are accepted: application/json, application/yaml"
+        );
     }
 }

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH,
+    VARY,
+};
 use http::{HeaderMap, Request};
 use sampan_api::schema::openapi;
 
@@ -52,7 +55,9 @@ pub async fn serve(_server: Arc<ApiServer>, context: RequestContext, _request: R
             let mut response = document(&context, "application/json", Some(etag), move || bytes).await;
             if immutable {
                 // The URL names the content: it can never change.
-                response.headers_mut().insert(CACHE_CONTROL, http::HeaderValue::from_static("public, immutable"));
+                response
+                    .headers_mut()
+                    .insert(CACHE_CONTROL, http::HeaderValue::from_static("public, immutable"));
                 let expires = http::HeaderValue::from_static("Fri, 31 Dec 2100 00:00:00 GMT");
                 response.headers_mut().insert(EXPIRES, expires);
             }
@@ -81,7 +86,11 @@ async fn document(
     // A megabyte of JSON takes milliseconds: not on a thread that serves others.
     let made = tokio::task::spawn_blocking(move || {
         let bytes = make();
-        if gzip && bytes.len() >= GZIP_FROM_BYTES { (compress(&bytes).unwrap_or(bytes), true) } else { (bytes, false) }
+        if gzip && bytes.len() >= GZIP_FROM_BYTES {
+            (compress(&bytes).unwrap_or(bytes), true)
+        } else {
+            (bytes, false)
+        }
     });
     let (bytes, compressed) = match made.await {
         Ok(made) => made,

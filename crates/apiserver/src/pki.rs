@@ -208,8 +208,11 @@ impl Pki {
 
     /// A kubeconfig (YAML) for the identity `user`.
     pub fn kubeconfig(&self, server_url: &str, user: &str, identity: &CertifiedKeyPem) -> String {
-        let (ca, certificate, key) =
-            (STANDARD.encode(&self.ca), STANDARD.encode(&identity.certificate), STANDARD.encode(&identity.key));
+        let (ca, certificate, key) = (
+            STANDARD.encode(&self.ca),
+            STANDARD.encode(&identity.certificate),
+            STANDARD.encode(&identity.key),
+        );
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: {user}@sampan\nclusters:\n- name: sampan\n  cluster:\n    \
              server: {server_url}\n    certificate-authority-data: {ca}\ncontexts:\n- name: {user}@sampan\n  context:\n    \

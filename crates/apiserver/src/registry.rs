@@ -76,7 +76,10 @@ impl Registry {
     /// # Errors
     /// When the store fails.
     pub async fn get_fresh(
-        &self, resource: &Resource, namespace: &str, name: &str,
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
     ) -> Result<Option<Arc<Object>>, Status> {
         if self.catch_up().await? {
             return Ok(self.cache(resource).and_then(|cache| cache.get(namespace, name)));
@@ -97,7 +100,12 @@ impl Registry {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+    pub async fn get(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Status> {
         match self.read(resource, namespace, name).await? {
             Some((value, revision)) => codec::decode(&value, revision).map(Some),
             None => Ok(None),
@@ -109,7 +117,10 @@ impl Registry {
     /// # Errors
     /// When the store fails.
     pub async fn get_object(
-        &self, resource: &Resource, namespace: &str, name: &str,
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
     ) -> Result<Option<Arc<Object>>, Status> {
         let resource = resource.storage();
         let found = self.read(resource, namespace, name).await?;
@@ -119,7 +130,12 @@ impl Registry {
         }))
     }
 
-    async fn read(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<(Bytes, i64)>, Status> {
+    async fn read(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<(Bytes, i64)>, Status> {
         let key = key::key(resource.storage(), namespace, name);
         let range = sampan_store::KeyRange::key(key);
         let answer = self
@@ -136,7 +152,12 @@ impl Registry {
     /// # Errors
     /// When the store fails.
     pub async fn put(
-        &self, resource: &Resource, namespace: &str, name: &str, object: &Value, expected: i64,
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        object: &Value,
+        expected: i64,
     ) -> Result<Option<i64>, Status> {
         let resource = resource.storage();
         let key = Bytes::from(key::key(resource, namespace, name));
@@ -151,7 +172,11 @@ impl Registry {
     /// # Errors
     /// When the store fails.
     pub async fn remove(
-        &self, resource: &Resource, namespace: &str, name: &str, expected: i64,
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        expected: i64,
     ) -> Result<Option<i64>, Status> {
         let key = Bytes::from(key::key(resource.storage(), namespace, name));
         self.commit(key.clone(), expected, Op::Delete(key)).await
@@ -178,7 +203,9 @@ impl Drop for Registry {
 pub(crate) fn store_failure(error: &sampan_store::Error) -> Status {
     use std::error::Error as _;
     match error {
-        sampan_store::Error::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+        sampan_store::Error::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
         sampan_store::Error::Full { .. } => Status::internal_error(error),
         _ => {
             let mut text = error.to_string();

@@ -50,8 +50,12 @@ impl RequestInfo {
     pub fn new(method: &Method, path: &str, query: &Query) -> Self {
         let mut info =
             Self { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), ..Self::default() };
-        let pieces: Vec<String> =
-            path.trim_matches('/').split('/').filter(|piece| !piece.is_empty()).map(|piece| decode(piece, false)).collect();
+        let pieces: Vec<String> = path
+            .trim_matches('/')
+            .split('/')
+            .filter(|piece| !piece.is_empty())
+            .map(|piece| decode(piece, false))
+            .collect();
         let mut rest = pieces.as_slice();
         match rest.first().map(String::as_str) {
             Some("api") if rest.len() >= 3 => {
@@ -161,11 +165,15 @@ mod tests {
     #[test]
     fn paths_become_subjects() {
         let pod = info(Method::GET, "/api/v1/namespaces/default/pods/a/log", "");
-        assert_eq!((pod.verb.as_str(), pod.namespace.as_str(), pod.resource.as_str()), ("get", "default", "pods"));
+        assert_eq!(
+            (pod.verb.as_str(), pod.namespace.as_str(), pod.resource.as_str()),
+            ("get", "default", "pods")
+        );
         assert_eq!((pod.name.as_str(), pod.subresource.as_str()), ("a", "log"));
         assert!(pod.is_long_running());
 
-        let list = info(Method::GET, "/apis/apps/v1/deployments", "watch=true&fieldSelector=metadata.name%3Dx");
+        let list =
+            info(Method::GET, "/apis/apps/v1/deployments", "watch=true&fieldSelector=metadata.name%3Dx");
         assert_eq!((list.verb.as_str(), list.group.as_str(), list.name.as_str()), ("watch", "apps", "x"));
 
         let namespace = info(Method::PUT, "/api/v1/namespaces/a/finalize", "");

@@ -3,7 +3,9 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
+};
 use sampan_api::Status;
 use serde_json::Value;
 
@@ -21,7 +23,8 @@ const GZIP_FROM: usize = 128 << 10;
 /// An answer with a body that is complete.
 pub(crate) fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(body.into()));
-    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
@@ -42,7 +45,10 @@ pub(crate) fn status(status: &Status) -> Response {
         response.headers_mut().insert(RETRY_AFTER, value);
     }
     if code == 401 {
-        response.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"kubernetes-master\""));
+        response.headers_mut().insert(
+            http::header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"kubernetes-master\""),
+        );
     }
     response
 }
@@ -72,8 +78,14 @@ pub(crate) fn add_warnings(response: &mut Response, texts: &[String]) {
 }
 
 /// An object in the form that was accepted: JSON (indented when asked for) or YAML.
-pub(crate) fn value(context: &RequestContext, accepted: &Accepted, code: u16, body: &Value) -> Result<Response, Status> {
-    let failure = |error: &dyn std::fmt::Display| Status::internal_error(format!("cannot write the answer: {error}"));
+pub(crate) fn value(
+    context: &RequestContext,
+    accepted: &Accepted,
+    code: u16,
+    body: &Value,
+) -> Result<Response, Status> {
+    let failure =
+        |error: &dyn std::fmt::Display| Status::internal_error(format!("cannot write the answer: {error}"));
     if accepted.yaml {
         let text = serde_saphyr::to_string(body).map_err(|error| failure(&error))?;
         return Ok(complete(context, code, "application/yaml", text.into()));
@@ -83,13 +95,19 @@ pub(crate) fn value(context: &RequestContext, accepted: &Accepted, code: u16, bo
 }
 
 /// An answer whose bytes are there, compressed when that is worth it.
-pub(crate) fn complete(context: &RequestContext, code: u16, content_type: &'static str, body: Bytes) -> Response {
+pub(crate) fn complete(
+    context: &RequestContext,
+    code: u16,
+    content_type: &'static str,
+    body: Bytes,
+) -> Response {
     let accepts = context.headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
     let gzip = accepts.is_some_and(|value| value.split(',').any(|coding| coding.trim().starts_with("gzip")));
     if !gzip || body.len() < GZIP_FROM {
         return bytes(code, content_type, body);
     }
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+    let mut encoder =
+        flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
     match encoder.write_all(&body).and_then(|()| encoder.finish()) {
         Ok(small) => {
             let mut response = bytes(code, content_type, small);

@@ -1,7 +1,6 @@
 //! Reviews: questions that are posted and answered at once, never stored. Who am I, may I, may they, whose token is it.
 
 mod access;
-mod protobuf;
 mod rules;
 mod token;
 
@@ -21,8 +20,6 @@ use crate::user::UserInfo;
 
 /// Upstream's limit of a request's body.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
-
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// A whole answer.
 pub(crate) fn answer(status: u16, content_type: &str, body: String) -> Response {
@@ -44,22 +41,32 @@ pub(crate) fn answer_created(object: &Value) -> Response {
 /// # Errors
 /// 400 when it is malformed or of another kind, 413 when it is too large, 415 for other media types.
 pub(crate) async fn read(request: Request<Body>, group: &str, kind: &str) -> Result<Value, Status> {
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type =
+        request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = content_type.split(';').next().unwrap_or_default().trim().to_owned();
     let body = Limited::new(request.into_body(), MAX_BODY_BYTES)
         .collect()
         .await
         .map_err(|_| Status::request_entity_too_large(format!("limit is {MAX_BODY_BYTES}")))?
         .to_bytes();
-    let malformed = |error: String| Status::bad_request(format!("the object provided is unrecognized: {error}"));
+    let malformed =
+        |error: String| Status::bad_request(format!("the object provided is unrecognized: {error}"));
     let mut object: Value = match media.as_str() {
-        "" | "application/json" | "*/*" => serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()))?,
+        "" | "application/json" | "*/*" => {
+            serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()))?
+        }
         "application/yaml" | "text/yaml" => {
             let text = std::str::from_utf8(&body).map_err(|e| malformed(e.to_string()))?;
             serde_saphyr::from_str(text).map_err(|e| malformed(e.to_string()))?
         }
-        PROTOBUF => protobuf::decode(&body, kind).map_err(|error| malformed(error.to_owned()))?,
-        _ => return Err(Status::unsupported_media_type(&["application/json", "application/yaml", PROTOBUF])),
+        "application/vnd.kubernetes.protobuf" => crate::protobuf::decode(&body).map_err(malformed)?,
+        _ => {
+            return Err(Status::unsupported_media_type(&[
+                "application/json",
+                "application/yaml",
+                "application/vnd.kubernetes.protobuf",
+            ]));
+        }
     };
     if !object.is_object() {
         return Err(malformed("it is not an object".to_owned()));
@@ -91,7 +98,11 @@ pub async fn create(server: Arc<ApiServer>, context: RequestContext, request: Re
     }
 }
 
-async fn review(server: &ApiServer, context: &RequestContext, request: Request<Body>) -> Result<Value, Status> {
+async fn review(
+    server: &ApiServer,
+    context: &RequestContext,
+    request: Request<Body>,
+) -> Result<Value, Status> {
     let info = &context.info;
     if info.verb != "create" || !info.subresource.is_empty() {
         return Err(Status::method_not_allowed());

@@ -17,7 +17,7 @@ use crate::context::{RequestContext, Warnings};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::respond::{self, Body, Response};
-use crate::{ApiServer, authentication, authorization};
+use crate::{ApiServer, authentication, authorization, protobuf};
 
 /// How long a request that is no watch or stream may take (upstream: 60 s).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,10 +32,13 @@ pub async fn handle(server: Arc<ApiServer>, request: Request<Body>) -> Response 
     let warnings = Warnings::default();
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
-    let answer = AssertUnwindSafe(serve(server, request, audit_id.clone(), warnings.clone())).catch_unwind().await;
+    let answer =
+        AssertUnwindSafe(serve(server, request, audit_id.clone(), warnings.clone())).catch_unwind().await;
     let mut response = answer.unwrap_or_else(|_| {
         tracing::error!(%method, path, audit_id = &*audit_id, "the request's handler panicked");
-        respond::status(&Status::internal_error("this request caused the server to fail; the failure is logged"))
+        respond::status(&Status::internal_error(
+            "this request caused the server to fail; the failure is logged",
+        ))
     });
     if let Ok(value) = audit_id.parse() {
         response.headers_mut().insert("audit-id", value);
@@ -45,7 +48,12 @@ pub async fn handle(server: Arc<ApiServer>, request: Request<Body>) -> Response 
     response
 }
 
-async fn serve(server: Arc<ApiServer>, request: Request<Body>, audit_id: Arc<str>, warnings: Warnings) -> Response {
+async fn serve(
+    server: Arc<ApiServer>,
+    request: Request<Body>,
+    audit_id: Arc<str>,
+    warnings: Warnings,
+) -> Response {
     let query = Query::parse(request.uri().query());
     let info = RequestInfo::new(request.method(), request.uri().path(), &query);
     let (mut parts, body) = request.into_parts();
@@ -73,13 +81,22 @@ async fn serve(server: Arc<ApiServer>, request: Request<Body>, audit_id: Arc<str
         }
     }
     let long = context.info.is_long_running();
-    let request = Request::from_parts(parts, body);
+    let mut request = Request::from_parts(parts, body);
+    let mut context = context;
+    if context.info.is_resource && !long {
+        request = match protobuf::to_json(request, Arc::make_mut(&mut context.headers)).await {
+            Ok(request) => request,
+            Err(status) => return respond::status(&status),
+        };
+    }
     let answer = route::route(server, context, request);
     if long {
         return answer.await;
     }
     match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
         Ok(response) => response,
-        Err(_) => respond::status(&Status::timeout("request did not complete within the allotted timeout", 0)),
+        Err(_) => {
+            respond::status(&Status::timeout("request did not complete within the allotted timeout", 0))
+        }
     }
 }

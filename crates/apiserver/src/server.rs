@@ -61,7 +61,11 @@ impl ApiServer {
     ///
     /// # Errors
     /// When the serving certificate cannot be used.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
         let acceptor = TlsAcceptor::from(connection::tls(&self)?);
         let graceful = GracefulShutdown::new();
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -90,7 +94,10 @@ impl ApiServer {
         self.serving.draining.store(true, Ordering::Relaxed);
         drop(listener);
         if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-            tracing::warn!(open = self.serving.connections(), "connections were still open when the API server stopped");
+            tracing::warn!(
+                open = self.serving.connections(),
+                "connections were still open when the API server stopped"
+            );
         }
         Ok(())
     }

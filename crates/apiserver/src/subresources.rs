@@ -22,7 +22,10 @@ use crate::respond::{Body, Response};
 /// # Errors
 /// The Status to answer.
 pub(crate) async fn serve(
-    server: &Arc<ApiServer>, context: &RequestContext, resource: &'static Resource, request: Request<Body>,
+    server: &Arc<ApiServer>,
+    context: &RequestContext,
+    resource: &'static Resource,
+    request: Request<Body>,
 ) -> Result<Response, Status> {
     let info = context.info.clone();
     let part = resource.subresource(&info.subresource).ok_or_else(Status::path_not_found)?;

@@ -40,7 +40,11 @@ pub(crate) struct Named {
 
 impl Named {
     fn to_value(&self) -> Value {
-        if self.uid.is_empty() { json!({"name": self.name}) } else { json!({"name": self.name, "uid": self.uid}) }
+        if self.uid.is_empty() {
+            json!({"name": self.name})
+        } else {
+            json!({"name": self.name, "uid": self.uid})
+        }
     }
 }
 
@@ -153,7 +157,8 @@ impl Tokens {
             return Err(Invalid::Token);
         }
         let time = |name: &str| claims[name].as_i64();
-        if time("exp").is_none_or(|exp| now >= exp) || time("nbf").is_some_and(|nbf| now + CLOCK_LEEWAY < nbf) {
+        if time("exp").is_none_or(|exp| now >= exp) || time("nbf").is_some_and(|nbf| now + CLOCK_LEEWAY < nbf)
+        {
             return Err(Invalid::Expired);
         }
         let have: Vec<String> = match &claims["aud"] {
@@ -164,7 +169,9 @@ impl Tokens {
         let want = if audiences.is_empty() { &own[..] } else { audiences };
         let both: Vec<String> = want.iter().filter(|audience| have.contains(audience)).cloned().collect();
         if both.is_empty() {
-            let list = |list: &[String]| format!("[{}]", list.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" "));
+            let list = |list: &[String]| {
+                format!("[{}]", list.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" "))
+            };
             return Err(Invalid::Audience { have: list(&have), want: list(want) });
         }
         let private = &claims["kubernetes.io"];
@@ -183,7 +190,9 @@ fn bound_objects_exist(private: &Value, authorization: &Authorization, now: i64)
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let namespace = text(&private["namespace"]);
     let exists = |resource: &str, namespace: &str, named: &Value| {
-        let Some(object) = authorization.bound_object(resource, namespace, &text(&named["name"])) else { return false };
+        let Some(object) = authorization.bound_object(resource, namespace, &text(&named["name"])) else {
+            return false;
+        };
         let deleted: Option<Timestamp> = object.deletion_timestamp.parse().ok();
         object.uid == text(&named["uid"])
             && deleted.is_none_or(|at| now < at.as_second() + DELETED_POD_LEEWAY)
@@ -195,7 +204,8 @@ fn bound_objects_exist(private: &Value, authorization: &Authorization, now: i64)
         private[field].is_null() || exists(resource, &namespace, &private[field])
     };
     // A node that stands beside a pod is information; alone it is what the token is bound to.
-    let node = private["node"].is_null() || !private["pod"].is_null() || exists("nodes", "", &private["node"]);
+    let node =
+        private["node"].is_null() || !private["pod"].is_null() || exists("nodes", "", &private["node"]);
     bound("pod", "pods") && bound("secret", "secrets") && node
 }
 
@@ -227,7 +237,11 @@ fn user(claims: &Value) -> UserInfo {
 }
 
 /// Answers `/openid/v1/jwks` and `/.well-known/openid-configuration`, from which others can check our tokens.
-pub async fn serve_openid(server: Arc<ApiServer>, context: RequestContext, _request: Request<Body>) -> Response {
+pub async fn serve_openid(
+    server: Arc<ApiServer>,
+    context: RequestContext,
+    _request: Request<Body>,
+) -> Response {
     if context.info.path.contains("jwks") {
         return reviews::answer(200, "application/jwk-set+json", server.tokens.key.jwks().to_string());
     }

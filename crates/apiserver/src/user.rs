@@ -60,11 +60,7 @@ impl UserInfo {
 
     /// Who did not prove anything.
     pub fn anonymous() -> Self {
-        Self {
-            username: ANONYMOUS.to_owned(),
-            groups: vec![UNAUTHENTICATED.to_owned()],
-            ..Self::default()
-        }
+        Self { username: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
     }
 
     /// Whether the user is in a group.

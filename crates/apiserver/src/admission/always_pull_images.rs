@@ -20,7 +20,9 @@ impl Plugin for AlwaysPullImages {
         if !concerns(attributes) {
             return Ok(());
         }
-        let Some(spec) = attributes.object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+        let Some(spec) = attributes.object.get_mut("spec").and_then(Value::as_object_mut) else {
+            return Ok(());
+        };
         for list in LISTS {
             for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 meta::object_mut(container).insert("imagePullPolicy".into(), json!("Always"));
@@ -46,7 +48,10 @@ impl Plugin for AlwaysPullImages {
         };
         for list in LISTS {
             for (index, container) in meta::items(&attributes.object["spec"], list).iter().enumerate() {
-                check(format!("spec.{list}[{index}].imagePullPolicy"), meta::str_of(container, "imagePullPolicy"));
+                check(
+                    format!("spec.{list}[{index}].imagePullPolicy"),
+                    meta::str_of(container, "imagePullPolicy"),
+                );
             }
         }
         for (index, volume) in meta::list(&attributes.object, "/spec/volumes").iter().enumerate() {

@@ -23,7 +23,10 @@ impl Plugin for NamespaceLifecycle {
             return Ok(());
         }
         let namespace = attributes.scope.namespace;
-        if namespace.is_empty() || !attributes.resource().namespaced || attributes.operation != Operation::Create {
+        if namespace.is_empty()
+            || !attributes.resource().namespaced
+            || attributes.operation != Operation::Create
+        {
             return Ok(());
         }
         // Asking who may access what says nothing of a namespace's state.
@@ -36,11 +39,12 @@ impl Plugin for NamespaceLifecycle {
         let found = registry.get_fresh(resource, "", namespace).await?.ok_or_else(not_found)?;
         let found = found.value();
         if meta::str_at(&found, "/status/phase") == "Terminating" || meta::is_deleting(&found) {
-            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-            return Err(attributes.forbidden(why).with_cause(
-                "NamespaceTerminating",
-                &format!("namespace {namespace} is being terminated"),
-            ));
+            let why = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
+            return Err(attributes
+                .forbidden(why)
+                .with_cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated")));
         }
         Ok(())
     }

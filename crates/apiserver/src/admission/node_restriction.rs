@@ -42,7 +42,9 @@ impl Plugin for NodeRestriction {
             return Ok(());
         }
         let Some(node) = user.node_name().map(str::to_owned) else {
-            return Err(attributes.forbidden(format!("could not determine node from user {:?}", user.username)));
+            return Err(
+                attributes.forbidden(format!("could not determine node from user {:?}", user.username))
+            );
         };
         let resource = attributes.resource();
         match (resource.group, resource.plural, attributes.scope.subresource) {
@@ -50,14 +52,12 @@ impl Plugin for NodeRestriction {
             ("", "pods", "status") => pod_status(attributes, &node),
             ("", "pods", "eviction") => eviction(attributes, &node).await,
             ("", "nodes", _) => node_object(attributes, &node),
-            ("", "persistentvolumeclaims", _) => Err(attributes.forbidden(format!(
-                "node {node:?} may only update PVC status"
-            ))),
+            ("", "persistentvolumeclaims", _) => {
+                Err(attributes.forbidden(format!("node {node:?} may only update PVC status")))
+            }
             ("coordination.k8s.io", "leases", _) => lease(attributes, &node),
-            ("storage.k8s.io", "csinodes", _) if attributes.name != node => Err(attributes.forbidden(format!(
-                "node {node:?} is not allowed to modify CSINode {:?}",
-                attributes.name
-            ))),
+            ("storage.k8s.io", "csinodes", _) if attributes.name != node => Err(attributes
+                .forbidden(format!("node {node:?} is not allowed to modify CSINode {:?}", attributes.name))),
             _ => Ok(()),
         }
     }
@@ -68,7 +68,9 @@ fn pod(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
         Operation::Create => {
             let pod = &attributes.object;
             if meta::annotation(pod, MIRROR).is_none() {
-                let why = format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods");
+                let why = format!(
+                    "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+                );
                 return Err(attributes.forbidden(why));
             }
             if meta::str_at(pod, "/spec/nodeName") != node {
@@ -80,9 +82,11 @@ fn pod(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
                 return Err(attributes.forbidden(why));
             }
             let volumes = meta::list(pod, "/spec/volumes").iter();
-            for (field, word) in
-                [("secret", "secrets"), ("configMap", "configmaps"), ("persistentVolumeClaim", "persistentvolumeclaims")]
-            {
+            for (field, word) in [
+                ("secret", "secrets"),
+                ("configMap", "configmaps"),
+                ("persistentVolumeClaim", "persistentvolumeclaims"),
+            ] {
                 if volumes.clone().any(|volume| volume.get(field).is_some_and(|source| !source.is_null())) {
                     let why = format!("node {node:?} can not create pods that reference {word}");
                     return Err(attributes.forbidden(why));
@@ -91,9 +95,9 @@ fn pod(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
             Ok(())
         }
         Operation::Delete => own_pod(attributes, node, "delete pods"),
-        Operation::Update => {
-            Err(attributes.forbidden(format!("unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods")))
-        }
+        Operation::Update => Err(attributes.forbidden(format!(
+            "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
+        ))),
     }
 }
 
@@ -148,7 +152,9 @@ fn node_object(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
             return Err(attributes.forbidden(format!("node {node:?} is not allowed to modify taints")));
         }
         if meta::owner_references(new) != meta::owner_references(old) {
-            return Err(attributes.forbidden(format!("node {node:?} is not allowed to modify ownerReferences")));
+            return Err(
+                attributes.forbidden(format!("node {node:?} is not allowed to modify ownerReferences"))
+            );
         }
     }
     Ok(())
@@ -157,7 +163,8 @@ fn node_object(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
 /// The keys of labels that are not the same in both.
 fn changed_labels(new: &Value, old: &Value) -> Vec<String> {
     let (new, old) = (meta::labels(new), meta::labels(old));
-    let mut keys: Vec<String> = new.into_iter().chain(old).flat_map(|labels| labels.keys().cloned()).collect();
+    let mut keys: Vec<String> =
+        new.into_iter().chain(old).flat_map(|labels| labels.keys().cloned()).collect();
     keys.sort();
     keys.dedup();
     keys.retain(|key| new.and_then(|labels| labels.get(key)) != old.and_then(|labels| labels.get(key)));
@@ -183,7 +190,9 @@ fn lease(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
     }
     let name = if attributes.name.is_empty() { meta::name(&attributes.object) } else { &attributes.name };
     if name != node {
-        return Err(attributes.forbidden("can only access node lease with the same name as the requesting node"));
+        return Err(
+            attributes.forbidden("can only access node lease with the same name as the requesting node")
+        );
     }
     Ok(())
 }

@@ -66,11 +66,15 @@ async fn resolve(attributes: &mut Attributes<'_>) -> Result<(), Status> {
             Some(resource) => attributes.scope.server.registry.get_fresh(resource, "", &name).await?,
             None => None,
         };
-        let class = class.ok_or_else(|| attributes.forbidden(format!("no PriorityClass with name {name} was found")))?;
+        let class = class
+            .ok_or_else(|| attributes.forbidden(format!("no PriorityClass with name {name} was found")))?;
         (None, Some(class.value()))
     };
     let value = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or_default();
-    let policy = class.as_ref().map(|class| meta::str_of(class, "preemptionPolicy")).filter(|policy| !policy.is_empty());
+    let policy = class
+        .as_ref()
+        .map(|class| meta::str_of(class, "preemptionPolicy"))
+        .filter(|policy| !policy.is_empty());
     let policy = policy.unwrap_or("PreemptLowerPriority").to_owned();
     let given = attributes.object["spec"].get("priority").and_then(Value::as_i64);
     if given.is_some_and(|given| given != value) {
@@ -98,7 +102,8 @@ async fn resolve(attributes: &mut Attributes<'_>) -> Result<(), Status> {
 async fn default_class(attributes: &Attributes<'_>) -> Result<Option<Value>, Status> {
     let registry = &attributes.scope.server.registry;
     registry.catch_up().await?;
-    let cache = scheme::find("scheduling.k8s.io", "v1", "priorityclasses").and_then(|resource| registry.cache(resource));
+    let cache = scheme::find("scheduling.k8s.io", "v1", "priorityclasses")
+        .and_then(|resource| registry.cache(resource));
     let Some(cache) = cache else { return Ok(None) };
     let classes = cache.snapshot("", 0).objects;
     let defaults = classes.iter().map(|class| class.value()).filter(|class| class["globalDefault"] == true);

@@ -38,7 +38,8 @@ impl Plugin for RuntimeClass {
         let theirs = meta::list(&class, "/scheduling/tolerations");
         if !theirs.is_empty() {
             let merged = merge_tolerations(meta::list(&attributes.object, "/spec/tolerations"), theirs);
-            meta::object_mut(&mut attributes.object["spec"]).insert("tolerations".into(), Value::Array(merged));
+            meta::object_mut(&mut attributes.object["spec"])
+                .insert("tolerations".into(), Value::Array(merged));
         }
         Ok(())
     }
@@ -101,8 +102,12 @@ fn quantity(amount: &Value) -> Option<Quantity> {
 }
 
 fn merge_selector(attributes: &mut Attributes<'_>, theirs: &Map<String, Value>) -> Result<(), Status> {
-    let mut merged =
-        attributes.object.pointer("/spec/nodeSelector").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut merged = attributes
+        .object
+        .pointer("/spec/nodeSelector")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     for (key, value) in theirs {
         if let Some(own) = merged.get(key).filter(|own| *own != value) {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -165,8 +170,14 @@ mod tests {
 
     #[test]
     fn rtc_12_covered_tolerations_are_dropped() {
-        let own = [json!({"key": "a", "operator": "Equal", "value": "1"}), json!({"key": "b", "operator": "Exists"})];
-        let class = [json!({"key": "a", "operator": "Exists"}), json!({"key": "b", "operator": "Exists", "effect": "NoSchedule"})];
+        let own = [
+            json!({"key": "a", "operator": "Equal", "value": "1"}),
+            json!({"key": "b", "operator": "Exists"}),
+        ];
+        let class = [
+            json!({"key": "a", "operator": "Exists"}),
+            json!({"key": "b", "operator": "Exists", "effect": "NoSchedule"}),
+        ];
         assert_eq!(merge_tolerations(&own, &class), [own[1].clone(), class[0].clone()]);
     }
 

@@ -32,7 +32,10 @@ impl Plugin for ServiceAccount {
     }
 
     async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        if !attributes.is("pods") || attributes.operation != Operation::Create || is_mirror(&attributes.object) {
+        if !attributes.is("pods")
+            || attributes.operation != Operation::Create
+            || is_mirror(&attributes.object)
+        {
             return Ok(());
         }
         if meta::str_at(&attributes.object, "/spec/serviceAccountName").is_empty() {
@@ -70,7 +73,11 @@ impl Plugin for ServiceAccount {
         }
         let name = meta::str_at(pod, "/spec/serviceAccountName");
         let account = find(attributes, name).await?;
-        if meta::annotation(&account, ENFORCE) == Some("true") { limit_secrets(attributes, &account) } else { Ok(()) }
+        if meta::annotation(&account, ENFORCE) == Some("true") {
+            limit_secrets(attributes, &account)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -90,7 +97,9 @@ fn mirror(attributes: &Attributes<'_>) -> Result<(), Status> {
         }
         let sources = meta::list(volume, "/projected/sources");
         if sources.iter().any(|source| source.get("serviceAccountToken").is_some()) {
-            return Err(attributes.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
+            return Err(
+                attributes.forbidden("a mirror pod may not use ServiceAccountToken volume projections")
+            );
         }
     }
     Ok(())
@@ -112,7 +121,8 @@ async fn find(attributes: &Attributes<'_>, name: &str) -> Result<Value, Status> 
             return Ok(found.value());
         }
     }
-    let why = format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found");
+    let why =
+        format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found");
     Err(attributes.forbidden(why))
 }
 

@@ -67,13 +67,15 @@ impl Verifier {
         let (leaf, intermediates) = chain.split_first().ok_or("no certificate")?;
         self.0.verify_client_cert(leaf, intermediates, UnixTime::now()).map_err(|error| error.to_string())?;
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| error.to_string())?;
-        let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().map(str::to_owned).ok();
+        let text =
+            |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().map(str::to_owned).ok();
         let subject = certificate.subject();
         let username = subject.iter_common_name().find_map(text).filter(|name| !name.is_empty());
         let mut groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
         groups.push(AUTHENTICATED.to_owned());
         let digest: String = Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
-        let credential = ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={digest}")]);
+        let credential =
+            ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={digest}")]);
         Ok(ClientCertificate {
             user: UserInfo {
                 username: username.ok_or("the certificate has no common name")?,

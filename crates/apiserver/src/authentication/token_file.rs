@@ -31,7 +31,10 @@ impl TokenFile {
         }
         let text = std::fs::read_to_string(path).map_err(|e| failed(Box::new(e)))?;
         Self::parse(&text).map_err(|line| {
-            failed(format!("line {line} does not have at least the columns token, user name and user uid").into())
+            failed(
+                format!("line {line} does not have at least the columns token, user name and user uid")
+                    .into(),
+            )
         })
     }
 
@@ -48,7 +51,8 @@ impl TokenFile {
                 return Err(number + 1);
             }
             let groups = rest.first().map(String::as_str).unwrap_or_default();
-            let groups = groups.split(',').map(str::trim).filter(|group| !group.is_empty()).map(str::to_owned);
+            let groups =
+                groups.split(',').map(str::trim).filter(|group| !group.is_empty()).map(str::to_owned);
             let user = UserInfo {
                 username: username.clone(),
                 uid: uid.clone(),

@@ -36,7 +36,8 @@ const ALL: Words = &["*"];
 const READ: Words = &["get", "list", "watch"];
 const LIST: Words = &["list", "watch"];
 const WRITE: Words = &["create", "delete", "deletecollection", "patch", "update"];
-const READ_WRITE: Words = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const READ_WRITE: Words =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const MANAGE: Words = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: Words = &["create"];
 const UPDATE: Words = &["update"];
@@ -455,7 +456,13 @@ pub(super) struct DefaultObject {
     pub(super) object: Value,
 }
 
-fn default(resource: &'static str, kind: &str, namespace: &'static str, name: &str, fields: Value) -> DefaultObject {
+fn default(
+    resource: &'static str,
+    kind: &str,
+    namespace: &'static str,
+    name: &str,
+    fields: Value,
+) -> DefaultObject {
     let mut metadata = json!({
         "name": name,
         "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
@@ -494,7 +501,9 @@ fn role_ref(kind: &str, name: &str) -> Value {
 
 /// All objects of the table.
 pub(super) fn all() -> Vec<DefaultObject> {
-    let rules = |rules: &[Rule]| serde_json::to_value(rules.iter().map(policy).collect::<Vec<_>>()).unwrap_or_default();
+    let rules = |rules: &[Rule]| {
+        serde_json::to_value(rules.iter().map(policy).collect::<Vec<_>>()).unwrap_or_default()
+    };
     let mut out = Vec::new();
     for ClusterRole(name, to, by, list) in CLUSTER_ROLES {
         let mut fields = json!({"rules": rules(list)});

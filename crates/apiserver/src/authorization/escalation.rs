@@ -44,8 +44,16 @@ pub fn check(
     }
     let name = new["metadata"]["name"].as_str().unwrap_or_default();
     let may = |verb, resource, namespace, name| {
-        let attributes =
-            Attributes { is_resource: true, verb, group: GROUP, version: "v1", resource, namespace, name, ..Attributes::default() };
+        let attributes = Attributes {
+            is_resource: true,
+            verb,
+            group: GROUP,
+            version: "v1",
+            resource,
+            namespace,
+            name,
+            ..Attributes::default()
+        };
         authorizer.allows(user, &attributes)
     };
     match resource {
@@ -56,7 +64,8 @@ pub fn check(
             {
                 return Ok(());
             }
-            if has_aggregation(new) && old.is_none_or(|old| old["aggregationRule"] != new["aggregationRule"]) {
+            if has_aggregation(new) && old.is_none_or(|old| old["aggregationRule"] != new["aggregationRule"])
+            {
                 let everything = full_authority();
                 if confirm(authorizer, user, namespace, &everything).is_err() {
                     let text = "must have cluster-admin privileges to use the aggregationRule";
@@ -64,7 +73,8 @@ pub fn check(
                 }
             }
             let rules = new["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let rules: Vec<PolicyRule> = rules.iter().filter_map(|rule| PolicyRule::deserialize(rule).ok()).collect();
+            let rules: Vec<PolicyRule> =
+                rules.iter().filter_map(|rule| PolicyRule::deserialize(rule).ok()).collect();
             confirm(authorizer, user, namespace, &rules)
         }
         "rolebindings" | "clusterrolebindings" => {

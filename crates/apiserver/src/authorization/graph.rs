@@ -26,11 +26,21 @@ type Vertex = (Kind, String, String);
 pub(super) struct NodeGraph {
     /// Per node, how many of its pods refer to an object.
     nodes: HashMap<String, HashMap<Vertex, usize>>,
-    pods: HashMap<(String, String), (String, Vec<Vertex>)>,
-    /// A volume's claim, the other way round than objects say it: by claim.
-    volumes_of_claim: HashMap<(String, String), String>,
-    /// A volume's claim and the secrets that it names.
-    volumes: HashMap<String, (Option<(String, String)>, Vec<(String, String)>)>,
+    /// Per pod its node and what it refers to.
+    pods: HashMap<Key, (String, Vec<Vertex>)>,
+    volumes: HashMap<String, Volume>,
+}
+
+/// A namespace and a name.
+type Key = (String, String);
+
+/// What a PersistentVolume leads to.
+#[derive(Debug)]
+struct Volume {
+    /// The claim that it is bound to: who reaches the claim reaches the volume.
+    claim: Option<Key>,
+    /// The secrets that its driver needs.
+    secrets: Vec<Key>,
 }
 
 impl NodeGraph {
@@ -43,15 +53,16 @@ impl NodeGraph {
         }
         match kind {
             Kind::PersistentVolume => self.volume_is_used(objects, name),
-            Kind::Secret => self.volumes.iter().any(|(volume, (_, secrets))| {
-                secrets.contains(&(namespace.to_owned(), name.to_owned())) && self.volume_is_used(objects, volume)
+            Kind::Secret => self.volumes.iter().any(|(name_of_volume, volume)| {
+                volume.secrets.contains(&(namespace.to_owned(), name.to_owned()))
+                    && self.volume_is_used(objects, name_of_volume)
             }),
             _ => false,
         }
     }
 
     fn volume_is_used(&self, objects: &HashMap<Vertex, usize>, volume: &str) -> bool {
-        let claim = self.volumes.get(volume).and_then(|(claim, _)| claim.clone());
+        let claim = self.volumes.get(volume).and_then(|volume| volume.claim.clone());
         claim.is_some_and(|(namespace, name)| {
             objects.contains_key(&(Kind::PersistentVolumeClaim, namespace, name))
         })
@@ -97,25 +108,22 @@ impl NodeGraph {
 
     /// Takes in what became of a PersistentVolume.
     pub(super) fn apply_volume(&mut self, name: &str, volume: Option<&Value>) {
-        if let Some((Some(claim), _)) = self.volumes.remove(name) {
-            self.volumes_of_claim.remove(&claim);
-        }
-        let Some(volume) = volume else { return };
+        let Some(volume) = volume else {
+            self.volumes.remove(name);
+            return;
+        };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let reference = &volume["spec"]["claimRef"];
         let claim = text(&reference["namespace"]).zip(text(&reference["name"]));
         let mut secrets = Vec::new();
         let claim_namespace = claim.as_ref().map(|(namespace, _)| namespace.as_str()).unwrap_or_default();
         collect_secrets(&volume["spec"], claim_namespace, &mut secrets);
-        if let Some(claim) = &claim {
-            self.volumes_of_claim.insert(claim.clone(), name.to_owned());
-        }
-        self.volumes.insert(name.to_owned(), (claim, secrets));
+        self.volumes.insert(name.to_owned(), Volume { claim, secrets });
     }
 }
 
 /// Secrets that a volume's source names: every `...secretRef` with a name.
-fn collect_secrets(value: &Value, namespace: &str, out: &mut Vec<(String, String)>) {
+fn collect_secrets(value: &Value, namespace: &str, out: &mut Vec<Key>) {
     let Value::Object(fields) = value else { return };
     for (field, value) in fields {
         if field.to_ascii_lowercase().ends_with("secretref") {

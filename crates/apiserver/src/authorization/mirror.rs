@@ -135,7 +135,11 @@ impl Indexes {
                 let bound = BoundObject {
                     uid: text(&object["metadata"]["uid"]),
                     node: if pod { text(&object["spec"]["nodeName"]) } else { String::new() },
-                    service_account: if pod { text(&object["spec"]["serviceAccountName"]) } else { String::new() },
+                    service_account: if pod {
+                        text(&object["spec"]["serviceAccountName"])
+                    } else {
+                        String::new()
+                    },
                     deletion_timestamp: text(&object["metadata"]["deletionTimestamp"]),
                 };
                 objects.insert(id, bound);
@@ -184,7 +188,10 @@ impl Indexes {
 ///
 /// # Errors
 /// When the first read fails.
-pub(super) async fn start(indexes: Arc<Indexes>, store: Arc<dyn Store>) -> Result<AbortHandle, sampan_store::Error> {
+pub(super) async fn start(
+    indexes: Arc<Indexes>,
+    store: Arc<dyn Store>,
+) -> Result<AbortHandle, sampan_store::Error> {
     let mut from = indexes.load(&*store).await?;
     let task = tokio::spawn(async move {
         loop {
@@ -200,7 +207,11 @@ pub(super) async fn start(indexes: Arc<Indexes>, store: Arc<dyn Store>) -> Resul
     Ok(task.abort_handle())
 }
 
-async fn follow(indexes: &Indexes, store: &dyn Store, from: &mut Revision) -> Result<(), sampan_store::Error> {
+async fn follow(
+    indexes: &Indexes,
+    store: &dyn Store,
+    from: &mut Revision,
+) -> Result<(), sampan_store::Error> {
     let mut watch = store.watch(KeyRange::prefix(ROOT), Some(Revision(from.0 + 1))).await?;
     while let Some(batch) = watch.next().await {
         let batch = batch?;

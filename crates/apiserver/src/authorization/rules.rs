@@ -21,7 +21,11 @@ pub struct PolicyRule {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_empty")]
     pub resource_names: Vec<String>,
     /// To which paths that are no resources; a trailing `*` is any continuation.
-    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty", deserialize_with = "or_empty")]
+    #[serde(
+        rename = "nonResourceURLs",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "or_empty"
+    )]
     pub non_resource_urls: Vec<String>,
 }
 
@@ -46,8 +50,12 @@ impl PolicyRule {
             return self.non_resource_urls.iter().any(|rule| url_matches(rule, attributes.path));
         }
         holds(&self.api_groups, attributes.group)
-            && self.resources.iter().any(|rule| resource_matches(rule, attributes.resource, attributes.subresource))
-            && (self.resource_names.is_empty() || self.resource_names.iter().any(|name| name == attributes.name))
+            && self
+                .resources
+                .iter()
+                .any(|rule| resource_matches(rule, attributes.resource, attributes.subresource))
+            && (self.resource_names.is_empty()
+                || self.resource_names.iter().any(|name| name == attributes.name))
     }
 
     /// Whether the rule grants everything that `other`, a rule made by [`PolicyRule::break_down`], grants.
@@ -65,14 +73,15 @@ impl PolicyRule {
         }
         let resources = other.resources.iter().all(|want| {
             holds(&self.resources, want)
-                || want
-                    .split_once('/')
-                    .is_some_and(|(_, sub)| self.resources.iter().any(|have| have.strip_prefix("*/") == Some(sub)))
+                || want.split_once('/').is_some_and(|(_, sub)| {
+                    self.resources.iter().any(|have| have.strip_prefix("*/") == Some(sub))
+                })
         });
         let names = if other.resource_names.is_empty() {
             self.resource_names.is_empty()
         } else {
-            self.resource_names.is_empty() || other.resource_names.iter().all(|n| self.resource_names.contains(n))
+            self.resource_names.is_empty()
+                || other.resource_names.iter().all(|n| self.resource_names.contains(n))
         };
         resources && names && all(&self.api_groups, &other.api_groups)
     }
@@ -99,7 +108,9 @@ impl PolicyRule {
                         out.push(rule);
                     } else {
                         out.extend(
-                            self.resource_names.iter().map(|name| Self { resource_names: one(name), ..rule.clone() }),
+                            self.resource_names
+                                .iter()
+                                .map(|name| Self { resource_names: one(name), ..rule.clone() }),
                         );
                     }
                 }

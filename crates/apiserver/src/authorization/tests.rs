@@ -34,9 +34,24 @@ impl Fixture {
         self.put("rbac.authorization.k8s.io", plural, namespace, object).await;
     }
 
-    async fn may(&self, user: &UserInfo, verb: &str, resource: &str, namespace: &str, name: &str) -> Decision {
+    async fn may(
+        &self,
+        user: &UserInfo,
+        verb: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Decision {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let ask = Attributes { is_resource: true, verb, resource, subresource, namespace, name, ..Attributes::default() };
+        let ask = Attributes {
+            is_resource: true,
+            verb,
+            resource,
+            subresource,
+            namespace,
+            name,
+            ..Attributes::default()
+        };
         self.authorization.check(user, &ask).await
     }
 }
@@ -59,8 +74,14 @@ async fn a_role_holds_in_its_namespace_as_soon_as_it_is_written() {
     let f = fixture().await;
     let ann = user("ann");
     assert!(!f.may(&ann, "get", "pods", "a", "x").await.is_allowed());
-    f.rbac("roles", "a", role("reader", json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]))).await;
-    f.rbac("rolebindings", "a", binding("b", "Role", "reader", json!([{"kind": "User", "name": "ann"}]))).await;
+    f.rbac(
+        "roles",
+        "a",
+        role("reader", json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])),
+    )
+    .await;
+    f.rbac("rolebindings", "a", binding("b", "Role", "reader", json!([{"kind": "User", "name": "ann"}])))
+        .await;
     assert_eq!(
         f.may(&ann, "get", "pods", "a", "x").await,
         Decision::Allow("RBAC: allowed by RoleBinding \"b/a\" of Role \"reader\" to User \"ann\"".into())
@@ -73,8 +94,18 @@ async fn a_role_holds_in_its_namespace_as_soon_as_it_is_written() {
 #[tokio::test]
 async fn the_default_roles_are_there_and_aggregated() {
     let f = fixture().await;
-    f.rbac("clusterrolebindings", "", binding("v", "ClusterRole", "view", json!([{"kind": "Group", "name": "viewers"}]))).await;
-    f.rbac("rolebindings", "a", binding("e", "ClusterRole", "edit", json!([{"kind": "ServiceAccount", "name": "bot"}]))).await;
+    f.rbac(
+        "clusterrolebindings",
+        "",
+        binding("v", "ClusterRole", "view", json!([{"kind": "Group", "name": "viewers"}])),
+    )
+    .await;
+    f.rbac(
+        "rolebindings",
+        "a",
+        binding("e", "ClusterRole", "edit", json!([{"kind": "ServiceAccount", "name": "bot"}])),
+    )
+    .await;
     let viewer = UserInfo::new("v", ["viewers"]);
     assert!(f.may(&viewer, "list", "pods", "a", "").await.is_allowed());
     assert!(f.may(&viewer, "get", "pods/log", "a", "x").await.is_allowed());
@@ -92,8 +123,14 @@ async fn the_default_roles_are_there_and_aggregated() {
 #[tokio::test]
 async fn a_new_role_with_the_label_is_aggregated() {
     let f = fixture().await;
-    f.rbac("clusterrolebindings", "", binding("v", "ClusterRole", "view", json!([{"kind": "User", "name": "ann"}]))).await;
-    let mut extra = role("crd-view", json!([{"apiGroups": [""], "resources": ["widgets"], "verbs": ["get"]}]));
+    f.rbac(
+        "clusterrolebindings",
+        "",
+        binding("v", "ClusterRole", "view", json!([{"kind": "User", "name": "ann"}])),
+    )
+    .await;
+    let mut extra =
+        role("crd-view", json!([{"apiGroups": [""], "resources": ["widgets"], "verbs": ["get"]}]));
     extra["metadata"]["labels"] = json!({"rbac.authorization.k8s.io/aggregate-to-view": "true"});
     f.rbac("clusterroles", "", extra).await;
     for _ in 0..100 {
@@ -153,32 +190,66 @@ async fn a_kubelet_reaches_only_what_its_pods_refer_to() {
         "claimRef": {"namespace": "a", "name": "claim"}, "csi": {"nodePublishSecretRef": {"name": "vs", "namespace": "b"}}}})).await;
     let n1 = UserInfo::node("n1");
     for (verb, resource, namespace, name) in [
-        ("get", "secrets", "a", "s1"), ("watch", "secrets", "a", "s1"), ("get", "secrets", "a", "pull"),
-        ("get", "configmaps", "a", "cm"), ("get", "pods", "a", "mine"), ("create", "serviceaccounts/token", "a", "sa"),
-        ("get", "persistentvolumeclaims", "a", "claim"), ("get", "persistentvolumes", "", "pv"), ("get", "secrets", "b", "vs"),
-        ("get", "nodes", "", "n1"), ("patch", "nodes/status", "", "n1"), ("patch", "pods/status", "a", "mine"),
-        ("create", "events", "a", ""), ("list", "services", "", ""),
+        ("get", "secrets", "a", "s1"),
+        ("watch", "secrets", "a", "s1"),
+        ("get", "secrets", "a", "pull"),
+        ("get", "configmaps", "a", "cm"),
+        ("get", "pods", "a", "mine"),
+        ("create", "serviceaccounts/token", "a", "sa"),
+        ("get", "persistentvolumeclaims", "a", "claim"),
+        ("get", "persistentvolumes", "", "pv"),
+        ("get", "secrets", "b", "vs"),
+        ("get", "nodes", "", "n1"),
+        ("patch", "nodes/status", "", "n1"),
+        ("patch", "pods/status", "a", "mine"),
+        ("create", "events", "a", ""),
+        ("list", "services", "", ""),
     ] {
-        assert!(f.may(&n1, verb, resource, namespace, name).await.is_allowed(), "{verb} {resource} {namespace}/{name}");
+        assert!(
+            f.may(&n1, verb, resource, namespace, name).await.is_allowed(),
+            "{verb} {resource} {namespace}/{name}"
+        );
     }
     for (verb, resource, namespace, name) in [
-        ("get", "secrets", "a", "s2"), ("list", "secrets", "a", ""), ("list", "secrets", "", ""), ("update", "secrets", "a", "s1"),
-        ("get", "pods", "a", "other"), ("list", "pods", "", ""), ("get", "nodes", "", "n2"), ("list", "nodes", "", ""),
-        ("create", "serviceaccounts/token", "a", "default"), ("delete", "nodes", "", "n1"), ("create", "deployments", "a", ""),
+        ("get", "secrets", "a", "s2"),
+        ("list", "secrets", "a", ""),
+        ("list", "secrets", "", ""),
+        ("update", "secrets", "a", "s1"),
+        ("get", "pods", "a", "other"),
+        ("list", "pods", "", ""),
+        ("get", "nodes", "", "n2"),
+        ("list", "nodes", "", ""),
+        ("create", "serviceaccounts/token", "a", "default"),
+        ("delete", "nodes", "", "n1"),
+        ("create", "deployments", "a", ""),
     ] {
-        assert!(!f.may(&n1, verb, resource, namespace, name).await.is_allowed(), "{verb} {resource} {namespace}/{name}");
+        assert!(
+            !f.may(&n1, verb, resource, namespace, name).await.is_allowed(),
+            "{verb} {resource} {namespace}/{name}"
+        );
     }
     assert_eq!(
         f.may(&n1, "get", "secrets", "a", "s2").await,
         Decision::NoOpinion("no relationship found between node 'n1' and this object".into())
     );
-    let own = Attributes { is_resource: true, verb: "watch", resource: "pods", field_selector: "spec.nodeName=n1", ..Attributes::default() };
+    let own = Attributes {
+        is_resource: true,
+        verb: "watch",
+        resource: "pods",
+        field_selector: "spec.nodeName=n1",
+        ..Attributes::default()
+    };
     assert!(f.authorization.check(&n1, &own).await.is_allowed());
     let others = Attributes { field_selector: "spec.nodeName=n2", ..own };
     assert!(!f.authorization.check(&n1, &others).await.is_allowed());
     let lease = Attributes {
-        is_resource: true, verb: "update", group: "coordination.k8s.io", resource: "leases",
-        namespace: "kube-node-lease", name: "n1", ..Attributes::default()
+        is_resource: true,
+        verb: "update",
+        group: "coordination.k8s.io",
+        resource: "leases",
+        namespace: "kube-node-lease",
+        name: "n1",
+        ..Attributes::default()
     };
     assert!(f.authorization.check(&n1, &lease).await.is_allowed());
     assert!(!f.authorization.check(&n1, &Attributes { name: "n2", ..lease }).await.is_allowed());
@@ -208,7 +279,8 @@ async fn nobody_grants_what_they_do_not_hold() {
         check_escalation(&f.authorization, &ann, resource, "a", &new, old.as_ref())
     };
     assert_eq!(check("roles", role("new", rules.clone()), None), Ok(()));
-    let more = json!([{"apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["get", "list", "watch"]}]);
+    let more =
+        json!([{"apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["get", "list", "watch"]}]);
     assert_eq!(
         check("roles", role("new", more.clone()), None),
         Err(Escalation::Forbidden(
@@ -245,12 +317,21 @@ fn the_403_has_upstreams_words() {
         forbidden(&user("x"), &info, "").message,
         "pods is forbidden: User \"x\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
     );
-    let node = RequestInfo { namespace: String::new(), verb: "get".into(), resource: "nodes".into(), name: "n".into(), ..info };
+    let node = RequestInfo {
+        namespace: String::new(),
+        verb: "get".into(),
+        resource: "nodes".into(),
+        name: "n".into(),
+        ..info
+    };
     assert_eq!(
         forbidden(&user("x"), &node, "why").message,
         "nodes \"n\" is forbidden: User \"x\" cannot get resource \"nodes\" in API group \"\" at the cluster scope: why"
     );
     let path = RequestInfo { path: "/metrics".into(), verb: "get".into(), ..RequestInfo::default() };
-    assert_eq!(forbidden(&user("x"), &path, "").message, "forbidden: User \"x\" cannot get path \"/metrics\"");
+    assert_eq!(
+        forbidden(&user("x"), &path, "").message,
+        "forbidden: User \"x\" cannot get path \"/metrics\""
+    );
     assert_eq!(forbidden(&UserInfo::anonymous(), &path, "").code, 401);
 }

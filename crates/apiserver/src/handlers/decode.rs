@@ -5,6 +5,7 @@ use sampan_api::{Resource, Status, meta};
 use serde_json::Value;
 
 use super::options::{FieldValidation, field_validation};
+use crate::context::RequestContext;
 use crate::negotiate::Media;
 use crate::registry::Scope;
 
@@ -46,7 +47,10 @@ pub(crate) fn patched(scope: &Scope<'_>, resource: &Resource, value: Value) -> R
 }
 
 fn checked(
-    scope: &Scope<'_>, resource: &Resource, decoded: Decoded, validation: FieldValidation,
+    scope: &Scope<'_>,
+    resource: &Resource,
+    decoded: Decoded,
+    validation: FieldValidation,
 ) -> Result<Value, Status> {
     match validation {
         FieldValidation::Strict => {
@@ -107,17 +111,32 @@ pub(crate) fn place(scope: &Scope<'_>, object: &mut Value) -> Result<(), Status>
     }
     let own = meta::namespace(object);
     if !own.is_empty() && own != scope.namespace {
-        return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     meta::set_metadata(object, "namespace", scope.namespace);
     Ok(())
+}
+
+/// A body of any kind as a value, for what is no resource (`Binding`, `Eviction`, `Scale`, `DeleteOptions`).
+///
+/// # Errors
+/// 400 when it cannot be read, 415 for media types that are not understood.
+pub(crate) fn value(context: &RequestContext, body: &[u8]) -> Result<Value, Status> {
+    match Media::of(&context.headers)? {
+        Media::Json => serde_json::from_slice(body).map_err(|error| {
+            Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
+        }),
+        Media::Yaml => yaml_value(body),
+    }
 }
 
 /// Any YAML document as a value.
 ///
 /// # Errors
 /// 400 when it is none.
-pub(crate) fn yaml_value(body: &[u8]) -> Result<Value, Status> {
+fn yaml_value(body: &[u8]) -> Result<Value, Status> {
     let text = std::str::from_utf8(body).map_err(|error| Status::bad_request(error.to_string()))?;
     schema::decode::yaml_document(text)
         .map(|document| document.value)

@@ -6,7 +6,6 @@ use sampan_api::{FieldError, Resource, Status};
 use serde_json::Value;
 
 use crate::context::RequestContext;
-use crate::negotiate::Media;
 use crate::registry::continue_token::Continue;
 use crate::registry::delete::{DeleteOptions, Propagation};
 use crate::registry::list::{At, ListRequest, Selection};
@@ -74,9 +73,12 @@ pub(crate) fn field_validation(context: &RequestContext) -> Result<FieldValidati
 pub(crate) fn selection(context: &RequestContext, resource: &Resource) -> Result<Selection, Status> {
     let refuse = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
     let labels = match context.query.non_empty("labelSelector") {
-        Some(text) => {
-            LabelSelector::parse(text).map_err(|error| refuse(&format!("unable to parse requirement: {error}").replace("unable to parse requirement: unable to parse requirement: ", "unable to parse requirement: ")))?
-        }
+        Some(text) => LabelSelector::parse(text).map_err(|error| {
+            refuse(&format!("unable to parse requirement: {error}").replace(
+                "unable to parse requirement: unable to parse requirement: ",
+                "unable to parse requirement: ",
+            ))
+        })?,
         None => LabelSelector::default(),
     };
     let fields = match context.query.non_empty("fieldSelector") {
@@ -108,17 +110,24 @@ fn resource_version(context: &RequestContext) -> Result<Option<i64>, Status> {
 ///
 /// # Errors
 /// 400 and 422 for options that make no sense, alone or together.
-pub(crate) fn list(context: &RequestContext, resource: &Resource, namespace: &str) -> Result<ListRequest, Status> {
+pub(crate) fn list(
+    context: &RequestContext,
+    resource: &Resource,
+    namespace: &str,
+) -> Result<ListRequest, Status> {
     let query = &context.query;
     let version = resource_version(context)?;
     let matching = query.non_empty("resourceVersionMatch");
-    let refuse = |detail: &str| Err(invalid("ListOptions", &[FieldError::forbidden("resourceVersionMatch", detail)]));
+    let refuse =
+        |detail: &str| Err(invalid("ListOptions", &[FieldError::forbidden("resourceVersionMatch", detail)]));
     if query.get("sendInitialEvents").is_some() {
         let error = FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
         return Err(invalid("ListOptions", &[error]));
     }
     let at = match (matching, version) {
-        (Some(_), None) => return refuse("resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        (Some(_), None) => {
+            return refuse("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
         (Some(_), Some(_)) if query.non_empty("continue").is_some() => {
             return refuse("resourceVersionMatch is forbidden when continue is provided");
         }
@@ -142,7 +151,9 @@ pub(crate) fn list(context: &RequestContext, resource: &Resource, namespace: &st
         Some(text) => match text.parse::<i64>() {
             Ok(limit) => usize::try_from(limit).unwrap_or_default(),
             Err(_) => {
-                return Err(Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")));
+                return Err(Status::bad_request(format!(
+                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                )));
             }
         },
     };
@@ -177,10 +188,13 @@ pub(crate) fn watch(context: &RequestContext, resource: &Resource) -> Result<Wat
     let query = &context.query;
     let initial_events = query.non_empty("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
     let matching = query.non_empty("resourceVersionMatch");
-    let refuse = |detail: &str| Err(invalid("ListOptions", &[FieldError::forbidden("resourceVersionMatch", detail)]));
+    let refuse =
+        |detail: &str| Err(invalid("ListOptions", &[FieldError::forbidden("resourceVersionMatch", detail)]));
     match (initial_events, matching) {
         (None, Some(_)) => {
-            return refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            return refuse(
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
         }
         (Some(_), None | Some("Exact")) => {
             return refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
@@ -213,17 +227,13 @@ pub(crate) fn delete(context: &RequestContext, body: &Bytes) -> Result<(DeleteOp
             let wrong = || Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
             options.grace_period_seconds = Some(text.parse().map_err(|_| wrong())?);
         }
-        options.orphan_dependents = query.non_empty("orphanDependents").map(|_| query.flag("orphanDependents"));
+        options.orphan_dependents =
+            query.non_empty("orphanDependents").map(|_| query.flag("orphanDependents"));
         options.propagation = propagation(query.non_empty("propagationPolicy"))?;
         check(&options)?;
         return Ok((options, false));
     }
-    let value: Value = match Media::of(&context.headers)? {
-        Media::Json => serde_json::from_slice(body).map_err(|error| {
-            Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
-        })?,
-        Media::Yaml => super::decode::yaml_value(body)?,
-    };
+    let value = super::decode::value(context, body)?;
     delete_value(&value)
 }
 
@@ -235,7 +245,9 @@ pub(crate) fn delete_value(value: &Value) -> Result<(DeleteOptions, bool), Statu
     let mut options = DeleteOptions::default();
     let kind = sampan_api::meta::kind(value);
     if !kind.is_empty() && kind != "DeleteOptions" {
-        return Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {kind}")));
+        return Err(Status::bad_request(format!(
+            "decoded object cannot be converted to DeleteOptions: it is a {kind}"
+        )));
     }
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     options.grace_period_seconds = value["gracePeriodSeconds"].as_i64();
@@ -246,7 +258,10 @@ pub(crate) fn delete_value(value: &Value) -> Result<(DeleteOptions, bool), Statu
     check(&options)?;
     let dry = sampan_api::meta::items(value, "dryRun");
     if let Some(other) = dry.iter().find(|word| *word != "All") {
-        return Err(invalid("DeleteOptions", &[FieldError::not_supported("dryRun", other.clone(), &["All"])]));
+        return Err(invalid(
+            "DeleteOptions",
+            &[FieldError::not_supported("dryRun", other.clone(), &["All"])],
+        ));
     }
     Ok((options, !dry.is_empty()))
 }
@@ -268,7 +283,10 @@ fn propagation(word: Option<&str>) -> Result<Option<Propagation>, Status> {
 fn check(options: &DeleteOptions) -> Result<(), Status> {
     if options.propagation.is_some() && options.orphan_dependents.is_some() {
         let detail = "orphanDependents and deletionPropagation cannot be both set";
-        return Err(invalid("DeleteOptions", &[FieldError::invalid("propagationPolicy", Value::Null, detail)]));
+        return Err(invalid(
+            "DeleteOptions",
+            &[FieldError::invalid("propagationPolicy", Value::Null, detail)],
+        ));
     }
     Ok(())
 }

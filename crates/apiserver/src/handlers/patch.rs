@@ -35,7 +35,8 @@ impl Patch {
     /// # Errors
     /// 415 for other media types, 400 for what is no patch.
     pub(crate) fn read(context: &RequestContext, body: &Bytes) -> Result<Self, Status> {
-        let header = context.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let header =
+            context.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if media == "application/apply-patch+yaml" || media == "application/apply-patch+cbor" {
             let mut status = Status::unsupported_media_type(&MEDIA_TYPES);
@@ -82,7 +83,8 @@ impl Patch {
             PatchError::Unprocessable(why) => {
                 let mut status = Status::invalid(resource.group, resource.kind, name, &[]);
                 // As upstream: the text stands alone, the details name the object.
-                status.message = format!("the server rejected our request due to an error in our request: {why}");
+                status.message =
+                    format!("the server rejected our request due to an error in our request: {why}");
                 status
             }
         })

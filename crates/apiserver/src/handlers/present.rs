@@ -12,7 +12,10 @@ use crate::respond::{self, Response};
 
 /// Answers one object (in the client's version).
 pub(crate) fn present(
-    scope: &Scope<'_>, accepted: &Accepted, code: u16, object: Value,
+    scope: &Scope<'_>,
+    accepted: &Accepted,
+    code: u16,
+    object: Value,
 ) -> Result<Response, Status> {
     let context = scope.context;
     let body = match accepted.form {
@@ -26,7 +29,8 @@ pub(crate) fn present(
 /// A Table of one object.
 pub(super) fn one_row(scope: &Scope<'_>, object: Value) -> Result<Value, Status> {
     let version = meta::resource_version(&object).to_owned();
-    let mut rows = table(scope.resource, std::slice::from_ref(&object), Timestamp::now(), include(scope.context)?);
+    let mut rows =
+        table(scope.resource, std::slice::from_ref(&object), Timestamp::now(), include(scope.context)?);
     rows["metadata"] = json!({"resourceVersion": version});
     Ok(rows)
 }

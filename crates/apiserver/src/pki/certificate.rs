@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
@@ -45,8 +45,9 @@ pub(super) struct Authority {
 /// The key in `path`, made when there is none.
 pub(super) fn ensure_key(path: &Path) -> Result<KeyPair, PkiError> {
     if let Some(text) = files::read(path, PRIVATE)? {
-        return KeyPair::from_pkcs8_pem_and_sign_algo(&text, &PKCS_ECDSA_P256_SHA256)
-            .map_err(|source| damaged(path, format!("not an ECDSA P-256 private key in PKCS #8 PEM ({source})")));
+        return KeyPair::from_pkcs8_pem_and_sign_algo(&text, &PKCS_ECDSA_P256_SHA256).map_err(|source| {
+            damaged(path, format!("not an ECDSA P-256 private key in PKCS #8 PEM ({source})"))
+        });
     }
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
         .map_err(|source| PkiError::Issue { subject: path.display().to_string(), source })?;
@@ -76,8 +77,9 @@ impl Authority {
                 certificate
             }
         };
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key)
-            .map_err(|source| damaged(&certificate_path, format!("not a certificate authority ({source})")))?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(|source| {
+            damaged(&certificate_path, format!("not a certificate authority ({source})"))
+        })?;
         Ok(Self { certificate, issuer })
     }
 
@@ -103,7 +105,8 @@ impl Authority {
             tracing::info!(certificate = %certificate_path.display(), "renewing certificate");
         }
         let failed = |source| PkiError::Issue { subject: leaf.common_name.to_owned(), source };
-        let certificate = leaf_params(leaf).and_then(|params| params.signed_by(&key, &self.issuer)).map_err(failed)?;
+        let certificate =
+            leaf_params(leaf).and_then(|params| params.signed_by(&key, &self.issuer)).map_err(failed)?;
         let certificate = certificate.pem();
         files::write(&certificate_path, &certificate, PUBLIC)?;
         Ok(CertifiedKeyPem { certificate, key: key.serialize_pem() })
@@ -115,7 +118,10 @@ impl Authority {
 fn existing(certificate: &Path, key: &Path) -> Result<Option<String>, PkiError> {
     let text = files::read(certificate, PUBLIC)?;
     if text.is_some() && !key.exists() {
-        return Err(damaged(key, format!("it is missing, but its certificate {} exists", certificate.display())));
+        return Err(damaged(
+            key,
+            format!("it is missing, but its certificate {} exists", certificate.display()),
+        ));
     }
     Ok(text)
 }
@@ -154,7 +160,9 @@ fn check(text: &str, path: &Path, key: &KeyPair) -> Result<Found, PkiError> {
         return Err(damaged(path, "it does not belong to the private key beside it".into()));
     }
     let expires = UNIX_EPOCH
-        + Duration::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default());
+        + Duration::from_secs(
+            u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default(),
+        );
     let subject = certificate.subject();
     let text_of = |value: Option<&x509_parser::x509::AttributeTypeAndValue<'_>>| {
         value.and_then(|value| value.as_str().ok()).map(str::to_owned)
@@ -190,7 +198,9 @@ fn signed_by(certificate: &str, authority: &str) -> bool {
     else {
         return false;
     };
-    let (Ok(certificate), Ok(authority)) = (certificate.parse_x509(), authority.parse_x509()) else { return false };
+    let (Ok(certificate), Ok(authority)) = (certificate.parse_x509(), authority.parse_x509()) else {
+        return false;
+    };
     let signature = certificate.signature_value.data.as_ref();
     ring::signature::UnparsedPublicKey::new(
         &ring::signature::ECDSA_P256_SHA256_ASN1,

@@ -46,7 +46,9 @@ pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> 
     name.push(".new");
     let temporary = path.with_file_name(name);
     match fs::remove_file(&temporary) {
-        Err(source) if source.kind() != ErrorKind::NotFound => return Err(error("remove", &temporary)(source)),
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            return Err(error("remove", &temporary)(source));
+        }
         _ => {}
     }
     let mut file = OpenOptions::new()

@@ -92,7 +92,8 @@ fn a_certificate_of_another_key_is_damage() {
 fn the_kubeconfig_is_yaml_with_the_administrator() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::ensure(dir.path(), &config()).unwrap();
-    let value: serde_json::Value = serde_saphyr::from_str(&pki.admin_kubeconfig("https://127.0.0.1:6443")).unwrap();
+    let value: serde_json::Value =
+        serde_saphyr::from_str(&pki.admin_kubeconfig("https://127.0.0.1:6443")).unwrap();
     assert_eq!(value["clusters"][0]["cluster"]["server"], "https://127.0.0.1:6443");
     assert_eq!(value["current-context"], "kubernetes-admin@sampan");
     assert!(value["users"][0]["user"]["client-key-data"].is_string());

@@ -107,8 +107,9 @@ async fn exchange<S>(stream: S, request: Request<Body>) -> Result<http::Response
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     // It lives as long as the response's body or the upgraded stream.
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {

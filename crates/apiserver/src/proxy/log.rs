@@ -48,7 +48,8 @@ async fn log(server: &ApiServer, context: &RequestContext) -> Result<Response, S
     if response.status() != StatusCode::OK {
         let code = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_ERROR_BYTES).collect().await;
-        let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        let text =
+            body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         return Err(kubelet_error(code, name, &text));
     }
     let mut response = pass::answer(response);
@@ -77,7 +78,9 @@ pub(super) fn parameters(query: &Query, pod: &str) -> Result<String, Status> {
     let number = |name: &str| -> Result<Option<i64>, Status> {
         let Some(text) = query.non_empty(name) else { return Ok(None) };
         let parsed = text.parse::<i64>();
-        parsed.map(Some).map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+        parsed
+            .map(Some)
+            .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     };
     for flag in ["follow", "previous", "timestamps"] {
         if query.flag(flag) {
@@ -114,5 +117,9 @@ pub(super) fn parameters(query: &Query, pod: &str) -> Result<String, Status> {
         }
         out.push(format!("stream={}", encode(stream)));
     }
-    if errors.is_empty() { Ok(out.join("&")) } else { Err(Status::invalid("", "PodLogOptions", pod, &errors)) }
+    if errors.is_empty() {
+        Ok(out.join("&"))
+    } else {
+        Err(Status::invalid("", "PodLogOptions", pod, &errors))
+    }
 }

@@ -23,11 +23,17 @@ pub(super) async fn kubelet(server: &ApiServer, node: &str, verified: bool) -> R
     let object = get(server, "nodes", "", node).await?;
     let port = object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     let address = address(&object).ok_or_else(|| {
-        Status::internal_error(format!("no preferred addresses found; known addresses: {}", object["status"]["addresses"]))
+        Status::internal_error(format!(
+            "no preferred addresses found; known addresses: {}",
+            object["status"]["addresses"]
+        ))
     })?;
     let port = port.filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
     let config = if verified { &server.proxy.kubelet } else { &server.proxy.unverified_kubelet };
-    Ok(Backend { authority: authority(&address, &port.to_string()), tls: Some((config.clone(), node.to_owned())) })
+    Ok(Backend {
+        authority: authority(&address, &port.to_string()),
+        tls: Some((config.clone(), node.to_owned())),
+    })
 }
 
 pub(super) fn address(node: &Value) -> Option<String> {
@@ -55,8 +61,8 @@ pub async fn node_proxy(server: Arc<ApiServer>, context: RequestContext, request
 }
 
 async fn backend(server: &ApiServer, id: &str) -> Result<Backend, Status> {
-    let (scheme, name, port) =
-        split_scheme_name_port(id).ok_or_else(|| Status::bad_request(format!("invalid node request {id:?}")))?;
+    let (scheme, name, port) = split_scheme_name_port(id)
+        .ok_or_else(|| Status::bad_request(format!("invalid node request {id:?}")))?;
     let kubelet = kubelet(server, name, true).await?;
     let own_port = kubelet.authority.rsplit_once(':').map(|(_, port)| port.to_owned()).unwrap_or_default();
     if port.is_empty() || port == own_port {

@@ -36,7 +36,9 @@ pub(super) fn container(pod: &Value, asked: Option<&str>) -> Result<String, Stat
         Some(asked) => Err(Status::bad_request(format!("container {asked} is not valid for pod {name}"))),
         None => match pod["spec"]["containers"].as_array().map(Vec::as_slice) {
             Some([only]) => Ok(only["name"].as_str().unwrap_or_default().to_owned()),
-            None | Some([]) => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
+            None | Some([]) => {
+                Err(Status::bad_request(format!("a container name must be specified for pod {name}")))
+            }
             Some(_) => Err(Status::bad_request(format!(
                 "a container name must be specified for pod {name}, choose one of: [{}]",
                 names.join(" ")
@@ -60,8 +62,8 @@ pub async fn pod_proxy(server: Arc<ApiServer>, context: RequestContext, request:
 
 async fn backend(server: &ApiServer, context: &RequestContext) -> Result<Backend, Status> {
     let id = &context.info.name;
-    let (scheme, name, port) =
-        split_scheme_name_port(id).ok_or_else(|| Status::bad_request(format!("invalid pod request {id:?}")))?;
+    let (scheme, name, port) = split_scheme_name_port(id)
+        .ok_or_else(|| Status::bad_request(format!("invalid pod request {id:?}")))?;
     let pod = get(server, "pods", &context.info.namespace, name).await?;
     let first_port = || {
         let containers = pod["spec"]["containers"].as_array()?;
@@ -72,7 +74,8 @@ async fn backend(server: &ApiServer, context: &RequestContext) -> Result<Backend
         "" => first_port().map_or_else(|| default.to_owned(), |port| port.to_string()),
         port => port.to_owned(),
     };
-    let ip = pod["status"]["podIPs"][0]["ip"].as_str().or(pod["status"]["podIP"].as_str()).unwrap_or_default();
+    let ip =
+        pod["status"]["podIPs"][0]["ip"].as_str().or(pod["status"]["podIP"].as_str()).unwrap_or_default();
     let allowed = ip.parse::<IpAddr>().is_ok_and(|ip| is_global_unicast(&ip));
     if !allowed {
         return Err(Status::bad_request("address not allowed"));

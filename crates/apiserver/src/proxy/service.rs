@@ -17,7 +17,11 @@ use crate::registry::key;
 use crate::respond::{self, Body, Response};
 
 /// Passes a request on to a Service over HTTP.
-pub async fn service_proxy(server: Arc<ApiServer>, context: RequestContext, request: Request<Body>) -> Response {
+pub async fn service_proxy(
+    server: Arc<ApiServer>,
+    context: RequestContext,
+    request: Request<Body>,
+) -> Response {
     match backend(&server, &context).await {
         Ok(backend) => pass::through(&context, backend, request).await,
         Err(status) => respond::status(&status),
@@ -26,11 +30,12 @@ pub async fn service_proxy(server: Arc<ApiServer>, context: RequestContext, requ
 
 async fn backend(server: &ApiServer, context: &RequestContext) -> Result<Backend, Status> {
     let (id, namespace) = (&context.info.name, &context.info.namespace);
-    let (scheme, name, port) =
-        split_scheme_name_port(id).ok_or_else(|| Status::bad_request(format!("invalid service request {id:?}")))?;
+    let (scheme, name, port) = split_scheme_name_port(id)
+        .ok_or_else(|| Status::bad_request(format!("invalid service request {id:?}")))?;
     let service = get(server, "services", namespace, name).await?;
-    let port_name = port_name(&service, port)
-        .ok_or_else(|| Status::service_unavailable(format!("no service port {port:?} found for service {name:?}")))?;
+    let port_name = port_name(&service, port).ok_or_else(|| {
+        Status::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
+    })?;
     let slices = slices(server, namespace, name).await?;
     let endpoints: Vec<(String, u64)> = slices.iter().flat_map(|slice| ready(slice, &port_name)).collect();
     let (ip, port) = endpoints
@@ -51,7 +56,10 @@ pub(super) fn port_name(service: &Value, asked: &str) -> Option<String> {
             _ => ports.iter().find(|port| name(port).is_empty()).map(name),
         };
     }
-    ports.iter().find(|port| name(port) == asked || port["port"].as_u64().is_some_and(|n| n.to_string() == asked)).map(name)
+    ports
+        .iter()
+        .find(|port| name(port) == asked || port["port"].as_u64().is_some_and(|n| n.to_string() == asked))
+        .map(name)
 }
 
 /// Addresses and port numbers of the slice's ready endpoints.
@@ -70,7 +78,9 @@ pub(super) fn ready(slice: &Value, port_name: &str) -> Vec<(String, u64)> {
 }
 
 async fn slices(server: &ApiServer, namespace: &str, service: &str) -> Result<Vec<Value>, Status> {
-    let Some(resource) = scheme::find("discovery.k8s.io", "v1", "endpointslices") else { return Ok(Vec::new()) };
+    let Some(resource) = scheme::find("discovery.k8s.io", "v1", "endpointslices") else {
+        return Ok(Vec::new());
+    };
     let range = KeyRange::prefix(key::namespace_prefix(resource, namespace));
     let request = RangeRequest { range, at: None, limit: 0, count_only: false };
     let found = server.config.store.range(request).await.map_err(Status::internal_error)?;

@@ -23,11 +23,20 @@ pub async fn pod_attach(server: Arc<ApiServer>, context: RequestContext, request
 }
 
 /// Forwards ports of a pod.
-pub async fn pod_portforward(server: Arc<ApiServer>, context: RequestContext, request: Request<Body>) -> Response {
+pub async fn pod_portforward(
+    server: Arc<ApiServer>,
+    context: RequestContext,
+    request: Request<Body>,
+) -> Response {
     stream(server, context, request, "portForward").await
 }
 
-async fn stream(server: Arc<ApiServer>, context: RequestContext, request: Request<Body>, what: &str) -> Response {
+async fn stream(
+    server: Arc<ApiServer>,
+    context: RequestContext,
+    request: Request<Body>,
+    what: &str,
+) -> Response {
     let (backend, uri) = match location(&server, &context, what).await {
         Ok(location) => location,
         Err(status) => return respond::status(&status),
@@ -38,7 +47,11 @@ async fn stream(server: Arc<ApiServer>, context: RequestContext, request: Reques
     pass::upgrade(backend, uri, request).await
 }
 
-async fn location(server: &ApiServer, context: &RequestContext, what: &str) -> Result<(Backend, Uri), Status> {
+async fn location(
+    server: &ApiServer,
+    context: &RequestContext,
+    what: &str,
+) -> Result<(Backend, Uri), Status> {
     let (namespace, name) = (&context.info.namespace, &context.info.name);
     let pod = get(server, "pods", namespace, name).await?;
     let mut path = format!("/{what}/{namespace}/{name}");
@@ -53,7 +66,9 @@ async fn location(server: &ApiServer, context: &RequestContext, what: &str) -> R
     let backend = node::kubelet(server, node, true).await?;
     let query = parameters(&context.query, what)?;
     let separator = if query.is_empty() { "" } else { "?" };
-    let uri = format!("{path}{separator}{query}").parse().map_err(|error| Status::bad_request(format!("{error}")))?;
+    let uri = format!("{path}{separator}{query}")
+        .parse()
+        .map_err(|error| Status::bad_request(format!("{error}")))?;
     Ok((backend, uri))
 }
 
@@ -75,7 +90,12 @@ pub(super) fn parameters(query: &Query, what: &str) -> Result<String, Status> {
     }
     // The order is Go's: parameters sorted by name.
     out.extend(query.all("command").map(|word| format!("command={}", encode(word))));
-    for (name, from, default) in [("error", "stderr", true), ("input", "stdin", false), ("output", "stdout", true), ("tty", "tty", false)] {
+    for (name, from, default) in [
+        ("error", "stderr", true),
+        ("input", "stdin", false),
+        ("output", "stdout", true),
+        ("tty", "tty", false),
+    ] {
         // As in upstream's defaults, exec and attach give out what the process writes unless told otherwise.
         let on = if query.get(from).is_some() { query.flag(from) } else { default };
         if on {

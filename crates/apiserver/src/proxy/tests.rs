@@ -23,7 +23,9 @@ fn the_container_is_found_in_upstreams_words() {
 
 #[test]
 fn exec_options_become_the_kubelets_parameters() {
-    let asked = query("command=sh&command=-c&command=echo+%22a%26b%22&container=c&stdin=true&stdout=true&stderr=false&tty=true");
+    let asked = query(
+        "command=sh&command=-c&command=echo+%22a%26b%22&container=c&stdin=true&stdout=true&stderr=false&tty=true",
+    );
     assert_eq!(
         stream::parameters(&asked, "exec").unwrap(),
         "command=sh&command=-c&command=echo+%22a%26b%22&input=1&output=1&tty=1"
@@ -36,7 +38,11 @@ fn exec_options_become_the_kubelets_parameters() {
 #[test]
 fn log_options_are_checked() {
     assert_eq!(
-        log::parameters(&query("follow=true&tailLines=5&sinceTime=2026-11-22T10%3A00%3A00Z&timestamps=false"), "x").unwrap(),
+        log::parameters(
+            &query("follow=true&tailLines=5&sinceTime=2026-11-22T10%3A00%3A00Z&timestamps=false"),
+            "x"
+        )
+        .unwrap(),
         "follow=true&tailLines=5&sinceTime=2026-11-22T10%3A00%3A00Z"
     );
     let message = |text: &str| log::parameters(&query(text), "x").unwrap_err().message;
@@ -56,7 +62,10 @@ fn what_follows_proxy_is_found_in_any_path() {
         pass::rest_of_path(path, &info.parts).map(str::to_owned)
     };
     assert_eq!(rest("/api/v1/nodes/proxy/proxy/metrics").as_deref(), Some("/metrics"));
-    assert_eq!(rest("/api/v1/namespaces/proxy/pods/p:80/proxy/a%2Fb/proxy/").as_deref(), Some("/a%2Fb/proxy/"));
+    assert_eq!(
+        rest("/api/v1/namespaces/proxy/pods/p:80/proxy/a%2Fb/proxy/").as_deref(),
+        Some("/a%2Fb/proxy/")
+    );
     assert_eq!(rest("/api/v1/namespaces/a/services/s/proxy/").as_deref(), Some("/"));
     assert_eq!(rest("/api/v1/namespaces/a/services/s/proxy"), None);
 }

@@ -48,13 +48,17 @@ impl Allocator {
             return errors;
         }
         let wanted = meta::str_at(service, "/spec/clusterIP").to_owned();
-        let wanted = if wanted.is_empty() { meta::str_at(service, "/spec/clusterIPs/0").to_owned() } else { wanted };
+        let wanted =
+            if wanted.is_empty() { meta::str_at(service, "/spec/clusterIPs/0").to_owned() } else { wanted };
         let held = old.map(|old| meta::str_at(old, "/spec/clusterIP").to_owned()).unwrap_or_default();
         let address = match wanted.as_str() {
             "" => match self.free_address(taken) {
                 Some(address) => address.to_string(),
                 None => {
-                    errors.push(FieldError::internal("spec.clusterIPs", "failed to allocate a serviceIP: range is full"));
+                    errors.push(FieldError::internal(
+                        "spec.clusterIPs",
+                        "failed to allocate a serviceIP: range is full",
+                    ));
                     return errors;
                 }
             },
@@ -79,7 +83,12 @@ impl Allocator {
     }
 
     fn node_ports(
-        &self, service: &mut Value, old: Option<&Value>, kind: &str, taken: &Taken, errors: &mut Vec<FieldError>,
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        kind: &str,
+        taken: &Taken,
+        errors: &mut Vec<FieldError>,
     ) {
         let wants = kind == "NodePort"
             || (kind == "LoadBalancer"
@@ -92,10 +101,13 @@ impl Allocator {
             let asked = port.get("nodePort").and_then(Value::as_u64).unwrap_or_default();
             let field = format!("spec.ports[{index}].nodePort");
             if asked != 0 {
-                let Some(asked) = u16::try_from(asked).ok().filter(|port| (self.ports.0..=self.ports.1).contains(port)) else {
+                let Some(asked) =
+                    u16::try_from(asked).ok().filter(|port| (self.ports.0..=self.ports.1).contains(port))
+                else {
                     let (low, high) = self.ports;
-                    let detail =
-                        format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
+                    let detail = format!(
+                        "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                    );
                     errors.push(FieldError::invalid(field, asked, detail));
                     continue;
                 };
@@ -105,7 +117,8 @@ impl Allocator {
                 }
                 mine.insert((asked, protocol));
             } else if wants {
-                let is_free = |port: &u16| !taken.ports.contains(port) && !mine.iter().any(|(other, _)| other == port);
+                let is_free =
+                    |port: &u16| !taken.ports.contains(port) && !mine.iter().any(|(other, _)| other == port);
                 let (low, high) = self.ports;
                 let start = rand::rng().random_range(low..=high);
                 match (start..=high).chain(low..start).find(is_free) {
@@ -113,7 +126,8 @@ impl Allocator {
                         meta::object_mut(port).insert("nodePort".into(), json!(free));
                         mine.insert((free, protocol));
                     }
-                    None => errors.push(FieldError::internal(field, "failed to allocate a nodePort: range is full")),
+                    None => errors
+                        .push(FieldError::internal(field, "failed to allocate a nodePort: range is full")),
                 }
             } else {
                 meta::object_mut(port).remove("nodePort");
@@ -156,7 +170,10 @@ fn release(service: &mut Value) {
 
 fn node_ports(service: &Value) -> Vec<u16> {
     let ports = meta::list(service, "/spec/ports").iter();
-    ports.filter_map(|port| u16::try_from(port.get("nodePort")?.as_u64()?).ok()).filter(|port| *port != 0).collect()
+    ports
+        .filter_map(|port| u16::try_from(port.get("nodePort")?.as_u64()?).ok())
+        .filter(|port| *port != 0)
+        .collect()
 }
 
 fn is_service(scope: &Scope<'_>) -> bool {
@@ -165,7 +182,8 @@ fn is_service(scope: &Scope<'_>) -> bool {
 
 /// Allocates for a new Service. The guard is held until it is written.
 pub(super) async fn on_create<'a>(
-    scope: &Scope<'a>, object: &mut Value,
+    scope: &Scope<'a>,
+    object: &mut Value,
 ) -> Result<Option<MutexGuard<'a, ()>>, Status> {
     if !is_service(scope) {
         return Ok(None);
@@ -184,7 +202,9 @@ pub(super) fn keep(scope: &Scope<'_>, object: &mut Value, old: &Value) {
     }
     for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
         let absent = object["spec"].get(field).is_none_or(|value| {
-            value.is_null() || value == "" || value.as_array().is_some_and(|list| list.iter().all(|item| item == ""))
+            value.is_null()
+                || value == ""
+                || value.as_array().is_some_and(|list| list.iter().all(|item| item == ""))
         });
         if absent && let Some(held) = old["spec"].get(field).cloned() {
             meta::object_mut(&mut object["spec"]).insert(field.into(), held);
@@ -195,7 +215,8 @@ pub(super) fn keep(scope: &Scope<'_>, object: &mut Value, old: &Value) {
     }
     let held: Vec<Value> = meta::list(old, "/spec/ports").to_vec();
     for port in object.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
-        let same = held.iter().find(|held| held["port"] == port["port"] && held["protocol"] == port["protocol"]);
+        let same =
+            held.iter().find(|held| held["port"] == port["port"] && held["protocol"] == port["protocol"]);
         let absent = port.get("nodePort").and_then(Value::as_u64).unwrap_or_default() == 0;
         if absent && let Some(number) = same.and_then(|held| held.get("nodePort")).cloned() {
             meta::object_mut(port).insert("nodePort".into(), number);
@@ -205,7 +226,9 @@ pub(super) fn keep(scope: &Scope<'_>, object: &mut Value, old: &Value) {
 
 /// Allocates for a Service that changes its type, address or ports.
 pub(super) async fn on_update<'a>(
-    scope: &Scope<'a>, object: &mut Value, old: &Value,
+    scope: &Scope<'a>,
+    object: &mut Value,
+    old: &Value,
 ) -> Result<Option<MutexGuard<'a, ()>>, Status> {
     if !is_service(scope) || !scope.subresource.is_empty() || object.get("spec") == old.get("spec") {
         return Ok(None);
@@ -214,7 +237,9 @@ pub(super) async fn on_update<'a>(
 }
 
 async fn allocate<'a>(
-    scope: &Scope<'a>, object: &mut Value, old: Option<&Value>,
+    scope: &Scope<'a>,
+    object: &mut Value,
+    old: Option<&Value>,
 ) -> Result<MutexGuard<'a, ()>, Status> {
     let registry = &scope.server.registry;
     let guard = registry.allocation.lock.lock().await;
@@ -273,7 +298,8 @@ mod tests {
         let taken = Taken { addresses: ["10.43.0.5".parse().unwrap()].into(), ports: [30000].into() };
         let mut service = json!({"spec": {"type": "NodePort", "clusterIP": "10.43.0.5",
             "ports": [{"port": 1, "nodePort": 30000}, {"port": 2}, {"port": 3, "nodePort": 1}]}});
-        let errors: Vec<_> = allocator.allocate(&mut service, None, &taken).iter().map(ToString::to_string).collect();
+        let errors: Vec<_> =
+            allocator.allocate(&mut service, None, &taken).iter().map(ToString::to_string).collect();
         assert_eq!(
             errors,
             [

@@ -29,7 +29,8 @@ pub struct Continue {
 impl Continue {
     /// The token as clients get it.
     pub fn encode(&self) -> String {
-        let token = Token { v: VERSION.to_owned(), rv: self.revision.unwrap_or(-1), start: self.start.clone() };
+        let token =
+            Token { v: VERSION.to_owned(), rv: self.revision.unwrap_or(-1), start: self.start.clone() };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
@@ -48,7 +49,10 @@ impl Continue {
         if token.rv == 0 {
             return Err(wrong("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
         }
-        if token.start.is_empty() || token.start.split('/').any(|piece| piece == "..") || token.start.starts_with('/') {
+        if token.start.is_empty()
+            || token.start.split('/').any(|piece| piece == "..")
+            || token.start.starts_with('/')
+        {
             return Err(wrong("encoded start key empty (version meta.k8s.io/v1)"));
         }
         Ok(Self { start: token.start, revision: (token.rv > 0).then_some(token.rv) })

@@ -83,7 +83,9 @@ async fn write(scope: &Scope<'_>, object: &mut Value) -> Result<bool, Status> {
 fn fill_system_fields(object: &mut Value) {
     let now = meta::format_time(Timestamp::now());
     let metadata = meta::metadata_mut(object);
-    for field in ["selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
+    for field in
+        ["selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"]
+    {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), json!(new_uid()));

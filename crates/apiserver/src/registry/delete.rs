@@ -70,7 +70,12 @@ pub async fn delete(scope: &Scope<'_>, name: &str, options: &DeleteOptions) -> R
     Err(scope.modified(name))
 }
 
-fn preconditions(scope: &Scope<'_>, name: &str, current: &Value, options: &DeleteOptions) -> Result<(), Status> {
+fn preconditions(
+    scope: &Scope<'_>,
+    name: &str,
+    current: &Value,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != meta::uid(current)) {
         let why = format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
@@ -103,7 +108,10 @@ enum Step {
 }
 
 async fn attempt(
-    scope: &Scope<'_>, name: &str, current: Value, options: &DeleteOptions,
+    scope: &Scope<'_>,
+    name: &str,
+    current: Value,
+    options: &DeleteOptions,
 ) -> Result<Option<Deleted>, Status> {
     let registry = &scope.server.registry;
     let resource = scope.storage();
@@ -136,7 +144,9 @@ async fn attempt(
             Some(Deleted { object, gone: true })
         }
         // Somebody else finished what this call began.
-        None if matches!(step, Step::MarkedThenGone) && registry.get(resource, scope.namespace, name).await?.is_none() => {
+        None if matches!(step, Step::MarkedThenGone)
+            && registry.get(resource, scope.namespace, name).await?.is_none() =>
+        {
             Some(Deleted { object, gone: true })
         }
         None => None,
@@ -145,7 +155,8 @@ async fn attempt(
 
 /// A namespace first becomes Terminating; it goes once its finalizers of both kinds are gone.
 fn mark_namespace(object: &mut Value) -> Step {
-    let kept = !meta::list(object, "/spec/finalizers").is_empty() || meta::finalizers(object).next().is_some();
+    let kept =
+        !meta::list(object, "/spec/finalizers").is_empty() || meta::finalizers(object).next().is_some();
     if !meta::is_deleting(object) {
         let now = meta::format_time(Timestamp::now());
         meta::set_metadata(object, "deletionTimestamp", &now);

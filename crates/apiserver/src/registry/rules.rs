@@ -106,7 +106,11 @@ pub(super) fn resource_version_required(resource: &Resource, name: &str) -> Stat
 }
 
 /// Nobody grants by roles or bindings what they do not hold.
-pub(super) async fn check_escalation(scope: &Scope<'_>, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+pub(super) async fn check_escalation(
+    scope: &Scope<'_>,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
     let resource = scope.storage();
     if resource.group != "rbac.authorization.k8s.io" || !scope.subresource.is_empty() {
         return Ok(());
@@ -114,9 +118,18 @@ pub(super) async fn check_escalation(scope: &Scope<'_>, object: &Value, old: Opt
     let authorizer = &scope.server.authorization;
     authorizer.catch_up().await;
     let name = meta::name(object);
-    authorization::check_escalation(authorizer, &scope.context.user, resource.plural, scope.namespace, object, old)
-        .map_err(|error| match error {
-            Escalation::Forbidden(why) => Status::forbidden(resource.group, resource.plural, name, &why),
-            Escalation::MissingRole(missing) => Status { code: 404, reason: "NotFound".into(), message: missing.to_string(), ..Status::default() },
-        })
+    authorization::check_escalation(
+        authorizer,
+        &scope.context.user,
+        resource.plural,
+        scope.namespace,
+        object,
+        old,
+    )
+    .map_err(|error| match error {
+        Escalation::Forbidden(why) => Status::forbidden(resource.group, resource.plural, name, &why),
+        Escalation::MissingRole(missing) => {
+            Status { code: 404, reason: "NotFound".into(), message: missing.to_string(), ..Status::default() }
+        }
+    })
 }

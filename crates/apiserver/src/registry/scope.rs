@@ -33,7 +33,8 @@ impl Scope<'_> {
 
     /// Whether objects are stored in another version than the client's.
     pub fn converts(&self) -> bool {
-        self.storage().kind != self.resource.kind || self.storage().api_version() != self.resource.api_version()
+        self.storage().kind != self.resource.kind
+            || self.storage().api_version() != self.resource.api_version()
     }
 
     /// From the client's version to the stored one.

@@ -28,7 +28,10 @@ pub struct Updated {
 /// # Errors
 /// 404, 409 when the change insists on a version that is gone by, and whatever admission and validation object to.
 pub async fn update(
-    scope: &Scope<'_>, name: &str, may_create: bool, change: &Change<'_>,
+    scope: &Scope<'_>,
+    name: &str,
+    may_create: bool,
+    change: &Change<'_>,
 ) -> Result<Updated, Status> {
     let registry = &scope.server.registry;
     let resource = scope.storage();
@@ -57,18 +60,28 @@ pub async fn update(
 
 /// One round: `None` when another write was faster and the change does not insist on a version.
 async fn attempt(
-    scope: &Scope<'_>, name: &str, current: &Value, change: &Change<'_>,
+    scope: &Scope<'_>,
+    name: &str,
+    current: &Value,
+    change: &Change<'_>,
 ) -> Result<Option<Value>, Status> {
     let registry = &scope.server.registry;
     let resource = scope.storage();
     let seen = meta::resource_version(current).to_owned();
-    let wanted = if scope.converts() { change(Some(&scope.from_storage(current.clone())))? } else { change(Some(current))? };
+    let wanted = if scope.converts() {
+        change(Some(&scope.from_storage(current.clone())))?
+    } else {
+        change(Some(current))?
+    };
     let mut object = scope.to_storage(wanted);
 
     let asked = meta::resource_version(&object).to_owned();
     let uid = meta::uid(&object);
     if !uid.is_empty() && uid != meta::uid(current) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(current));
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta::uid(current)
+        );
         return Err(scope.conflict(name, &why));
     }
     if asked.is_empty() || asked == "0" {
@@ -99,7 +112,11 @@ async fn attempt(
     let revision = seen.parse().unwrap_or_default();
     let insists = !asked.is_empty() && asked != "0";
     let written = if deletes(scope, &object, current) {
-        if scope.dry_run { Some(revision) } else { registry.remove(resource, scope.namespace, name, revision).await? }
+        if scope.dry_run {
+            Some(revision)
+        } else {
+            registry.remove(resource, scope.namespace, name, revision).await?
+        }
     } else if scope.dry_run || codec::encode(resource, &object) == codec::encode(resource, current) {
         Some(revision)
     } else {
@@ -124,10 +141,9 @@ fn keep_system_fields(object: &mut Value, current: &Value, scope: &Scope<'_>) {
     metadata.remove("managedFields");
     metadata.remove("selfLink");
     for field in ["uid", "creationTimestamp", "name"] {
-        if metadata.get(field).is_none_or(|value| value.is_null() || value == "") {
-            if let Some(value) = old.get(field) {
-                metadata.insert(field.into(), value.clone());
-            }
+        let absent = metadata.get(field).is_none_or(|value| value.is_null() || value == "");
+        if absent && let Some(value) = old.get(field) {
+            metadata.insert(field.into(), value.clone());
         }
     }
     if namespaced {

@@ -68,11 +68,16 @@ pub(super) async fn review(
 
 fn check(kind: &str, object: &Value, namespace: &str) -> Result<(), Status> {
     let spec = &object["spec"];
-    let (resource, path) = (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
+    let (resource, path) =
+        (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
     let mut errors = Vec::new();
     if resource && path {
         let why = "cannot be specified in combination with resourceAttributes";
-        errors.push(FieldError::invalid("spec.nonResourceAttributes", spec["nonResourceAttributes"].clone(), why));
+        errors.push(FieldError::invalid(
+            "spec.nonResourceAttributes",
+            spec["nonResourceAttributes"].clone(),
+            why,
+        ));
     }
     if !resource && !path {
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
@@ -91,7 +96,11 @@ fn check(kind: &str, object: &Value, namespace: &str) -> Result<(), Status> {
         }
         if path {
             let why = "disallowed on this kind of request";
-            errors.push(FieldError::invalid("spec.nonResourceAttributes", spec["nonResourceAttributes"].clone(), why));
+            errors.push(FieldError::invalid(
+                "spec.nonResourceAttributes",
+                spec["nonResourceAttributes"].clone(),
+                why,
+            ));
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(GROUP, kind, "", &errors)) }
@@ -103,7 +112,9 @@ fn field_selector(selector: &Value) -> String {
         return raw.to_owned();
     }
     let terms = selector["requirements"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let equal = terms.iter().filter(|term| term["operator"] == "In").filter_map(|term| match term["values"].as_array() {
+    let equal = terms.iter().filter(|term| term["operator"] == "In").filter_map(|term| match term["values"]
+        .as_array()
+    {
         Some(values) if values.len() == 1 => Some(format!("{}={}", text(term, "key"), values[0].as_str()?)),
         _ => None,
     });

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use crate::ApiServer;
 use crate::context::RequestContext;
 
-pub(super) async fn review(server: &ApiServer, context: &RequestContext, object: &Value) -> Result<Value, Status> {
+pub(super) async fn review(
+    server: &ApiServer,
+    context: &RequestContext,
+    object: &Value,
+) -> Result<Value, Status> {
     let namespace = object["spec"]["namespace"].as_str().unwrap_or_default();
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));

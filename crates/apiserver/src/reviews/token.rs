@@ -12,7 +12,8 @@ pub(super) async fn review(server: &ApiServer, object: &Value) -> Result<Value, 
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    let audiences: Vec<String> = serde_json::from_value(object["spec"]["audiences"].clone()).unwrap_or_default();
+    let audiences: Vec<String> =
+        serde_json::from_value(object["spec"]["audiences"].clone()).unwrap_or_default();
     let own = server.tokens.issuer().to_owned();
     if let Some(mut found) = server.authentication.token_file().user(token) {
         if !found.is_in(AUTHENTICATED) {

@@ -23,9 +23,13 @@ const ACCOUNT: &str = "system:serviceaccount:";
 ///
 /// # Errors
 /// 403 when that is not allowed, 400 when groups come without a user.
-pub(super) async fn impersonate(server: &Arc<ApiServer>, context: RequestContext) -> Result<RequestContext, Status> {
+pub(super) async fn impersonate(
+    server: &Arc<ApiServer>,
+    context: RequestContext,
+) -> Result<RequestContext, Status> {
     let headers = &context.headers;
-    let one = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let one =
+        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let (username, uid) = (one(USER), one(UID));
     let groups: Vec<String> =
         headers.get_all(GROUP).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
@@ -38,7 +42,9 @@ pub(super) async fn impersonate(server: &Arc<ApiServer>, context: RequestContext
     }
     let account = username.strip_prefix(ACCOUNT).and_then(|rest| rest.split_once(':'));
     match account {
-        Some((namespace, name)) => may(server, &context, ("", "serviceaccounts", ""), namespace, name).await?,
+        Some((namespace, name)) => {
+            may(server, &context, ("", "serviceaccounts", ""), namespace, name).await?
+        }
         None => may(server, &context, ("", "users", ""), "", &username).await?,
     }
     if !uid.is_empty() {
@@ -54,9 +60,11 @@ pub(super) async fn impersonate(server: &Arc<ApiServer>, context: RequestContext
     }
     let mut user = UserInfo { username, uid, groups, extra };
     if user.groups.is_empty()
-        && let Some((namespace, _)) = user.username.strip_prefix(ACCOUNT).and_then(|rest| rest.split_once(':'))
+        && let Some((namespace, _)) =
+            user.username.strip_prefix(ACCOUNT).and_then(|rest| rest.split_once(':'))
     {
-        user.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        user.groups =
+            vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
     }
     let general = if user.username == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
     if !user.is_in(AUTHENTICATED) && !user.is_in(UNAUTHENTICATED) {
@@ -76,8 +84,11 @@ fn extra(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
 }
 
 async fn may(
-    server: &Arc<ApiServer>, context: &RequestContext, (group, resource, subresource): (&str, &str, &str),
-    namespace: &str, name: &str,
+    server: &Arc<ApiServer>,
+    context: &RequestContext,
+    (group, resource, subresource): (&str, &str, &str),
+    namespace: &str,
+    name: &str,
 ) -> Result<(), Status> {
     let info = RequestInfo {
         is_resource: true,

@@ -10,7 +10,11 @@ use crate::respond::{self, Body, Response};
 use crate::{ApiServer, discovery, handlers, health, openapi, proxy, reviews, subresources, tokens, version};
 
 /// Sends a request that is authorized to its handler.
-pub(crate) async fn route(server: Arc<ApiServer>, context: RequestContext, request: Request<Body>) -> Response {
+pub(crate) async fn route(
+    server: Arc<ApiServer>,
+    context: RequestContext,
+    request: Request<Body>,
+) -> Response {
     if !context.info.is_resource {
         return path(server, context, request).await;
     }
@@ -18,12 +22,17 @@ pub(crate) async fn route(server: Arc<ApiServer>, context: RequestContext, reque
     let Some(resource) = scheme::find(&info.group, &info.version, &info.resource) else {
         return respond::not_found_path();
     };
-    if resource.namespaced && info.namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch" | "create") {
+    if resource.namespaced
+        && info.namespace.is_empty()
+        && !matches!(info.verb.as_str(), "list" | "watch" | "create")
+    {
         return respond::not_found_path();
     }
     // What IDENTITY answers: reviews and tokens, which are posted and never stored, and streams to kubelets.
     match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
-        ("authentication.k8s.io" | "authorization.k8s.io", _, _) => reviews::create(server, context, request).await,
+        ("authentication.k8s.io" | "authorization.k8s.io", _, _) => {
+            reviews::create(server, context, request).await
+        }
         ("", "serviceaccounts", "token") => tokens::create_token(server, context, request).await,
         ("", "pods", "log") => proxy::pod_log(server, context, request).await,
         ("", "pods", "exec") => proxy::pod_exec(server, context, request).await,

@@ -6,7 +6,7 @@ use sampan_api::{FieldError, Status, meta};
 use serde_json::{Value, json};
 
 use crate::handlers::{body, decode};
-use crate::negotiate::{Accepted, Media};
+use crate::negotiate::Accepted;
 use crate::registry::Scope;
 use crate::respond::{self, Body, Response};
 
@@ -17,10 +17,7 @@ const ATTEMPTS: usize = 16;
 pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<Response, Status> {
     let context = scope.context;
     let bytes = body::read(request).await?;
-    let binding: Value = match Media::of(&context.headers)? {
-        Media::Json => serde_json::from_slice(&bytes).map_err(|error| Status::bad_request(error.to_string()))?,
-        Media::Yaml => decode::yaml_value(&bytes)?,
-    };
+    let binding = decode::value(context, &bytes)?;
     let name = context.info.name.clone();
     if !meta::name(&binding).is_empty() && meta::name(&binding) != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::binding::set_condition;
 use crate::admission::{Attributes, Operation};
 use crate::handlers::{body, decode, options};
-use crate::negotiate::{Accepted, Media};
+use crate::negotiate::Accepted;
 use crate::registry::Scope;
 use crate::registry::delete::{self, DeleteOptions};
 use crate::respond::{self, Body, Response};
@@ -26,10 +26,7 @@ pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<
     let accepted = Accepted::negotiate(&context.headers, &context.query, false)?;
     let name = context.info.name.clone();
     let bytes = body::read(request).await?;
-    let eviction: Value = match Media::of(&context.headers)? {
-        Media::Json => serde_json::from_slice(&bytes).map_err(|error| Status::bad_request(error.to_string()))?,
-        Media::Yaml => decode::yaml_value(&bytes)?,
-    };
+    let eviction = decode::value(context, &bytes)?;
     if !meta::name(&eviction).is_empty() && meta::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
@@ -44,7 +41,8 @@ pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<
 
     let pod = scope.server.registry.get(scope.resource, scope.namespace, &name).await?;
     let pod = pod.ok_or_else(|| scope.not_found(&name))?;
-    let unprotected = meta::is_deleting(&pod) || matches!(meta::str_at(&pod, "/status/phase"), "Succeeded" | "Failed" | "Pending");
+    let unprotected = meta::is_deleting(&pod)
+        || matches!(meta::str_at(&pod, "/status/phase"), "Succeeded" | "Failed" | "Pending");
     if !unprotected {
         budget(scope, &pod, dry_run).await?;
     }
@@ -85,7 +83,9 @@ async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<(), Sta
         let number = |pointer: &str| budget.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
         if number("/status/observedGeneration") < meta::generation(&budget) {
             let cause = format!("The disruption budget {name} is still being processed by the server.");
-            return Err(Status::too_many_requests(REFUSED, RETRY_SECONDS).with_cause("DisruptionBudget", &cause));
+            return Err(
+                Status::too_many_requests(REFUSED, RETRY_SECONDS).with_cause("DisruptionBudget", &cause)
+            );
         }
         let allowed = number("/status/disruptionsAllowed");
         if allowed <= 0 {

@@ -6,7 +6,7 @@ use sampan_api::{FieldError, Resource, Status, meta};
 use serde_json::{Value, json};
 
 use crate::handlers::{Patch, body, decode};
-use crate::negotiate::{Accepted, Media};
+use crate::negotiate::Accepted;
 use crate::registry::{Scope, update};
 use crate::respond::{self, Body, Response};
 
@@ -29,18 +29,13 @@ pub(super) async fn write(scope: &Scope<'_>, request: Request<Body>) -> Result<R
     let bytes = body::read(request).await?;
     let patch = if is_patch { Some(Patch::read(context, &bytes)?) } else { None };
     let put: Value = match (&patch, is_patch) {
-        (None, false) => match Media::of(&context.headers)? {
-            Media::Json => serde_json::from_slice(&bytes).map_err(|error| Status::bad_request(error.to_string()))?,
-            Media::Yaml => decode::yaml_value(&bytes)?,
-        },
+        (None, false) => decode::value(context, &bytes)?,
         _ => Value::Null,
     };
     let change = |current: Option<&Value>| {
         let current = current.ok_or_else(|| scope.not_found(&name))?;
         let wanted = match &patch {
-            Some(patch) => {
-                patch.apply(scope.resource, &name, &scale(scope.resource, current))?
-            }
+            Some(patch) => patch.apply(scope.resource, &name, &scale(scope.resource, current))?,
             None => put.clone(),
         };
         if !meta::name(&wanted).is_empty() && meta::name(&wanted) != name {
@@ -104,7 +99,8 @@ fn pairs(labels: &serde_json::Map<String, Value>) -> String {
 
 /// A label selector in the form of queries.
 fn text(selector: Option<&Value>) -> String {
-    let Some(selector) = selector.filter(|selector| LabelSelector::from_object(Some(selector)).is_ok()) else {
+    let Some(selector) = selector.filter(|selector| LabelSelector::from_object(Some(selector)).is_ok())
+    else {
         return String::new();
     };
     let mut terms = Vec::new();
@@ -115,7 +111,8 @@ fn text(selector: Option<&Value>) -> String {
     }
     for expression in meta::items(selector, "matchExpressions") {
         let key = meta::str_of(expression, "key");
-        let mut values: Vec<&str> = meta::items(expression, "values").iter().filter_map(Value::as_str).collect();
+        let mut values: Vec<&str> =
+            meta::items(expression, "values").iter().filter_map(Value::as_str).collect();
         values.sort_unstable();
         let values = values.join(",");
         terms.push(match meta::str_of(expression, "operator") {

@@ -31,14 +31,22 @@ pub(super) fn uuid() -> String {
 }
 
 /// Answers a TokenRequest.
-pub async fn create_token(server: Arc<ApiServer>, context: RequestContext, request: Request<Body>) -> Response {
+pub async fn create_token(
+    server: Arc<ApiServer>,
+    context: RequestContext,
+    request: Request<Body>,
+) -> Response {
     match create(&server, &context, request).await {
         Ok(object) => reviews::answer_created(&object),
         Err(status) => respond::status(&status),
     }
 }
 
-async fn create(server: &ApiServer, context: &RequestContext, request: Request<Body>) -> Result<Value, Status> {
+async fn create(
+    server: &ApiServer,
+    context: &RequestContext,
+    request: Request<Body>,
+) -> Result<Value, Status> {
     let (namespace, name) = (&context.info.namespace, &context.info.name);
     if context.info.verb != "create" {
         return Err(Status::method_not_allowed());
@@ -154,7 +162,9 @@ async fn bind(
         }
         _ => {
             let of = if group.is_empty() { format!("/{version}") } else { format!("{group}/{version}") };
-            return Err(Status::bad_request(format!("cannot bind token to object of type {of}, Kind={kind}")));
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object of type {of}, Kind={kind}"
+            )));
         }
     };
     if !wanted.is_empty() && wanted != uid {

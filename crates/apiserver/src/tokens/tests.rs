@@ -77,7 +77,8 @@ async fn what_was_changed_or_ran_out_or_is_meant_for_others_is_refused() {
     assert_eq!(f.verify(&token, NOW + 600).await, Err(Invalid::Expired));
     assert_eq!(f.verify(&token, NOW - 3600).await, Err(Invalid::Expired));
     let mut pieces: Vec<String> = token.split('.').map(str::to_owned).collect();
-    let forged = json!({"iss": "https://kubernetes.default.svc.cluster.local", "sub": "system:masters"}).to_string();
+    let forged =
+        json!({"iss": "https://kubernetes.default.svc.cluster.local", "sub": "system:masters"}).to_string();
     use base64::Engine as _;
     pieces[1] = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(forged);
     assert_eq!(f.verify(&pieces.join("."), NOW).await, Err(Invalid::Token));
@@ -94,7 +95,11 @@ async fn what_was_changed_or_ran_out_or_is_meant_for_others_is_refused() {
 #[tokio::test]
 async fn a_token_dies_with_what_it_is_bound_to() {
     let f = fixture().await;
-    f.put("/registry/pods/a/p", json!({"metadata": {"name": "p", "uid": "pod-1"}, "spec": {"nodeName": "n"}})).await;
+    f.put(
+        "/registry/pods/a/p",
+        json!({"metadata": {"name": "p", "uid": "pod-1"}, "spec": {"nodeName": "n"}}),
+    )
+    .await;
     let bound = Claims {
         pod: Some(Named { name: "p".into(), uid: "pod-1".into() }),
         node: Some(Named { name: "n".into(), uid: String::new() }),

@@ -65,12 +65,7 @@ pub struct Follower {
 
 impl Cache {
     pub(super) fn new(resource: &'static Resource) -> Self {
-        Self {
-            resource,
-            head: codec::head(resource),
-            state: Mutex::default(),
-            next: watch::channel(0).0,
-        }
+        Self { resource, head: codec::head(resource), state: Mutex::default(), next: watch::channel(0).0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,7 +151,11 @@ impl Cache {
     }
 
     /// Begins anew with these objects at a revision: the ring is emptied, so that all followers begin anew too.
-    pub(super) fn reset(&self, objects: impl IntoIterator<Item = (String, i64, bytes::Bytes)>, revision: i64) {
+    pub(super) fn reset(
+        &self,
+        objects: impl IntoIterator<Item = (String, i64, bytes::Bytes)>,
+        revision: i64,
+    ) {
         let mut state = self.state();
         state.objects = objects
             .into_iter()

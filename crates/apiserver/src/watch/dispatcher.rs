@@ -19,7 +19,9 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Fills the caches and starts the task that keeps them up to date.
 pub(super) async fn start(
-    store: Arc<dyn Store>, caches: HashMap<String, Arc<Cache>>, progress: watch::Sender<i64>,
+    store: Arc<dyn Store>,
+    caches: HashMap<String, Arc<Cache>>,
+    progress: watch::Sender<i64>,
 ) -> Result<AbortHandle, Error> {
     let mut watch = fill(&*store, &caches, &progress)
         .await
@@ -61,10 +63,13 @@ pub(super) async fn start(
 
 /// Reads everything and opens a watch that goes on from there.
 async fn fill(
-    store: &dyn Store, caches: &HashMap<String, Arc<Cache>>, progress: &watch::Sender<i64>,
+    store: &dyn Store,
+    caches: &HashMap<String, Arc<Cache>>,
+    progress: &watch::Sender<i64>,
 ) -> Result<Watch, sampan_store::Error> {
     let range = KeyRange::prefix(key::ROOT);
-    let all = store.range(RangeRequest { range: range.clone(), at: None, limit: 0, count_only: false }).await?;
+    let all =
+        store.range(RangeRequest { range: range.clone(), at: None, limit: 0, count_only: false }).await?;
     let watch = store.watch(range, Some(Revision(all.revision.0 + 1))).await?;
     let mut objects: HashMap<&str, Vec<(String, i64, Bytes)>> = HashMap::new();
     for kv in all.kvs {

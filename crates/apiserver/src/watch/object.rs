@@ -55,7 +55,9 @@ fn subject(mut object: Value) -> Value {
     for (name, value) in map.iter_mut() {
         match name.as_str() {
             "metadata" => {}
-            "data" | "binaryData" | "stringData" | "webhooks" | "rules" | "subsets" | "endpoints" => *value = Value::Null,
+            "data" | "binaryData" | "stringData" | "webhooks" | "rules" | "subsets" | "endpoints" => {
+                *value = Value::Null
+            }
             "message" | "note" => *value = Value::Null,
             _ => match value {
                 Value::Object(fields) => fields.retain(|field, value| {
@@ -118,7 +120,7 @@ impl Event {
 }
 
 /// A line of a watch: `{"type":T,"object":O}`.
-pub fn frame(kind: &str, object: &[u8]) -> Bytes {
+pub(super) fn frame(kind: &str, object: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(object.len() + kind.len() + 24);
     out.put_slice(b"{\"type\":\"");
     out.put_slice(kind.as_bytes());

@@ -35,7 +35,10 @@ const CHUNK: usize = 64 << 10;
 /// # Errors
 /// 404 for what cannot be watched, 504 for versions that do not exist yet.
 pub(crate) async fn open(
-    scope: &Scope<'_>, request: WatchRequest, form: Form, include: IncludeObject,
+    scope: &Scope<'_>,
+    request: WatchRequest,
+    form: Form,
+    include: IncludeObject,
 ) -> Result<Response, Status> {
     let registry = &scope.server.registry;
     let cache = registry.cache(scope.resource).ok_or_else(Status::method_not_allowed)?.clone();
@@ -51,8 +54,9 @@ pub(crate) async fn open(
         converts: scope.converts(),
         columns_sent: false,
     };
-    let seconds =
-        request.timeout_seconds.unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
+    let seconds = request
+        .timeout_seconds
+        .unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
     let ends = Instant::now() + Duration::from_secs(seconds.min(7 * 24 * 3600));
     let mut stream = Stream {
         view,
@@ -147,7 +151,11 @@ impl View {
             return None;
         }
         if self.selection.is_everything() {
-            return Some(if self.is_plain() { event.frame() } else { self.line(event.kind, &event.object.bytes) });
+            return Some(if self.is_plain() {
+                event.frame()
+            } else {
+                self.line(event.kind, &event.object.bytes)
+            });
         }
         let before = event.previous.as_ref().is_some_and(|object| self.selection.matches(object));
         let now = event.kind != EventKind::Deleted && self.selection.matches(&event.object);
@@ -201,7 +209,9 @@ fn bookmark(resource: &Resource, form: Form, revision: i64, initial_end: bool) -
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
     let object = match form {
-        Form::Object => json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata}),
+        Form::Object => {
+            json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata})
+        }
         Form::PartialMetadata => {
             json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
         }
@@ -230,7 +240,8 @@ struct Stream {
 impl Stream {
     /// Ends the watch with 410: the client lists again.
     fn expire(&mut self, too_old: TooOld) {
-        let status = Status::too_old_resource_version(self.after.unsigned_abs(), too_old.oldest.unsigned_abs());
+        let status =
+            Status::too_old_resource_version(self.after.unsigned_abs(), too_old.oldest.unsigned_abs());
         let object = serde_json::to_vec(&status.to_value()).unwrap_or_default();
         self.pending.push_back(frame("ERROR", &object));
         self.follower = None;

@@ -28,7 +28,10 @@ async fn env_50_the_token_is_mounted_unless_somebody_minds() {
     let api = Api::start().await;
     let made = api.post(PODS, pod("p")).await.expect(201);
     let spec = &made["spec"];
-    assert_eq!((spec["serviceAccountName"].as_str(), spec["serviceAccount"].as_str()), (Some("default"), Some("default")));
+    assert_eq!(
+        (spec["serviceAccountName"].as_str(), spec["serviceAccount"].as_str()),
+        (Some("default"), Some("default"))
+    );
     let volume = &spec["volumes"][0];
     let name = volume["name"].as_str().unwrap();
     assert!(name.starts_with("kube-api-access-") && name.len() == 21, "{name}");
@@ -81,10 +84,13 @@ async fn img_73_missing_accounts_and_unlisted_secrets_are_refused() {
     let account = json!({"metadata": {"name": "strict", "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}});
     api.post("/api/v1/namespaces/default/serviceaccounts", account).await.expect(201);
     let answer = api
-        .post(PODS, with(|spec| {
-            spec["serviceAccountName"] = json!("strict");
-            spec["imagePullSecrets"] = json!([{"name": "x"}]);
-        }))
+        .post(
+            PODS,
+            with(|spec| {
+                spec["serviceAccountName"] = json!("strict");
+                spec["imagePullSecrets"] = json!([{"name": "x"}]);
+            }),
+        )
         .await;
     assert_eq!(
         answer.message(),
@@ -95,29 +101,47 @@ async fn img_73_missing_accounts_and_unlisted_secrets_are_refused() {
 #[tokio::test]
 async fn rtc_08_rtc_09_overhead_is_the_classes() {
     let api = Api::start().await;
-    runtime_class(&api, json!({"metadata": {"name": "r"}, "handler": "h", "overhead": {"podFixed": {"cpu": "100m"}}})).await;
+    runtime_class(
+        &api,
+        json!({"metadata": {"name": "r"}, "handler": "h", "overhead": {"podFixed": {"cpu": "100m"}}}),
+    )
+    .await;
     runtime_class(&api, json!({"metadata": {"name": "light"}, "handler": "h"})).await;
     let made = api.post(PODS, with(|spec| spec["runtimeClassName"] = json!("r"))).await.expect(201);
     assert_eq!(made["spec"]["overhead"], json!({"cpu": "100m"}));
     let answer = api
-        .post(PODS, with(|spec| {
-            spec["runtimeClassName"] = json!("r");
-            spec["overhead"] = json!({"cpu": "1"});
-        }))
+        .post(
+            PODS,
+            with(|spec| {
+                spec["runtimeClassName"] = json!("r");
+                spec["overhead"] = json!({"cpu": "1"});
+            }),
+        )
         .await;
     assert_eq!(answer.code, 403);
-    assert!(answer.message().ends_with("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
+    assert!(
+        answer
+            .message()
+            .ends_with("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+    );
     for class in [None, Some("light")] {
         let answer = api
-            .post(PODS, with(|spec| {
-                if let Some(class) = class {
-                    spec["runtimeClassName"] = json!(class);
-                }
-                spec["overhead"] = json!({"cpu": "1"});
-            }))
+            .post(
+                PODS,
+                with(|spec| {
+                    if let Some(class) = class {
+                        spec["runtimeClassName"] = json!(class);
+                    }
+                    spec["overhead"] = json!({"cpu": "1"});
+                }),
+            )
             .await;
         assert_eq!(answer.code, 403);
-        assert!(answer.message().ends_with("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"));
+        assert!(
+            answer.message().ends_with(
+                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+            )
+        );
     }
 }
 
@@ -126,18 +150,24 @@ async fn rtc_10_rtc_11_selectors_are_merged_or_conflict() {
     let api = Api::start().await;
     runtime_class(&api, json!({"metadata": {"name": "r"}, "handler": "h", "scheduling": {"nodeSelector": {"k": "a", "l": "c"}}})).await;
     let made = api
-        .post(PODS, with(|spec| {
-            spec["runtimeClassName"] = json!("r");
-            spec["nodeSelector"] = json!({"k": "a", "own": "x"});
-        }))
+        .post(
+            PODS,
+            with(|spec| {
+                spec["runtimeClassName"] = json!("r");
+                spec["nodeSelector"] = json!({"k": "a", "own": "x"});
+            }),
+        )
         .await
         .expect(201);
     assert_eq!(made["spec"]["nodeSelector"], json!({"k": "a", "l": "c", "own": "x"}));
     let answer = api
-        .post(PODS, with(|spec| {
-            spec["runtimeClassName"] = json!("r");
-            spec["nodeSelector"] = json!({"k": "b"});
-        }))
+        .post(
+            PODS,
+            with(|spec| {
+                spec["runtimeClassName"] = json!("r");
+                spec["nodeSelector"] = json!({"k": "b"});
+            }),
+        )
         .await;
     assert_eq!(
         answer.message(),
@@ -149,7 +179,8 @@ async fn rtc_10_rtc_11_selectors_are_merged_or_conflict() {
 async fn rtc_13_rtc_15_a_class_must_exist() {
     let api = Api::start().await;
     for dry in ["", "?dryRun=All"] {
-        let answer = api.post(&format!("{PODS}{dry}"), with(|spec| spec["runtimeClassName"] = json!("x"))).await;
+        let answer =
+            api.post(&format!("{PODS}{dry}"), with(|spec| spec["runtimeClassName"] = json!("x"))).await;
         assert_eq!(answer.code, 403);
         assert_eq!(answer.message(), r#"pods "p" is forbidden: pod rejected: RuntimeClass "x" not found"#);
     }
@@ -166,24 +197,34 @@ async fn rtc_13_rtc_15_a_class_must_exist() {
 async fn img_50_img_51_always_pull_images() {
     let admission = AdmissionConfig { enable: vec!["AlwaysPullImages".into()], disable: vec![] };
     let api = Api::start_with(admission).await;
-    let made = api.post(PODS, with(|spec| spec["containers"][0]["imagePullPolicy"] = json!("Never"))).await.expect(201);
+    let made = api
+        .post(PODS, with(|spec| spec["containers"][0]["imagePullPolicy"] = json!("Never")))
+        .await
+        .expect(201);
     assert_eq!(made["spec"]["containers"][0]["imagePullPolicy"], "Always");
 }
 
 #[tokio::test]
 async fn img_50_it_is_off_by_default() {
     let api = Api::start().await;
-    let made = api.post(PODS, with(|spec| spec["containers"][0]["imagePullPolicy"] = json!("Never"))).await.expect(201);
+    let made = api
+        .post(PODS, with(|spec| spec["containers"][0]["imagePullPolicy"] = json!("Never")))
+        .await
+        .expect(201);
     assert_eq!(made["spec"]["containers"][0]["imagePullPolicy"], "Never");
 }
 
 #[tokio::test]
 async fn priority_and_tolerations_are_filled_in() {
     let api = Api::start().await;
-    let made = api.post(PODS, with(|spec| spec["priorityClassName"] = json!("system-node-critical"))).await.expect(201);
+    let made = api
+        .post(PODS, with(|spec| spec["priorityClassName"] = json!("system-node-critical")))
+        .await
+        .expect(201);
     assert_eq!(made["spec"]["priority"], 2_000_001_000);
     assert_eq!(made["spec"]["preemptionPolicy"], "PreemptLowerPriority");
-    let keys: Vec<_> = made["spec"]["tolerations"].as_array().unwrap().iter().map(|t| t["key"].as_str().unwrap()).collect();
+    let keys: Vec<_> =
+        made["spec"]["tolerations"].as_array().unwrap().iter().map(|t| t["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
     let answer = api.post(PODS, with(|spec| spec["priorityClassName"] = json!("none"))).await;
     assert_eq!(answer.message(), r#"pods "p" is forbidden: no PriorityClass with name none was found"#);
@@ -192,7 +233,10 @@ async fn priority_and_tolerations_are_filled_in() {
     let mut usual = pod("usual");
     usual["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
     let made = api.post(PODS, usual).await.expect(201);
-    assert_eq!((made["spec"]["priority"].as_i64(), made["spec"]["priorityClassName"].as_str()), (Some(5), Some("usual")));
+    assert_eq!(
+        (made["spec"]["priority"].as_i64(), made["spec"]["priorityClassName"].as_str()),
+        (Some(5), Some("usual"))
+    );
     assert_eq!(made["spec"]["tolerations"].as_array().unwrap().len(), 1);
 }
 
@@ -201,16 +245,33 @@ async fn a_kubelet_writes_only_what_is_its_own() {
     let api = Api::start().await;
     let node = UserInfo::node("a");
     let json_body = [("content-type", "application/json")];
-    let create = |name: &'static str, labels: Value| json!({"metadata": {"name": name, "labels": labels}}).to_string();
+    let create =
+        |name: &'static str, labels: Value| json!({"metadata": {"name": name, "labels": labels}}).to_string();
     let post = http::Method::POST;
     let nodes = "/api/v1/nodes";
     let answer = api.call_as(&node, post.clone(), nodes, &json_body, create("b", json!({})).into()).await;
     assert_eq!(answer.code, 403, "{}", answer.message());
-    assert!(answer.message().contains(r#"node "a" is not allowed to modify node "b""#), "{}", answer.message());
+    assert!(
+        answer.message().contains(r#"node "a" is not allowed to modify node "b""#),
+        "{}",
+        answer.message()
+    );
     let labels = json!({"kubernetes.io/hostname": "a", "node-restriction.kubernetes.io/x": "1"});
     let answer = api.call_as(&node, post.clone(), nodes, &json_body, create("a", labels).into()).await;
-    assert!(answer.message().contains("is not allowed to modify labels: node-restriction.kubernetes.io/x"), "{}", answer.message());
-    api.call_as(&node, post.clone(), nodes, &json_body, create("a", json!({"kubernetes.io/os": "linux"})).into()).await.expect(201);
+    assert!(
+        answer.message().contains("is not allowed to modify labels: node-restriction.kubernetes.io/x"),
+        "{}",
+        answer.message()
+    );
+    api.call_as(
+        &node,
+        post.clone(),
+        nodes,
+        &json_body,
+        create("a", json!({"kubernetes.io/os": "linux"})).into(),
+    )
+    .await
+    .expect(201);
 
     api.pod("mine", Some("a")).await;
     api.pod("other", Some("b")).await;

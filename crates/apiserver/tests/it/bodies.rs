@@ -25,7 +25,8 @@ async fn unknown_fields_are_reported_as_asked() {
     assert_eq!((ignored.code, ignored.warnings().len()), (200, 0));
     assert_eq!(api.post(&format!("{MAPS}?fieldValidation=X"), body).await.code, 422);
     let twice = br#"{"metadata": {"name": "b"}, "data": {"k": "1", "k": "2"}}"#;
-    let answer = api.call(Method::POST, &format!("{MAPS}?fieldValidation=Strict"), &JSON, twice.to_vec()).await;
+    let answer =
+        api.call(Method::POST, &format!("{MAPS}?fieldValidation=Strict"), &JSON, twice.to_vec()).await;
     assert!(answer.message().contains(r#"duplicate field "data.k""#), "{}", answer.message());
 }
 
@@ -49,7 +50,10 @@ async fn wrong_bodies_are_refused() {
         assert_eq!(answer.json()["kind"], "Status", "{body}");
     }
     let large = api.call(Method::POST, MAPS, &JSON, vec![b' '; (3 << 20) + 1]).await;
-    assert_eq!((large.code, large.message().as_str()), (413, "Request entity is too large: limit is 3145728"));
+    assert_eq!(
+        (large.code, large.message().as_str()),
+        (413, "Request entity is too large: limit is 3145728")
+    );
     let name = api.put(&format!("{MAPS}/b"), json!({"metadata": {"name": "a"}})).await;
     assert_eq!(name.message(), "the name of the object (a) does not match the name on the URL (b)");
     assert_eq!(api.call(Method::POST, &format!("{MAPS}/a"), &JSON, b"{}".to_vec()).await.code, 405);
@@ -62,7 +66,11 @@ async fn a_wrong_type_is_named_and_an_invalid_pod_lists_its_causes() {
     wrong["spec"]["containers"] = json!("c");
     let answer = api.post(PODS, wrong).await;
     assert_eq!(answer.code, 400);
-    assert!(answer.message().contains("json: cannot unmarshal string into Go struct field"), "{}", answer.message());
+    assert!(
+        answer.message().contains("json: cannot unmarshal string into Go struct field"),
+        "{}",
+        answer.message()
+    );
     let mut empty = pod("p");
     empty["spec"]["containers"] = json!([]);
     let answer = api.post(PODS, empty).await;
@@ -102,6 +110,7 @@ async fn pod_57_generation_counts_what_the_spec_went_through() {
     assert_eq!(labelled["metadata"]["generation"], 1);
     let changed = api.merge(&path, json!({"spec": {"activeDeadlineSeconds": 60}})).await.expect(200);
     assert_eq!(changed["metadata"]["generation"], 2);
-    let status = api.merge(&format!("{path}/status"), json!({"status": {"phase": "Running"}})).await.expect(200);
+    let status =
+        api.merge(&format!("{path}/status"), json!({"status": {"phase": "Running"}})).await.expect(200);
     assert_eq!(status["metadata"]["generation"], 2);
 }

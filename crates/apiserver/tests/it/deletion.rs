@@ -32,7 +32,9 @@ async fn pod_31_an_unscheduled_or_finished_pod_goes_at_once() {
     assert_eq!(api.get(&format!("{PODS}/unscheduled")).await.code, 404);
 
     api.pod("finished", Some("n")).await;
-    api.merge(&format!("{PODS}/finished/status"), json!({"status": {"phase": "Succeeded"}})).await.expect(200);
+    api.merge(&format!("{PODS}/finished/status"), json!({"status": {"phase": "Succeeded"}}))
+        .await
+        .expect(200);
     api.delete(&format!("{PODS}/finished")).await.expect(200);
     assert_eq!(api.get(&format!("{PODS}/finished")).await.code, 404);
 
@@ -61,7 +63,9 @@ async fn pod_32_a_second_delete_only_shortens() {
     assert_eq!(same["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     let shorter = api.delete_with(&path, json!({"gracePeriodSeconds": 5})).await.expect(200);
     assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 5);
-    assert!(shorter["metadata"]["deletionTimestamp"].as_str() < first["metadata"]["deletionTimestamp"].as_str());
+    assert!(
+        shorter["metadata"]["deletionTimestamp"].as_str() < first["metadata"]["deletionTimestamp"].as_str()
+    );
     api.delete_with(&path, json!({"gracePeriodSeconds": 0})).await.expect(200);
     assert_eq!(api.get(&path).await.code, 404);
 }
@@ -93,7 +97,9 @@ async fn finalizers_keep_an_object() {
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0);
     // Writing it does not undo that.
-    let written = api.put(&format!("{MAPS}/a"), json!({"metadata": {"name": "a", "finalizers": ["example.com/f"]}})).await;
+    let written = api
+        .put(&format!("{MAPS}/a"), json!({"metadata": {"name": "a", "finalizers": ["example.com/f"]}}))
+        .await;
     assert!(written.expect(200)["metadata"]["deletionTimestamp"].is_string());
     api.merge(&format!("{MAPS}/a"), json!({"metadata": {"finalizers": null}})).await.expect(200);
     assert_eq!(api.get(&format!("{MAPS}/a")).await.code, 404);
@@ -104,7 +110,10 @@ async fn propagation_becomes_finalizers() {
     let api = Api::start().await;
     for (name, policy, finalizer) in [("a", "Foreground", "foregroundDeletion"), ("b", "Orphan", "orphan")] {
         api.config_map(name, json!({})).await;
-        let marked = api.delete_with(&format!("{MAPS}/{name}"), json!({"propagationPolicy": policy})).await.expect(200);
+        let marked = api
+            .delete_with(&format!("{MAPS}/{name}"), json!({"propagationPolicy": policy}))
+            .await
+            .expect(200);
         assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
     }
     api.delete_with(&format!("{MAPS}/a"), json!({"propagationPolicy": "Background"})).await.expect(200);
@@ -120,9 +129,12 @@ async fn preconditions_must_hold() {
     let wrong = api.delete_with(&format!("{MAPS}/a"), json!({"preconditions": {"uid": "x"}})).await;
     assert_eq!(wrong.code, 409);
     assert!(wrong.message().contains("the UID in the precondition (x) does not match the UID in record ("));
-    let wrong = api.delete_with(&format!("{MAPS}/a"), json!({"preconditions": {"resourceVersion": "1"}})).await;
+    let wrong =
+        api.delete_with(&format!("{MAPS}/a"), json!({"preconditions": {"resourceVersion": "1"}})).await;
     assert_eq!(wrong.code, 409);
-    api.delete_with(&format!("{MAPS}/a"), json!({"preconditions": {"resourceVersion": version}})).await.expect(200);
+    api.delete_with(&format!("{MAPS}/a"), json!({"preconditions": {"resourceVersion": version}}))
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
@@ -172,6 +184,9 @@ async fn three_namespaces_stay() {
     for name in ["default", "kube-system", "kube-public"] {
         let answer = api.delete(&format!("/api/v1/namespaces/{name}")).await;
         assert_eq!(answer.code, 403);
-        assert_eq!(answer.message(), format!("namespaces {name:?} is forbidden: this namespace may not be deleted"));
+        assert_eq!(
+            answer.message(),
+            format!("namespaces {name:?} is forbidden: this namespace may not be deleted")
+        );
     }
 }

@@ -106,7 +106,12 @@ impl Api {
     }
 
     pub async fn call_as(
-        &self, user: &UserInfo, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>,
+        &self,
+        user: &UserInfo,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
     ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
@@ -139,7 +144,8 @@ impl Api {
     }
 
     pub async fn delete_with(&self, path: &str, options: Value) -> Answer {
-        self.call(Method::DELETE, path, &[("content-type", "application/json")], options.to_string().into()).await
+        self.call(Method::DELETE, path, &[("content-type", "application/json")], options.to_string().into())
+            .await
     }
 
     pub async fn merge(&self, path: &str, body: Value) -> Answer {
@@ -192,7 +198,10 @@ impl Events {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return serde_json::from_slice(&line).unwrap();
             }
-            match tokio::time::timeout(Duration::from_secs(20), self.body.next()).await.expect("no event came") {
+            match tokio::time::timeout(Duration::from_secs(20), self.body.next())
+                .await
+                .expect("no event came")
+            {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk.unwrap()),
                 None => return Value::Null,
             }
@@ -202,12 +211,17 @@ impl Events {
     /// The next event as `TYPE name`.
     pub async fn brief(&mut self) -> String {
         let event = self.next().await;
-        format!("{} {}", event["type"].as_str().unwrap(), event["object"]["metadata"]["name"].as_str().unwrap_or("-"))
+        format!(
+            "{} {}",
+            event["type"].as_str().unwrap(),
+            event["object"]["metadata"]["name"].as_str().unwrap_or("-")
+        )
     }
 
     /// Whether nothing comes for a while.
     pub async fn is_quiet(&mut self) -> bool {
-        self.buffer.is_empty() && tokio::time::timeout(Duration::from_millis(150), self.body.next()).await.is_err()
+        self.buffer.is_empty()
+            && tokio::time::timeout(Duration::from_millis(150), self.body.next()).await.is_err()
     }
 }
 

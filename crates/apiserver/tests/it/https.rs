@@ -10,8 +10,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use sampan_apiserver::pki::{CertifiedKeyPem, PkiConfig};
 use sampan_apiserver::Pki;
+use sampan_apiserver::pki::{CertifiedKeyPem, PkiConfig};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,13 +36,19 @@ impl Door {
 
     pub async fn close(self) {
         self.stop.cancel();
-        tokio::time::timeout(std::time::Duration::from_secs(10), self.served).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(10), self.served)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
     }
 }
 
 /// A TLS connection to the server, with a client certificate or without.
 pub async fn tls(
-    address: SocketAddr, ca: &str, identity: Option<&CertifiedKeyPem>,
+    address: SocketAddr,
+    ca: &str,
+    identity: Option<&CertifiedKeyPem>,
 ) -> tokio_rustls::client::TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
@@ -65,7 +71,11 @@ pub async fn tls(
 
 /// One request; the answer's code and text.
 async fn get(
-    address: SocketAddr, ca: &str, identity: Option<&CertifiedKeyPem>, path: &str, token: Option<&str>,
+    address: SocketAddr,
+    ca: &str,
+    identity: Option<&CertifiedKeyPem>,
+    path: &str,
+    token: Option<&str>,
 ) -> (u16, String) {
     let stream = tls(address, ca, identity).await;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -100,7 +110,11 @@ async fn certificates_and_tokens_say_who_one_is() {
     // A stranger's certificate is a 401 and no TLS alert.
     let other = tempfile::tempdir().unwrap();
     let config = PkiConfig {
-        node_name: "x".into(), hostnames: vec![], ips: vec![], service_ip: None, cluster_domain: "cluster.local".into(),
+        node_name: "x".into(),
+        hostnames: vec![],
+        ips: vec![],
+        service_ip: None,
+        cluster_domain: "cluster.local".into(),
     };
     let stranger = Pki::ensure(other.path(), &config).unwrap();
     assert_eq!(get(door.address, ca, Some(stranger.admin()), pods, None).await.0, 401);
@@ -110,13 +124,22 @@ async fn certificates_and_tokens_say_who_one_is() {
     let (code, text) = get(door.address, ca, Some(kubelet), pods, None).await;
     assert_eq!(code, 403);
     assert!(text.contains("can only list/watch pods with spec.nodeName field selector"), "{text}");
-    assert_eq!(get(door.address, ca, Some(kubelet), "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-a", None).await.0, 200);
+    assert_eq!(
+        get(door.address, ca, Some(kubelet), "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-a", None)
+            .await
+            .0,
+        200
+    );
 
-    let issued = api.post("/api/v1/namespaces/default/serviceaccounts/default/token", json!({})).await.expect(201);
+    let issued =
+        api.post("/api/v1/namespaces/default/serviceaccounts/default/token", json!({})).await.expect(201);
     let token = issued["status"]["token"].as_str().unwrap();
     let (code, text) = get(door.address, ca, None, pods, Some(token)).await;
     assert_eq!(code, 403);
-    assert!(text.contains("User \\\"system:serviceaccount:default:default\\\" cannot list resource"), "{text}");
+    assert!(
+        text.contains("User \\\"system:serviceaccount:default:default\\\" cannot list resource"),
+        "{text}"
+    );
     assert_eq!(get(door.address, ca, None, "/apis", Some(token)).await.0, 200);
     door.close().await;
 }
@@ -190,7 +213,10 @@ async fn kubectl_finds_its_way() {
     assert!(run(&admin, &["version"]).await.contains("Server Version: v1.36"));
     let resources = run(&admin, &["api-resources"]).await;
     let line = resources.lines().find(|line| line.starts_with("deployments")).unwrap();
-    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["deployments", "deploy", "apps/v1", "true", "Deployment"]);
+    assert_eq!(
+        line.split_whitespace().collect::<Vec<_>>(),
+        ["deployments", "deploy", "apps/v1", "true", "Deployment"]
+    );
     assert!(run(&admin, &["auth", "whoami"]).await.contains("kubernetes-admin"));
     assert_eq!(run(&admin, &["auth", "can-i", "delete", "pods"]).await, "yes\n");
     let list = run(&admin, &["auth", "can-i", "--list"]).await;
@@ -201,9 +227,30 @@ async fn kubectl_finds_its_way() {
     assert!(run(&admin, &["cluster-info"]).await.contains("is running at"));
     run(&admin, &["create", "serviceaccount", "bot"]).await;
     run(&admin, &["create", "rolebinding", "b", "--clusterrole=view", "--serviceaccount=default:bot"]).await;
+    run(&admin, &["create", "namespace", "extra"]).await;
+    run(&admin, &["create", "configmap", "cm", "--from-literal=a=b"]).await;
+    run(&admin, &["create", "secret", "generic", "s", "--from-literal=a=b"]).await;
+    run(&admin, &["create", "deployment", "web", "--image=example.com/web:1", "--replicas=0", "--port=80"])
+        .await;
+    let web = run(
+        &admin,
+        &[
+            "get",
+            "deployment",
+            "web",
+            "-o",
+            "jsonpath={.spec.replicas} {.spec.template.spec.containers[0].ports[0].containerPort}",
+        ],
+    )
+    .await;
+    assert_eq!(web, "0 80");
     run(&admin, &["create", "role", "r", "--verb=get", "--resource=pods"]).await;
-    assert_eq!(run(&admin, &["auth", "can-i", "list", "pods", "--as=system:serviceaccount:default:bot"]).await, "yes\n");
-    let refused = kubectl(&admin, &["auth", "can-i", "delete", "pods", "--as=system:serviceaccount:default:bot"]).await;
+    assert_eq!(
+        run(&admin, &["auth", "can-i", "list", "pods", "--as=system:serviceaccount:default:bot"]).await,
+        "yes\n"
+    );
+    let refused =
+        kubectl(&admin, &["auth", "can-i", "delete", "pods", "--as=system:serviceaccount:default:bot"]).await;
     assert_eq!(String::from_utf8_lossy(&refused.stdout), "no\n");
 
     let token = run(&admin, &["create", "token", "bot"]).await;

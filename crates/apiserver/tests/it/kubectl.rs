@@ -89,8 +89,15 @@ async fn kubectl_works_as_every_day() {
     assert!(kubectl.ok("describe pod web").await.contains("Service Account:  default"));
     assert!(kubectl.ok("describe service web").await.contains("10.43."));
     assert!(kubectl.ok("get all").await.contains("service/kubernetes"));
-    assert_eq!(kubectl.ok("wait --for=jsonpath={.status.phase}=Pending pod/web --timeout=5s").await, "pod/web condition met\n");
-    for (kind, body) in [("json", r#"[{"op":"remove","path":"/data/k"}]"#), ("merge", r#"{"data":{"a":"b"}}"#), ("strategic", r#"{"data":{"c":"d"}}"#)] {
+    assert_eq!(
+        kubectl.ok("wait --for=jsonpath={.status.phase}=Pending pod/web --timeout=5s").await,
+        "pod/web condition met\n"
+    );
+    for (kind, body) in [
+        ("json", r#"[{"op":"remove","path":"/data/k"}]"#),
+        ("merge", r#"{"data":{"a":"b"}}"#),
+        ("strategic", r#"{"data":{"c":"d"}}"#),
+    ] {
         let text = kubectl.ok(&format!("patch cm settings --type={kind} -p {body}")).await;
         assert_eq!(text, "configmap/settings patched\n");
     }
@@ -102,10 +109,20 @@ async fn kubectl_works_as_every_day() {
     assert!(kubectl.ok("get events").await.contains("No resources found"));
     let (success, text) = kubectl.run("apply --server-side -f -", MANIFEST).await;
     assert!(!success && text.contains("server-side apply is not supported yet"), "{text}");
-    let (success, text) = kubectl.run("create -f -", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: z}\nunknown: 1\n").await;
+    let (success, text) = kubectl
+        .run("create -f -", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: z}\nunknown: 1\n")
+        .await;
     assert!(!success && text.contains("strict decoding error: unknown field \"unknown\""), "{text}");
     let (success, text) = kubectl.run("get pod none", "").await;
     assert_eq!((success, text.as_str()), (false, "Error from server (NotFound): pods \"none\" not found\n"));
+    api.post("/api/v1/nodes", serde_json::json!({"metadata": {"name": "n"}})).await.expect(201);
+    api.pod("bound", Some("n")).await;
+    assert_eq!(kubectl.ok("cordon n").await, "node/n cordoned\n");
+    let drained = kubectl.ok("drain n --force --grace-period=0 --timeout=20s").await;
+    assert!(
+        drained.contains("evicting pod default/bound") && drained.contains("node/n drained"),
+        "{drained}"
+    );
     assert!(kubectl.ok("delete pod web --wait=true").await.starts_with("pod \"web\" deleted"));
     assert!(kubectl.ok("delete cm,svc,deploy -l app=x").await.contains("configmap \"settings\" deleted"));
     door.close().await;

@@ -15,7 +15,8 @@ use tokio::net::TcpListener;
 use crate::harness::{Api, pod};
 use crate::https::{Door, tls};
 
-type Chunks = StreamBody<futures::stream::BoxStream<'static, Result<Frame<bytes::Bytes>, std::convert::Infallible>>>;
+type Chunks =
+    StreamBody<futures::stream::BoxStream<'static, Result<Frame<bytes::Bytes>, std::convert::Infallible>>>;
 
 fn whole(text: String) -> Chunks {
     StreamBody::new(Box::pin(futures::stream::iter([Ok(Frame::data(text.into()))])))
@@ -30,7 +31,9 @@ async fn kubelet(pki: Pki) -> u16 {
     use rustls_pki_types::pem::PemObject;
     roots.add(rustls_pki_types::CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap()).unwrap();
     let clients =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .unwrap();
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -90,7 +93,8 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Chunks>, std:
         return Ok(Response::new(StreamBody::new(Box::pin(lines))));
     }
     if asked.contains("previous=true") {
-        let mut response = Response::new(whole("previous terminated container \"c\" in pod \"p\" not found".into()));
+        let mut response =
+            Response::new(whole("previous terminated container \"c\" in pod \"p\" not found".into()));
         *response.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(response);
     }
@@ -121,7 +125,10 @@ async fn logs_come_from_the_kubelet_with_their_options() {
     let previous = api.get(&format!("{POD}/log?previous=true")).await;
     assert_eq!(previous.code, 400);
     assert_eq!(previous.message(), "previous terminated container \"c\" in pod \"p\" not found");
-    assert_eq!(api.get(&format!("{POD}/log?container=x")).await.message(), "container x is not valid for pod p");
+    assert_eq!(
+        api.get(&format!("{POD}/log?container=x")).await.message(),
+        "container x is not valid for pod p"
+    );
     assert_eq!(api.get("/api/v1/namespaces/default/pods/none/log").await.code, 404);
     let mut two = pod("two");
     two["spec"]["containers"] = json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]);
@@ -146,7 +153,8 @@ async fn a_followed_log_arrives_line_by_line() {
     let mut body = response.into_body();
     let mut text = String::new();
     while !text.ends_with("line 2\n") {
-        let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap().unwrap();
+        let frame =
+            tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap().unwrap();
         text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
     }
     assert_eq!(text, "line 0\nline 1\nline 2\n");
@@ -168,7 +176,10 @@ async fn exec_is_passed_through_both_ways() {
         let mut read = String::new();
         let mut buffer = [0; 4096];
         while !read.contains("/exec/default/p/c?command=sh&error=1&input=1&output=1\n") {
-            let count = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.unwrap().unwrap();
+            let count = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer))
+                .await
+                .unwrap()
+                .unwrap();
             assert!(count > 0, "{read}");
             read.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
         }
@@ -199,6 +210,8 @@ async fn a_kubelet_that_is_gone_is_said_plainly() {
     assert_eq!(log.code, 500);
     assert_eq!(
         log.message(),
-        format!("Get \"https://127.0.0.1:{port}/containerLogs/default/p/c\": dial tcp 127.0.0.1:{port}: connect: connection refused")
+        format!(
+            "Get \"https://127.0.0.1:{port}/containerLogs/default/p/c\": dial tcp 127.0.0.1:{port}: connect: connection refused"
+        )
     );
 }

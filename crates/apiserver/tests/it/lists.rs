@@ -35,7 +35,8 @@ async fn pieces_show_one_revision() {
     assert_eq!(names(&selected), ["m0", "m2"]);
     assert!(selected["metadata"].get("remainingItemCount").is_none());
     let token = selected["metadata"]["continue"].as_str().unwrap();
-    let rest = api.get(&format!("{MAPS}?limit=5&labelSelector=even%3Dtrue&continue={token}")).await.expect(200);
+    let rest =
+        api.get(&format!("{MAPS}?limit=5&labelSelector=even%3Dtrue&continue={token}")).await.expect(200);
     assert_eq!(names(&rest), ["m6"]);
     assert_eq!(api.get(&format!("{MAPS}?continue=garbage")).await.code, 400);
 }
@@ -64,10 +65,12 @@ async fn revisions_bind_lists() {
     let api = Api::start().await;
     let old = api.config_map("a", json!({})).await;
     api.config_map("b", json!({})).await;
-    let exact = api.get(&format!("{MAPS}?resourceVersion={old}&resourceVersionMatch=Exact")).await.expect(200);
+    let exact =
+        api.get(&format!("{MAPS}?resourceVersion={old}&resourceVersionMatch=Exact")).await.expect(200);
     assert_eq!(names(&exact), ["a"]);
     assert_eq!(exact["metadata"]["resourceVersion"], old.as_str());
-    let newer = api.get(&format!("{MAPS}?resourceVersion={old}&resourceVersionMatch=NotOlderThan")).await.expect(200);
+    let newer =
+        api.get(&format!("{MAPS}?resourceVersion={old}&resourceVersionMatch=NotOlderThan")).await.expect(200);
     assert_eq!(names(&newer), ["a", "b"]);
     assert_eq!(names(&api.get(&format!("{MAPS}?resourceVersion=0")).await.expect(200)), ["a", "b"]);
     let future = api.get(&format!("{MAPS}?resourceVersion=999999")).await;

@@ -66,7 +66,9 @@ async fn rtc_02_put_creates_a_runtime_class_and_demands_a_version_to_replace_it(
         r#"RuntimeClass.node.k8s.io "r" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"#
     );
     api.put(path, made).await.expect(200);
-    let duplicate = api.post("/apis/node.k8s.io/v1/runtimeclasses", json!({"metadata": {"name": "r"}, "handler": "h"})).await;
+    let duplicate = api
+        .post("/apis/node.k8s.io/v1/runtimeclasses", json!({"metadata": {"name": "r"}, "handler": "h"}))
+        .await;
     assert_eq!(duplicate.message(), r#"runtimeclasses.node.k8s.io "r" already exists"#);
 }
 
@@ -152,12 +154,19 @@ async fn services_get_addresses_of_their_own() {
         assert!(addresses.insert(service["spec"]["clusterIP"].as_str().unwrap().to_owned()));
         assert!(ports.insert(service["spec"]["ports"][0]["nodePort"].as_u64().unwrap()));
     }
-    let taken = json!({"metadata": {"name": "t"}, "spec": {"clusterIP": "10.43.0.1", "ports": [{"port": 80}]}});
+    let taken =
+        json!({"metadata": {"name": "t"}, "spec": {"clusterIP": "10.43.0.1", "ports": [{"port": 80}]}});
     let answer = api.post(path, taken).await;
     assert_eq!(answer.code, 422);
     assert!(answer.message().contains("provided IP is already allocated"), "{}", answer.message());
     // A manifest without the address keeps it.
-    let kept = api.put(&format!("{path}/s0"), json!({"metadata": {"name": "s0"}, "spec": {"type": "ClusterIP", "ports": [{"port": 81}]}})).await.expect(200);
+    let kept = api
+        .put(
+            &format!("{path}/s0"),
+            json!({"metadata": {"name": "s0"}, "spec": {"type": "ClusterIP", "ports": [{"port": 81}]}}),
+        )
+        .await
+        .expect(200);
     assert!(addresses.contains(kept["spec"]["clusterIP"].as_str().unwrap()));
     assert!(kept["spec"]["ports"][0].get("nodePort").is_none());
 }

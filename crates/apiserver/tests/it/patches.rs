@@ -16,14 +16,16 @@ async fn patch(api: &Api, path: &str, kind: &str, body: Value) -> Answer {
 async fn a_map_is_patched_in_each_way() {
     let api = Api::start().await;
     api.config_map("a", json!({"l": "1"})).await;
-    let merged = patch(&api, MAP, "merge-patch+json", json!({"data": {"k": "1"}, "metadata": {"labels": null}})).await;
+    let merged =
+        patch(&api, MAP, "merge-patch+json", json!({"data": {"k": "1"}, "metadata": {"labels": null}})).await;
     let merged = merged.expect(200);
     assert_eq!((merged["data"]["k"].as_str(), merged["metadata"].get("labels")), (Some("1"), None));
     let operations = json!([{"op": "test", "path": "/data/k", "value": "1"}, {"op": "replace", "path": "/data/k", "value": "2"}]);
     let patched = patch(&api, MAP, "json-patch+json", operations.clone()).await.expect(200);
     assert_eq!(patched["data"]["k"], "2");
     assert_eq!(patch(&api, MAP, "json-patch+json", operations).await.code, 422);
-    let strategic = patch(&api, MAP, "strategic-merge-patch+json", json!({"data": {"j": "3"}})).await.expect(200);
+    let strategic =
+        patch(&api, MAP, "strategic-merge-patch+json", json!({"data": {"j": "3"}})).await.expect(200);
     assert_eq!(strategic["data"], json!({"j": "3", "k": "2"}));
     assert_eq!(patch(&api, MAP, "json-patch+json", json!({"op": "x"})).await.code, 400);
     assert_eq!(patch(&api, &MAP.replace("/a", "/b"), "merge-patch+json", json!({})).await.code, 404);

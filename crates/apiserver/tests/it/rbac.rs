@@ -13,7 +13,8 @@ fn ann() -> UserInfo {
 }
 
 async fn post_as(api: &Api, user: &UserInfo, path: &str, body: Value) -> Answer {
-    api.call_as(user, Method::POST, path, &[("content-type", "application/json")], body.to_string().into()).await
+    api.call_as(user, Method::POST, path, &[("content-type", "application/json")], body.to_string().into())
+        .await
 }
 
 async fn get_as(api: &Api, user: &UserInfo, path: &str) -> Answer {
@@ -35,7 +36,10 @@ async fn a_denial_is_a_403_with_upstreams_text() {
         status["message"],
         "pods is forbidden: User \"ann\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
     );
-    assert_eq!((status["reason"].clone(), status["details"]["kind"].clone()), (json!("Forbidden"), json!("pods")));
+    assert_eq!(
+        (status["reason"].clone(), status["details"]["kind"].clone()),
+        (json!("Forbidden"), json!("pods"))
+    );
     bind(&api, "view", "ann").await;
     get_as(&api, &ann(), "/api/v1/namespaces/default/pods").await.expect(200);
     assert_eq!(get_as(&api, &ann(), "/api/v1/namespaces/default/secrets").await.code, 403);
@@ -51,16 +55,16 @@ async fn the_default_roles_can_be_read_and_are_complete() {
     assert_eq!(admin["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"], "true");
     let roles = api.get(&format!("{RBAC}/clusterroles")).await.expect(200);
     assert!(roles["items"].as_array().unwrap().len() > 50);
-    api.get(&format!("{RBAC}/namespaces/kube-system/roles/extension-apiserver-authentication-reader")).await.expect(200);
+    api.get(&format!("{RBAC}/namespaces/kube-system/roles/extension-apiserver-authentication-reader"))
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
 async fn nobody_grants_more_than_they_hold() {
     let api = Api::start().await;
     bind(&api, "admin", "ann").await;
-    let role = |resources: Value| {
-        json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": resources, "verbs": ["get"]}]})
-    };
+    let role = |resources: Value| json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": resources, "verbs": ["get"]}]});
     let path = format!("{RBAC}/namespaces/default/roles");
     let refused = post_as(&api, &ann(), &path, role(json!(["nodes"]))).await;
     let message = refused.message();
@@ -81,13 +85,19 @@ async fn reviews_answer_who_may_do_what() {
     let own = format!("{access}/selfsubjectaccessreviews");
     let yes = post_as(&api, &ann(), &own, ask("list")).await.expect(201);
     assert_eq!(yes["status"]["allowed"], true);
-    assert_eq!(yes["status"]["reason"], "RBAC: allowed by RoleBinding \"view-ann/default\" of ClusterRole \"view\" to User \"ann\"");
+    assert_eq!(
+        yes["status"]["reason"],
+        "RBAC: allowed by RoleBinding \"view-ann/default\" of ClusterRole \"view\" to User \"ann\""
+    );
     assert_eq!(post_as(&api, &ann(), &own, ask("delete")).await.expect(201)["status"]["allowed"], false);
     assert_eq!(post_as(&api, &ann(), &own, json!({"spec": {}})).await.code, 422);
 
     let mut others = ask("list");
     others["spec"]["user"] = "ann".into();
-    assert_eq!(api.post(&format!("{access}/subjectaccessreviews"), others.clone()).await.expect(201)["status"]["allowed"], true);
+    assert_eq!(
+        api.post(&format!("{access}/subjectaccessreviews"), others.clone()).await.expect(201)["status"]["allowed"],
+        true
+    );
     assert_eq!(post_as(&api, &ann(), &format!("{access}/subjectaccessreviews"), others).await.code, 403);
 
     let rules = json!({"spec": {"namespace": "default"}});
@@ -95,7 +105,9 @@ async fn reviews_answer_who_may_do_what() {
     assert!(rules["status"]["resourceRules"].as_array().unwrap().len() > 5);
     assert_eq!(rules["status"]["incomplete"], false);
 
-    let whoami = post_as(&api, &ann(), "/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await.expect(201);
+    let whoami = post_as(&api, &ann(), "/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({}))
+        .await
+        .expect(201);
     assert_eq!(whoami["status"]["userInfo"]["username"], "ann");
     assert_eq!(whoami["status"]["userInfo"]["groups"], json!(["dev", "system:authenticated"]));
 }
@@ -112,7 +124,8 @@ async fn a_service_accounts_token_is_issued_reviewed_and_bound() {
     let review = api.post(reviews, json!({"spec": {"token": token}})).await.expect(201);
     assert_eq!(review["status"]["authenticated"], true);
     assert_eq!(review["status"]["user"]["username"], "system:serviceaccount:default:default");
-    let elsewhere = api.post(reviews, json!({"spec": {"token": token, "audiences": ["vault"]}})).await.expect(201);
+    let elsewhere =
+        api.post(reviews, json!({"spec": {"token": token, "audiences": ["vault"]}})).await.expect(201);
     assert!(elsewhere["status"]["authenticated"].is_null());
 
     let short = api.post(path, json!({"spec": {"expirationSeconds": 60}})).await;
@@ -130,8 +143,12 @@ async fn a_service_accounts_token_is_issued_reviewed_and_bound() {
     assert_eq!(review().await.expect(201)["status"]["authenticated"], true);
     api.delete_with("/api/v1/namespaces/default/pods/p", json!({"gracePeriodSeconds": 0})).await.expect(200);
     assert!(review().await.expect(201)["status"]["authenticated"].is_null());
-    let wrong = json!({"spec": {"boundObjectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
-    assert_eq!(api.post(path, wrong).await.message(), "cannot bind token to object of type apps/v1, Kind=Deployment");
+    let wrong =
+        json!({"spec": {"boundObjectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    assert_eq!(
+        api.post(path, wrong).await.message(),
+        "cannot bind token to object of type apps/v1, Kind=Deployment"
+    );
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ async fn a_binding_stands() {
     assert_eq!((done["kind"].as_str(), done["status"].as_str()), (Some("Status"), Some("Success")));
     let pod = api.get(&format!("{PODS}/p")).await.expect(200);
     assert_eq!(pod["spec"]["nodeName"], "a");
-    let condition = pod["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "PodScheduled").unwrap();
+    let condition =
+        pod["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "PodScheduled").unwrap();
     assert_eq!(condition["status"], "True");
     let again = api.post("/api/v1/namespaces/default/bindings", bind("b")).await;
     assert_eq!(again.code, 409);
@@ -38,7 +39,10 @@ async fn pod_46_the_status_is_written_apart_from_the_rest() {
     assert_eq!(written["status"]["phase"], "Running");
     assert_eq!(written["spec"]["nodeName"], "a");
     // And the other way round.
-    let patched = api.merge(&path, json!({"status": {"phase": "Failed"}, "metadata": {"labels": {"y": "1"}}})).await.expect(200);
+    let patched = api
+        .merge(&path, json!({"status": {"phase": "Failed"}, "metadata": {"labels": {"y": "1"}}}))
+        .await
+        .expect(200);
     assert_eq!(patched["status"]["phase"], "Running");
     assert_eq!(patched["metadata"]["labels"]["y"], "1");
     assert_eq!(api.get(&format!("{path}/status")).await.expect(200)["status"]["phase"], "Running");
@@ -53,8 +57,14 @@ async fn deployments_are_scaled() {
         "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
     api.post(path, deployment).await.expect(201);
     let mut scale = api.get(&format!("{path}/d/scale")).await.expect(200);
-    assert_eq!((scale["kind"].as_str(), scale["apiVersion"].as_str()), (Some("Scale"), Some("autoscaling/v1")));
-    assert_eq!((scale["spec"]["replicas"].as_i64(), scale["status"]["selector"].as_str()), (Some(2), Some("a=b")));
+    assert_eq!(
+        (scale["kind"].as_str(), scale["apiVersion"].as_str()),
+        (Some("Scale"), Some("autoscaling/v1"))
+    );
+    assert_eq!(
+        (scale["spec"]["replicas"].as_i64(), scale["status"]["selector"].as_str()),
+        (Some(2), Some("a=b"))
+    );
     scale["spec"]["replicas"] = json!(5);
     let put = api.put(&format!("{path}/d/scale"), scale.clone()).await.expect(200);
     assert_eq!(put["spec"]["replicas"], 5);
@@ -67,7 +77,8 @@ async fn deployments_are_scaled() {
 #[tokio::test]
 async fn an_eviction_heeds_the_budget() {
     let api = Api::start().await;
-    let evict = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    let evict =
+        |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
     let running = json!({"metadata": {"labels": {"app": "x"}}, "status": {"phase": "Running"}});
     for name in ["p", "q"] {
         api.pod(name, Some("a")).await;

@@ -25,7 +25,10 @@ async fn a_watch_begins_with_what_is_there_or_after_a_revision() {
     api.delete(&format!("{MAPS}/b")).await.expect(200);
     for watch in [&mut any, &mut newest, &mut after] {
         let modified = watch.next().await;
-        assert_eq!((modified["type"].as_str(), modified["object"]["data"]["k"].as_str()), (Some("MODIFIED"), Some("v")));
+        assert_eq!(
+            (modified["type"].as_str(), modified["object"]["data"]["k"].as_str()),
+            (Some("MODIFIED"), Some("v"))
+        );
         let deleted = watch.next().await;
         assert_eq!(deleted["type"], "DELETED");
         let version = |event: &serde_json::Value| -> i64 {
@@ -74,7 +77,8 @@ async fn namespaces_are_told_apart() {
 async fn a_watch_list_says_where_the_initial_events_end() {
     let api = Api::start().await;
     api.config_map("a", json!({})).await;
-    let query = "watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+    let query =
+        "watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
     let mut watch = api.watch(&format!("{MAPS}?{query}")).await;
     assert_eq!(watch.brief().await, "ADDED a");
     let bookmark = watch.next().await;
@@ -101,7 +105,10 @@ async fn a_revision_that_is_too_old_is_gone() {
     let mut watch = api.watch(&format!("{MAPS}?watch=true&resourceVersion=1")).await;
     let error = watch.next().await;
     assert_eq!(error["type"], "ERROR");
-    assert_eq!((error["object"]["code"].as_u64(), error["object"]["reason"].as_str()), (Some(410), Some("Expired")));
+    assert_eq!(
+        (error["object"]["code"].as_u64(), error["object"]["reason"].as_str()),
+        (Some(410), Some("Expired"))
+    );
     assert!(error["object"]["message"].as_str().unwrap().starts_with("too old resource version: 1 ("));
     assert!(watch.next().await.is_null());
 }

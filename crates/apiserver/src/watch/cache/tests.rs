@@ -21,7 +21,8 @@ fn followers_see_what_happens_after_their_revision() {
     let cache = cache();
     cache.apply([put("x", 11), put("y", 12), put("x", 13), ("a/y".into(), 14, None)]);
     let mut all = cache.follow(10).unwrap();
-    let kinds: Vec<_> = all.take(10).unwrap().iter().map(|event| (event.kind, event.object.revision)).collect();
+    let kinds: Vec<_> =
+        all.take(10).unwrap().iter().map(|event| (event.kind, event.object.revision)).collect();
     use EventKind::{Added, Deleted, Modified};
     assert_eq!(kinds, [(Added, 11), (Added, 12), (Modified, 13), (Deleted, 14)]);
     assert_eq!(cache.follow(12).unwrap().take(10).unwrap().len(), 2);
