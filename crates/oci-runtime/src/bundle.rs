@@ -110,6 +110,10 @@ pub(crate) fn adapt(config: &mut Value, bundle: &Path, id: &str) -> Result<()> {
         *linux = json!({});
     }
     linux["cgroupsPath"] = json!(cgroups);
+    // runc's recursive names; libcontainer knows the others only, and is always recursive.
+    if let Some(name) = linux.get("rootfsPropagation").and_then(Value::as_str) {
+        linux["rootfsPropagation"] = json!(name.strip_prefix('r').unwrap_or(name));
+    }
     if let Some(linux) = linux.as_object_mut() {
         linux.remove("seccomp");
     }

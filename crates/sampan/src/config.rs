@@ -223,6 +223,8 @@ impl TryFrom<ServerOptions> for ServerConfig {
             !services.contains(cluster_cidr.network()) && !cluster_cidr.contains(services.network()),
             "--cluster-cidr {cluster_cidr} and --service-cidr {services} overlap: choose ranges apart"
         );
+        // Who listens on one address is reached by that one.
+        let bound = options.bind_address.filter(|ip| !ip.is_unspecified());
         let bridge = text(options.bridge, "sampan0");
         ensure!(
             (1..=15).contains(&bridge.len()) && bridge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
@@ -249,7 +251,7 @@ impl TryFrom<ServerOptions> for ServerConfig {
             kubelet_port: options.kubelet_port.unwrap_or(10250),
             kubeconfig: absolute(options.write_kubeconfig, "/etc/sampan/kubeconfig")?,
             node_name,
-            node_ip: options.node_ip.unwrap_or_else(default_node_ip),
+            node_ip: options.node_ip.or(bound).unwrap_or_else(default_node_ip),
             node_labels,
             pod_cidr: pod_cidr.parse().context("--cluster-cidr")?,
             service_cidr,

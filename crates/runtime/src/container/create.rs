@@ -39,6 +39,8 @@ pub(crate) async fn create(
     let id = ids::container();
     let name = format!("{}_{}_{}", metadata.name, metadata.attempt, sandbox.id);
     runtime.reserve(&name, &id)?;
+    let of_sandbox = sandbox.record().clone();
+    let pod = sandbox.record().clone();
     let record = ContainerRecord {
         id: id.clone(),
         sandbox_id: sandbox.id.clone(),
@@ -47,9 +49,9 @@ pub(crate) async fn create(
         created_at: time::now(),
         user: v1::LinuxContainerUser::default(),
         stop_signal: signal::stop_signal(config.stop_signal(), &image.config.config.stop_signal),
-        cgroup: format!("{}/{id}", sandbox.record().cgroup_parent),
-        log_path: log_path(&sandbox.record().config.log_directory, &config.log_path),
-        runtime_handler: sandbox.record().runtime_handler.clone(),
+        cgroup: format!("{}/{id}", of_sandbox.cgroup_parent),
+        log_path: log_path(&of_sandbox.config.log_directory, &config.log_path),
+        runtime_handler: of_sandbox.runtime_handler,
         image_mounts: (0..config.mounts.len()).filter(|index| config.mounts[*index].image.is_some()).collect(),
         status: ContainerStatus::default(),
         config,
@@ -147,7 +149,6 @@ fn build(
     })
     .map_err(invalid)?;
     let spec = spec::generate(&spec::Inputs {
-        id: &record.id,
         config: &record.config,
         sandbox: &config,
         sandbox_id: &sandbox.id,
