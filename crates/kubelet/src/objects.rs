@@ -10,11 +10,14 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use tokio::sync::watch;
 
+/// Services by namespace and name.
+type Services = BTreeMap<(String, String), Arc<Service>>;
+
 /// Reads what pods refer to. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Objects {
     client: kube::Client,
-    services: Arc<Mutex<BTreeMap<(String, String), Arc<Service>>>>,
+    services: Arc<Mutex<Services>>,
     services_read: watch::Receiver<bool>,
 }
 
@@ -22,7 +25,7 @@ impl Objects {
     /// Starts the watch of Services; the task is returned so that it can be stopped.
     pub(crate) fn start(client: kube::Client) -> (Self, tokio::task::JoinHandle<()>) {
         let (read, services_read) = watch::channel(false);
-        let services: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
+        let services: Arc<Mutex<Services>> = Arc::default();
         let task = tokio::spawn(watch_services(client.clone(), Arc::clone(&services), read));
         (Self { client, services, services_read }, task)
     }
@@ -54,11 +57,7 @@ impl Objects {
     }
 }
 
-async fn watch_services(
-    client: kube::Client,
-    services: Arc<Mutex<BTreeMap<(String, String), Arc<Service>>>>,
-    read: watch::Sender<bool>,
-) {
+async fn watch_services(client: kube::Client, services: Arc<Mutex<Services>>, read: watch::Sender<bool>) {
     let key = |service: &Service| {
         (
             service.metadata.namespace.clone().unwrap_or_default(),

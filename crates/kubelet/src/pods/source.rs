@@ -2,6 +2,7 @@
 //! API no longer knows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -223,9 +224,20 @@ async fn remove_orphans(ctx: Arc<NodeContext>, workers: Workers) {
     }
     let pods_dir = ctx.config.data_dir.join("pods");
     for entry in std::fs::read_dir(pods_dir).into_iter().flatten().flatten() {
-        let known = entry.file_name().to_str().is_some_and(|uid| workers.knows(uid));
-        if !known && let Err(error) = crate::volumes::tear_down(&entry.path()) {
+        let name = entry.file_name();
+        let Some(uid) = name.to_str().filter(|uid| !workers.knows(uid)) else { continue };
+        remove_logs_of(&ctx.config.log_dir, uid);
+        if let Err(error) = crate::volumes::tear_down(&entry.path()) {
             tracing::warn!(error, "directory of a removed pod");
+        }
+    }
+}
+
+/// Removes `<ns>_<pod>_<uid>`; logs of pods that this kubelet has no directory of are somebody else's.
+fn remove_logs_of(log_dir: &Path, uid: &str) {
+    for entry in std::fs::read_dir(log_dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(&format!("_{uid}"))) {
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }

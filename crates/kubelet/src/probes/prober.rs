@@ -73,7 +73,8 @@ impl Prober {
             // Readiness is false from the first failure on when it never was true.
             let undecided = probe_kind == ProbeKind::Readiness
                 && self.results.get(probe_kind, &self.container_id).is_none();
-            if in_a_row < threshold && !(undecided && !success) {
+            let decided_at_once = undecided && !success;
+            if in_a_row < threshold && !decided_at_once {
                 continue;
             }
             if self.results.set(probe_kind, &self.container_id, success) {

@@ -175,13 +175,7 @@ impl Server {
         let Some(pod_sandbox_id) = self.ready_sandbox(&found).await else {
             return text(StatusCode::NOT_FOUND, format!("no sandbox of pod {pod:?} is ready"));
         };
-        match self
-            .ctx
-            .config
-            .cri
-            .port_forward(v1::PortForwardRequest { pod_sandbox_id, port, ..Default::default() })
-            .await
-        {
+        match self.ctx.config.cri.port_forward(v1::PortForwardRequest { pod_sandbox_id, port }).await {
             Ok(url) => splice(request, &url).await,
             Err(status) => text(StatusCode::INTERNAL_SERVER_ERROR, crate::cri::go_error(&status)),
         }

@@ -44,12 +44,13 @@ impl PodWorker {
         if !self.remove_from_runtime().await {
             return self.set_back();
         }
-        if let Err(error) = volumes::tear_down(&pod_dir) {
-            tracing::warn!(error, "pod directory not removed");
-        }
         let logs = self.ctx.config.log_dir.join(log_directory_name(&self.pod));
         let _ = std::fs::remove_dir_all(&logs);
         self.remove_log_links();
+        // The last thing: as long as it is there, a restarted daemon knows that the pod was its own.
+        if let Err(error) = volumes::tear_down(&pod_dir) {
+            tracing::warn!(error, "pod directory not removed");
+        }
         self.ctx.status.forget(&self.uid);
         self.ctx.images.forget(&self.uid);
         self.ctx.restarts().forget_prefix(&self.uid);
@@ -89,7 +90,7 @@ impl PodWorker {
             self.runtime.containers.iter().map(|run| cri.remove_container(&run.id)),
         )
         .await;
-        let mut all = containers.into_iter().map(gone).fold(true, |all, gone| all && gone);
+        let mut all = containers.into_iter().map(gone).filter(|gone| !gone).count() == 0;
         for sandbox in &self.runtime.sandboxes {
             all &= gone(cri.stop_pod_sandbox(&sandbox.id).await)
                 && gone(cri.remove_pod_sandbox(&sandbox.id).await);

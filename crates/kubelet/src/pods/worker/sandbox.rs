@@ -49,6 +49,12 @@ impl PodWorker {
         for (reason, message) in pod_dns(&self.pod, &self.ctx.node_dns()).warnings {
             self.record(EventType::Warning, reason, message);
         }
+        if pod_ref::spec(&self.pod).host_users == Some(false) {
+            // Running it in the host's user namespace would be less than what the pod asks for.
+            return Err(SandboxFailure::Again(
+                "user namespaces (hostUsers: false) are not supported by this node".to_owned(),
+            ));
+        }
         let handler = self.runtime_handler().await?;
         let log_dir = self.ctx.config.log_dir.join(log_directory_name(&self.pod));
         std::fs::create_dir_all(&log_dir)
