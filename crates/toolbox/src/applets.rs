@@ -77,7 +77,8 @@ fn env(args: &[String]) -> Result<ExitCode, Failure> {
     match &args[assignments..] {
         [] => {
             let mut out = io::stdout().lock();
-            let inherited = env::vars_os().map(|(k, v)| (k.to_string_lossy().into(), v.to_string_lossy().into()));
+            let inherited =
+                env::vars_os().map(|(k, v)| (k.to_string_lossy().into(), v.to_string_lossy().into()));
             let added = pairs.map(|(k, v)| (k.to_owned(), v.to_owned()));
             for (key, value) in inherited.chain(added) {
                 let (key, value): (String, String) = (key, value);
@@ -123,7 +124,8 @@ fn id(args: &[String]) -> Result<ExitCode, Failure> {
     groups.extend(listed.iter().map(|group| group.as_raw()).filter(|group| *group != gid));
     let named = |file: &str, id: u32| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        let line = text.lines().find(|line| line.split(':').nth(2) == Some(&id.to_string())).map(str::to_owned);
+        let line =
+            text.lines().find(|line| line.split(':').nth(2) == Some(&id.to_string())).map(str::to_owned);
         line.and_then(|line| line.split(':').next().map(|name| format!("{id}({name})")))
             .unwrap_or_else(|| id.to_string())
     };
@@ -195,7 +197,9 @@ fn uname(args: &[String]) -> Result<ExitCode, Failure> {
     let text = match args {
         [] => part(host.sysname()),
         [option] => match option.as_str() {
-            "-a" => [host.sysname(), host.nodename(), host.release(), host.version(), host.machine()].map(part).join(" "),
+            "-a" => [host.sysname(), host.nodename(), host.release(), host.version(), host.machine()]
+                .map(part)
+                .join(" "),
             "-n" => part(host.nodename()),
             "-r" => part(host.release()),
             "-m" => part(host.machine()),

@@ -101,13 +101,14 @@ pub(super) fn ls(args: &[String]) -> Result<ExitCode, Failure> {
     if let Some(unknown) = options.chars().find(|option| !"la1dn".contains(*option)) {
         return Err(Failure::new(format!("unknown option -{unknown}; usage: ls [-la1dn] [PATH...]")));
     }
-    let here = ["." .to_owned()];
+    let here = [".".to_owned()];
     let paths: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let paths = if paths.is_empty() { here.iter().collect() } else { paths };
     let mut out = io::stdout().lock();
     for (index, path) in paths.iter().enumerate() {
         let metadata = fs::symlink_metadata(path).map_err(about(path))?;
-        let is_dir = metadata.is_dir() || fs::metadata(path).is_ok_and(|m| m.is_dir() && !options.contains('l'));
+        let is_dir =
+            metadata.is_dir() || fs::metadata(path).is_ok_and(|m| m.is_dir() && !options.contains('l'));
         if !is_dir || options.contains('d') {
             line(&mut out, Path::new(path), path, options.contains('l'))?;
             continue;
@@ -117,7 +118,8 @@ pub(super) fn ls(args: &[String]) -> Result<ExitCode, Failure> {
             writeln!(out, "{gap}{path}:").map_err(about("standard output"))?;
         }
         let entries = fs::read_dir(path).map_err(about(path))?;
-        let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()).map(|entry| entry.file_name()).collect();
+        let mut names: Vec<_> =
+            entries.filter_map(|entry| entry.ok()).map(|entry| entry.file_name()).collect();
         names.sort();
         for name in names {
             let shown = name.to_string_lossy();
@@ -141,9 +143,8 @@ fn line(out: &mut impl Write, path: &Path, shown: &str, long: bool) -> Result<()
         _ => '-',
     };
     let mode = metadata.permissions().mode();
-    let bits: String = (0..9)
-        .map(|bit| if mode & (0o400 >> bit) != 0 { ['r', 'w', 'x'][bit % 3] } else { '-' })
-        .collect();
+    let bits: String =
+        (0..9).map(|bit| if mode & (0o400 >> bit) != 0 { ['r', 'w', 'x'][bit % 3] } else { '-' }).collect();
     let (links, uid, gid, size) = (metadata.nlink(), metadata.uid(), metadata.gid(), metadata.len());
     writeln!(out, "{kind}{bits} {links} {uid} {gid} {size:>9} {shown}{target}")
         .map_err(about("standard output"))

@@ -18,7 +18,8 @@ pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
     let mut rest = Vec::new();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let mut number = || args.next().and_then(|n| n.parse::<u16>().ok()).ok_or_else(|| Failure::usage(USAGE));
+        let mut number =
+            || args.next().and_then(|n| n.parse::<u16>().ok()).ok_or_else(|| Failure::usage(USAGE));
         match arg.as_str() {
             "-l" => listen = true,
             "-lk" | "-kl" => (listen, keep) = (true, true),

@@ -22,7 +22,9 @@ pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
         match arg {
             "-q" => {}
             "-S" => show_head = true,
-            "-T" => timeout = args.next().and_then(|n| n.parse().ok()).ok_or_else(|| Failure::usage(USAGE))?,
+            "-T" => {
+                timeout = args.next().and_then(|n| n.parse().ok()).ok_or_else(|| Failure::usage(USAGE))?
+            }
             "-O" => target = args.next().ok_or_else(|| Failure::usage(USAGE))?,
             "-O-" | "-qO-" => target = "-",
             _ if url.is_none() && !arg.starts_with('-') => url = Some(arg),
@@ -156,4 +158,53 @@ fn parse(answer: &[u8], mut at: usize) -> Option<Vec<IpAddr>> {
         at += 10 + length;
     }
     Some(ips)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer to a question of `at` bytes, with these records (type, data).
+    fn answer(records: &[(u16, &[u8])]) -> (Vec<u8>, usize) {
+        let mut bytes =
+            vec![0x51, 0x1a, 0x81, 0x80, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0];
+        bytes.extend(b"\x01a\x00\x00\x01\x00\x01");
+        let at = bytes.len();
+        for (kind, data) in records {
+            bytes.extend([0xc0, 12]);
+            bytes.extend(kind.to_be_bytes());
+            bytes.extend([0, 1, 0, 0, 0, 60]);
+            bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+            bytes.extend(*data);
+        }
+        (bytes, at)
+    }
+
+    #[test]
+    fn address_records_are_read_and_others_skipped() {
+        let (bytes, at) = answer(&[(5, b"\x01b\x00"), (1, &[10, 0, 0, 7]), (1, &[10, 0, 0, 8])]);
+        let ips: Vec<String> = parse(&bytes, at).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(ips, ["10.0.0.7", "10.0.0.8"]);
+    }
+
+    #[test]
+    fn a_cut_answer_is_refused_at_every_length() {
+        let (bytes, at) = answer(&[(1, &[10, 0, 0, 7])]);
+        for length in at..bytes.len() {
+            assert_eq!(parse(&bytes[..length], at), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn literals_need_no_lookup() {
+        assert_eq!(resolve("10.1.2.3").unwrap(), [IpAddr::from([10, 1, 2, 3])]);
+        assert_eq!(resolve("::1").unwrap(), [IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]);
+    }
+
+    #[test]
+    fn a_head_gives_its_status_and_stops_at_the_empty_line() {
+        let mut input = &b"HTTP/1.1 404 Not Found\r\nA: b\r\n\r\nbody"[..];
+        assert_eq!(read_head(&mut input, false).unwrap(), 404);
+        assert_eq!(input, b"body");
+    }
 }
