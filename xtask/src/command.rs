@@ -40,6 +40,7 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Resul
 
 /// The directory of built binaries for the target that `.cargo/config.toml` names.
 pub(crate) fn built(profile: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     target.join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH)).join(profile)
 }

@@ -20,7 +20,8 @@ pub(crate) fn shims(run_dir: &Path) -> Result<Vec<u64>> {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let cmdline = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let words: Vec<_> = cmdline.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-        if words.get(1).is_some_and(|word| word == "shim") && words.iter().any(|word| word.starts_with(&mark)) {
+        if words.get(1).is_some_and(|word| word == "shim") && words.iter().any(|word| word.starts_with(&mark))
+        {
             found.push(pss(pid)?);
         }
     }

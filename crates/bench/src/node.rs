@@ -34,8 +34,20 @@ impl Node {
             .arg("server")
             .args(["--data-dir", &path("data"), "--run-dir", &path("run"), "--log-dir", &path("logs")])
             .args(["--write-kubeconfig", &path("kubeconfig"), "--bind-address", "127.0.0.1", "--stop-pods"])
-            .args(["--https-listen-port", &self.port.to_string(), "--kubelet-port", &free_port()?.to_string()])
-            .args(["--bridge", "sampan-bench", "--cgroup-root", "/sampan-bench", "--cluster-cidr", "10.207.0.0/24"])
+            .args([
+                "--https-listen-port",
+                &self.port.to_string(),
+                "--kubelet-port",
+                &free_port()?.to_string(),
+            ])
+            .args([
+                "--bridge",
+                "sampan-bench",
+                "--cgroup-root",
+                "/sampan-bench",
+                "--cluster-cidr",
+                "10.207.0.0/24",
+            ])
             .args(["--service-cidr", "10.208.0.0/24"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -75,7 +87,10 @@ impl Node {
     /// Stops the server with its pods.
     pub(crate) async fn stop(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
-        rustix::process::kill_process(rustix::process::Pid::from_child(&process), rustix::process::Signal::TERM)?;
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&process),
+            rustix::process::Signal::TERM,
+        )?;
         let deadline = Instant::now() + Duration::from_secs(60);
         while process.try_wait()?.is_none() {
             if Instant::now() > deadline {
@@ -103,7 +118,9 @@ impl Drop for Node {
 
 fn is_ready(node: &NodeObject) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+    conditions.is_some_and(|all| {
+        all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
 }
 
 fn free_port() -> Result<u16> {

@@ -41,7 +41,16 @@ impl Podman {
         let output = self
             .command()
             // What this machine needs to run podman at all: no systemd, and limits that may not be raised.
-            .args(["run", "--rm", "--ulimit", "nofile=1024:20000", "--ulimit", "nproc=4096:4096", IMAGE, "/bin/true"])
+            .args([
+                "run",
+                "--rm",
+                "--ulimit",
+                "nofile=1024:20000",
+                "--ulimit",
+                "nproc=4096:4096",
+                IMAGE,
+                "/bin/true",
+            ])
             .output()?;
         ensure!(output.status.success(), "podman run: {}", String::from_utf8_lossy(&output.stderr));
         Ok(started.elapsed())
@@ -49,7 +58,11 @@ impl Podman {
 
     fn command(&self) -> Command {
         let mut command = Command::new("podman");
-        command.arg("--root").arg(self.dir.path().join("root")).arg("--runroot").arg(self.dir.path().join("run"));
+        command
+            .arg("--root")
+            .arg(self.dir.path().join("root"))
+            .arg("--runroot")
+            .arg(self.dir.path().join("run"));
         command.args(["--cgroup-manager", "cgroupfs", "--runtime", "runc"]).stdin(Stdio::null());
         command
     }

@@ -58,7 +58,9 @@ pub(crate) async fn start(client: &Client, count: usize, prefix: &str) -> Result
 pub(crate) async fn delete(client: &Client, names: &[String]) -> Result<()> {
     let api: Api<Pod> = Api::default_namespaced(client.clone());
     let params = DeleteParams::default();
-    future::try_join_all(names.iter().map(|name| api.delete(name, &params))).await.context("deleting pods")?;
+    future::try_join_all(names.iter().map(|name| api.delete(name, &params)))
+        .await
+        .context("deleting pods")?;
     let started = Instant::now();
     for name in names {
         while api.get_metadata_opt(name).await?.is_some() {

@@ -172,10 +172,29 @@ impl ServerOptions {
             };
         }
         first_given!(
-            data_dir, run_dir, log_dir, bind_address, https_listen_port, kubelet_port, write_kubeconfig,
-            node_name, node_ip, node_labels, cluster_cidr, service_cidr, cluster_domain, bridge, cgroup_root, max_pods,
-            datastore_endpoint, container_runtime_endpoint, enable_admission_plugins,
-            disable_admission_plugins, insecure_registries, stop_pods, log_format
+            data_dir,
+            run_dir,
+            log_dir,
+            bind_address,
+            https_listen_port,
+            kubelet_port,
+            write_kubeconfig,
+            node_name,
+            node_ip,
+            node_labels,
+            cluster_cidr,
+            service_cidr,
+            cluster_domain,
+            bridge,
+            cgroup_root,
+            max_pods,
+            datastore_endpoint,
+            container_runtime_endpoint,
+            enable_admission_plugins,
+            disable_admission_plugins,
+            insecure_registries,
+            stop_pods,
+            log_format
         )
     }
 }
@@ -227,7 +246,8 @@ impl TryFrom<ServerOptions> for ServerConfig {
         let bound = options.bind_address.filter(|ip| !ip.is_unspecified());
         let bridge = text(options.bridge, "sampan0");
         ensure!(
-            (1..=15).contains(&bridge.len()) && bridge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+            (1..=15).contains(&bridge.len())
+                && bridge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
             "--bridge `{bridge}`: an interface name has 1 to 15 letters, digits or `-`"
         );
         let node_name = options.node_name.map_or_else(default_node_name, Ok)?;

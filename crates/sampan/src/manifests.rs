@@ -60,7 +60,12 @@ pub(crate) fn read(files: &[PathBuf], namespace: &str) -> Result<Vec<Manifest>> 
         let documents = sampan_api::manifest::parse(&text).with_context(|| shown.clone())?;
         for document in documents {
             let at = || format!("{shown}, document {} (line {})", document.index, document.line);
-            ensure!(document.duplicates.is_empty(), "{}: duplicate field {}", at(), document.duplicates.join(", "));
+            ensure!(
+                document.duplicates.is_empty(),
+                "{}: duplicate field {}",
+                at(),
+                document.duplicates.join(", ")
+            );
             manifests.push(manifest(document.object.clone(), namespace).with_context(at)?);
         }
     }

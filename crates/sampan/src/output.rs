@@ -105,7 +105,9 @@ impl Printer {
             None => ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()),
         };
         let template = "{prefix:14} {bar:30} {binary_bytes:>10} of {binary_total_bytes:10} {msg}";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         bar.set_prefix(label);
         bar
     }

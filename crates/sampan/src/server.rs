@@ -16,8 +16,8 @@ use sampan_kubelet::{Kubelet, ShutdownMode};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{lock::is_running, parts::images};
 use self::{lock::RunLock, parts::EmbeddedRuntime};
+pub(crate) use self::{lock::is_running, parts::images};
 use crate::config::ServerConfig;
 
 /// A running server.
@@ -71,7 +71,10 @@ impl Server {
         );
         tasks.spawn(async move { scheduler.await.context("scheduler") });
         let controllers = sampan_controllers::run(
-            api.client(UserInfo::new("system:kube-controller-manager", ["system:masters", "system:authenticated"])),
+            api.client(UserInfo::new(
+                "system:kube-controller-manager",
+                ["system:masters", "system:authenticated"],
+            )),
             sampan_controllers::ControllersConfig { ca_pem: pki.ca_pem().to_owned() },
             shutdown.clone(),
         );
@@ -79,7 +82,18 @@ impl Server {
 
         parts::write_kubeconfig(&config, &pki, address)?;
         let kubeconfig = config.kubeconfig.clone();
-        Ok(Self { api, kubelet, runtime, api_tasks, api_shutdown, tasks, shutdown, address, kubeconfig, _lock: lock })
+        Ok(Self {
+            api,
+            kubelet,
+            runtime,
+            api_tasks,
+            api_shutdown,
+            tasks,
+            shutdown,
+            address,
+            kubeconfig,
+            _lock: lock,
+        })
     }
 
     /// A client with all rights, in memory.

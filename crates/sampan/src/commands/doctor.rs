@@ -17,7 +17,12 @@ pub(super) fn run(args: &DoctorArgs, printer: &Printer) -> ExitCode {
             Verdict::Warning { .. } => ("warning", Tone::Warning),
             Verdict::Missing { .. } => ("missing", Tone::Bad),
         };
-        printer.line(format!("{} {}: {}", printer.toned(tone, &format!("{mark:8}")), check.name, check.found));
+        printer.line(format!(
+            "{} {}: {}",
+            printer.toned(tone, &format!("{mark:8}")),
+            check.name,
+            check.found
+        ));
         match check.verdict {
             Verdict::Good => {}
             Verdict::Warning { fix } => printer.line(format!("{:9}{fix}", "")),

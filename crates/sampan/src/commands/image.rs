@@ -10,9 +10,7 @@ use std::{os::fd::AsFd, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use sampan_cri::{
     archives::{Chunk, Format, PruneRequest, SaveRequest},
-    v1::{
-        Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest,
-    },
+    v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest},
 };
 use tokio::{
     fs::File,
@@ -91,7 +89,16 @@ fn table(images: &[Image]) -> Vec<String> {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2)];
     let line = |row: &[String; 4]| {
-        format!("{:a$}  {:b$}  {:c$}  {}", row[0], row[1], row[2], row[3], a = widths[0], b = widths[1], c = widths[2])
+        format!(
+            "{:a$}  {:b$}  {:c$}  {}",
+            row[0],
+            row[1],
+            row[2],
+            row[3],
+            a = widths[0],
+            b = widths[1],
+            c = widths[2]
+        )
     };
     rows.iter().map(line).collect()
 }
@@ -102,7 +109,9 @@ async fn inspect(args: ImageNames, printer: &Printer) -> Result<()> {
     for name in &args.images {
         let request = ImageStatusRequest { image: Some(spec(name)), verbose: true };
         let answer = store.client().images.image_status(request).await.map_err(plain)?.into_inner();
-        let Some(image) = answer.image else { bail!("no image `{name}`; `sampan image ls` lists those there are") };
+        let Some(image) = answer.image else {
+            bail!("no image `{name}`; `sampan image ls` lists those there are")
+        };
         // The verbose part is JSON in a string, by the protocol.
         let info: serde_json::Map<_, _> = answer
             .info
@@ -127,7 +136,13 @@ async fn remove(args: ImageNames, printer: &Printer) -> Result<()> {
             bail!("no image `{name}`; `sampan image ls` lists those there are");
         }
         let request = RemoveImageRequest { image: Some(spec(name)) };
-        store.client().images.remove_image(request).await.map_err(plain).with_context(|| format!("removing {name}"))?;
+        store
+            .client()
+            .images
+            .remove_image(request)
+            .await
+            .map_err(plain)
+            .with_context(|| format!("removing {name}"))?;
         printer.line(format!("removed {name}"));
     }
     store.close().await;
@@ -149,7 +164,13 @@ async fn load(args: ImageLoadArgs, printer: &Printer) -> Result<()> {
             _ => None,
         }
     });
-    let answer = store.client().archives.load(pieces).await.map_err(plain).with_context(|| format!("loading {shown}"))?;
+    let answer = store
+        .client()
+        .archives
+        .load(pieces)
+        .await
+        .map_err(plain)
+        .with_context(|| format!("loading {shown}"))?;
     for image in answer.into_inner().images {
         printer.line(format!("loaded {image}"));
     }
@@ -166,7 +187,8 @@ async fn save(args: ImageSaveArgs, printer: &Printer) -> Result<()> {
     };
     let request = SaveRequest { image: args.image.clone(), format: format.into() };
     let saving = || format!("saving {}", args.image);
-    let mut pieces = store.client().archives.save(request).await.map_err(plain).with_context(saving)?.into_inner();
+    let mut pieces =
+        store.client().archives.save(request).await.map_err(plain).with_context(saving)?.into_inner();
     let mut output: Box<dyn AsyncWrite + Send + Unpin> = match is_dash(&args.output) {
         true => Box::new(File::from_std(own(std::io::stdout())?)),
         false => Box::new(File::create(&args.output).await.with_context(|| format!("creating {shown}"))?),

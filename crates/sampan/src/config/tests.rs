@@ -25,7 +25,9 @@ fn the_command_line_wins_over_the_file_and_the_file_over_defaults() {
 
 #[test]
 fn handlers_are_read_from_the_file() {
-    let read = file("runtime:\n  defaultHandler: runc\n  handlers:\n    gvisor: {path: /usr/bin/runsc, args: [--platform=ptrace]}\n");
+    let read = file(
+        "runtime:\n  defaultHandler: runc\n  handlers:\n    gvisor: {path: /usr/bin/runsc, args: [--platform=ptrace]}\n",
+    );
     let runtime = decided(read.unwrap()).unwrap().runtime;
     assert_eq!(runtime.default_handler.as_deref(), Some("runc"));
     assert_eq!(runtime.handlers["gvisor"].args, ["--platform=ptrace"]);

@@ -13,7 +13,11 @@ use crate::output::human_bytes;
 pub(super) fn root() -> Check {
     match geteuid().as_raw() {
         0 => Check::good("root", "running as root"),
-        uid => Check::missing("root", format!("running as user {uid}"), "run it with sudo: namespaces, mounts and cgroups need root"),
+        uid => Check::missing(
+            "root",
+            format!("running as user {uid}"),
+            "run it with sudo: namespaces, mounts and cgroups need root",
+        ),
     }
 }
 
@@ -24,7 +28,9 @@ pub(super) fn kernel() -> Check {
     // openat2 and pidfd_open came with 5.6, `lowerdir+` with 6.7 (there is a fallback for that one).
     match version {
         v if v >= (6, 7) => Check::good("kernel", release),
-        v if v >= (5, 6) => Check::good("kernel", format!("{release} (images of more than about 60 layers need 6.7)")),
+        v if v >= (5, 6) => {
+            Check::good("kernel", format!("{release} (images of more than about 60 layers need 6.7)"))
+        }
         _ => Check::missing("kernel", release, "Linux 5.6 or newer is needed (openat2, pidfds)"),
     }
 }
@@ -36,19 +42,33 @@ pub(super) fn namespaces() -> Check {
         .collect();
     match missing.as_slice() {
         [] => Check::good("namespaces", "cgroup, ipc, mnt, net, pid, user and uts"),
-        ["user"] => Check::warning("namespaces", "no user namespaces", "pods with hostUsers: false need CONFIG_USER_NS"),
-        _ => Check::missing("namespaces", format!("no {}", missing.join(", ")), "build the kernel with CONFIG_NAMESPACES and these kinds"),
+        ["user"] => Check::warning(
+            "namespaces",
+            "no user namespaces",
+            "pods with hostUsers: false need CONFIG_USER_NS",
+        ),
+        _ => Check::missing(
+            "namespaces",
+            format!("no {}", missing.join(", ")),
+            "build the kernel with CONFIG_NAMESPACES and these kinds",
+        ),
     }
 }
 
 pub(super) fn cgroups() -> Check {
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers");
     if let Ok(controllers) = fs::read_to_string(unified) {
-        let missing: Vec<_> =
-            ["cpu", "memory", "pids"].into_iter().filter(|c| !controllers.split_whitespace().any(|have| have == *c)).collect();
+        let missing: Vec<_> = ["cpu", "memory", "pids"]
+            .into_iter()
+            .filter(|c| !controllers.split_whitespace().any(|have| have == *c))
+            .collect();
         return match missing.as_slice() {
             [] => Check::good("cgroups", format!("version 2 with {}", controllers.trim())),
-            _ => Check::missing("cgroups", format!("version 2 without {}", missing.join(", ")), "enable these controllers for the group that sampan runs in (Delegate=yes under systemd)"),
+            _ => Check::missing(
+                "cgroups",
+                format!("version 2 without {}", missing.join(", ")),
+                "enable these controllers for the group that sampan runs in (Delegate=yes under systemd)",
+            ),
         };
     }
     let missing: Vec<_> = ["cpu", "memory", "pids", "devices"]
@@ -57,14 +77,20 @@ pub(super) fn cgroups() -> Check {
         .collect();
     match missing.as_slice() {
         [] => Check::good("cgroups", "version 1 (limits work; version 2 is better at memory)"),
-        _ => Check::missing("cgroups", format!("version 1 without {}", missing.join(", ")), "mount cgroup2 on /sys/fs/cgroup, or these version 1 controllers below it"),
+        _ => Check::missing(
+            "cgroups",
+            format!("version 1 without {}", missing.join(", ")),
+            "mount cgroup2 on /sys/fs/cgroup, or these version 1 controllers below it",
+        ),
     }
 }
 
 pub(super) fn overlay() -> Check {
     match listed("/proc/filesystems", "overlay") {
         true => Check::good("overlayfs", "available"),
-        false => Check::missing("overlayfs", "not in /proc/filesystems", "modprobe overlay (CONFIG_OVERLAY_FS)"),
+        false => {
+            Check::missing("overlayfs", "not in /proc/filesystems", "modprobe overlay (CONFIG_OVERLAY_FS)")
+        }
     }
 }
 
@@ -73,7 +99,11 @@ pub(super) fn bridge() -> Check {
     let known = module("bridge") || any_interface_with("bridge");
     match known {
         true => Check::good("bridge and veth", "available"),
-        false => Check::warning("bridge and veth", "cannot tell (no such module is listed)", "modprobe bridge veth, unless they are built in (CONFIG_BRIDGE, CONFIG_VETH)"),
+        false => Check::warning(
+            "bridge and veth",
+            "cannot tell (no such module is listed)",
+            "modprobe bridge veth, unless they are built in (CONFIG_BRIDGE, CONFIG_VETH)",
+        ),
     }
 }
 
@@ -82,7 +112,11 @@ pub(super) fn nftables() -> Check {
     let netfilter = Some(netlink::NETFILTER);
     match socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, netfilter) {
         Ok(_) => Check::good("nftables", "netfilter answers over netlink"),
-        Err(errno) => Check::missing("nftables", format!("no netfilter socket: {errno}"), "modprobe nf_tables nft_nat nft_masq (CONFIG_NF_TABLES)"),
+        Err(errno) => Check::missing(
+            "nftables",
+            format!("no netfilter socket: {errno}"),
+            "modprobe nf_tables nft_nat nft_masq (CONFIG_NF_TABLES)",
+        ),
     }
 }
 
@@ -93,7 +127,11 @@ pub(super) fn forwarding() -> Check {
     match (on, writable) {
         (true, _) => Check::good("IP forwarding", "on"),
         (false, true) => Check::good("IP forwarding", "off; the server turns it on"),
-        (false, false) => Check::missing("IP forwarding", "off, and /proc/sys is read-only", "sysctl net.ipv4.ip_forward=1 on the host"),
+        (false, false) => Check::missing(
+            "IP forwarding",
+            "off, and /proc/sys is read-only",
+            "sysctl net.ipv4.ip_forward=1 on the host",
+        ),
     }
 }
 
@@ -108,17 +146,26 @@ pub(super) fn seccomp() -> Check {
 pub(super) fn resources() -> Check {
     const CAP_SYS_RESOURCE: u32 = 24;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let effective =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     match effective.is_some_and(|bits| bits >> CAP_SYS_RESOURCE & 1 == 1) {
         true => Check::good("CAP_SYS_RESOURCE", "held"),
-        false => Check::warning("CAP_SYS_RESOURCE", "not held", "pods run; negative out-of-memory scores and higher file limits are clamped"),
+        false => Check::warning(
+            "CAP_SYS_RESOURCE",
+            "not held",
+            "pods run; negative out-of-memory scores and higher file limits are clamped",
+        ),
     }
 }
 
 pub(super) fn inotify() -> Check {
     let path = "/proc/sys/fs/inotify/max_user_instances";
     match fs::read_to_string(path).ok().and_then(|value| value.trim().parse::<u64>().ok()) {
-        Some(value) if value < 512 => Check::warning("inotify", format!("{value} instances a user"), "sysctl fs.inotify.max_user_instances=8192, or programs in many pods run out"),
+        Some(value) if value < 512 => Check::warning(
+            "inotify",
+            format!("{value} instances a user"),
+            "sysctl fs.inotify.max_user_instances=8192, or programs in many pods run out",
+        ),
         Some(value) => Check::good("inotify", format!("{value} instances a user")),
         None => Check::warning("inotify", "unknown", format!("{path} cannot be read")),
     }
@@ -130,14 +177,21 @@ pub(super) fn disk(data_dir: &Path) -> Check {
     match rustix::fs::statvfs(&existing) {
         Ok(stat) => {
             let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
-            let found = format!("{} of {} free for {}", human_bytes(free), human_bytes(total), data_dir.display());
+            let found =
+                format!("{} of {} free for {}", human_bytes(free), human_bytes(total), data_dir.display());
             // 15 % is where upstream's image garbage collection begins (IMG-83).
             match free < 1 << 30 || free * 100 < total * 15 {
-                true => Check::warning("disk", found, "images are collected below 15 % free; make room or move --data-dir"),
+                true => Check::warning(
+                    "disk",
+                    found,
+                    "images are collected below 15 % free; make room or move --data-dir",
+                ),
                 false => Check::good("disk", found),
             }
         }
-        Err(errno) => Check::missing("disk", format!("{}: {errno}", existing.display()), "choose another --data-dir"),
+        Err(errno) => {
+            Check::missing("disk", format!("{}: {errno}", existing.display()), "choose another --data-dir")
+        }
     }
 }
 

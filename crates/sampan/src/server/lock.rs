@@ -32,7 +32,9 @@ impl RunLock {
                 config.run_dir.display()
             );
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).context("writing the lock file")?;
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .context("writing the lock file")?;
         Ok(Self { _file: file })
     }
 }

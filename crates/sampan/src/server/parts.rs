@@ -77,7 +77,8 @@ pub(crate) async fn images(
     insecure_registries: &[String],
 ) -> Result<Arc<ImageStore>> {
     let mut store = ImageStoreConfig::new(directories.data().join("runtime"));
-    store.registry = ClientConfig { insecure: insecure_registries.iter().cloned().collect(), ..ClientConfig::default() };
+    store.registry =
+        ClientConfig { insecure: insecure_registries.iter().cloned().collect(), ..ClientConfig::default() };
     store.builtin = Some(Builtin {
         executable: executable()?,
         applets: sampan_toolbox::Applet::names().map(str::to_owned).collect(),
@@ -140,9 +141,14 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
         network.clone(),
     );
     for (name, handler) in &config.runtime.handlers {
-        ensure!(handler.path.is_absolute(), "runtime handler {name}: path {} is not absolute", handler.path.display());
+        ensure!(
+            handler.path.is_absolute(),
+            "runtime handler {name}: path {} is not absolute",
+            handler.path.display()
+        );
         ensure!(handler.path.is_file(), "runtime handler {name}: {} does not exist", handler.path.display());
-        let binary = HandlerConfig::Binary { path: handler.path.clone(), args: handler.args.clone(), root: None };
+        let binary =
+            HandlerConfig::Binary { path: handler.path.clone(), args: handler.args.clone(), root: None };
         options.handlers.insert(name.clone(), binary);
     }
     options = options.with_handlers_on_path(&std::env::var("PATH").unwrap_or_default());

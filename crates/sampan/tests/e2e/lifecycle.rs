@@ -5,7 +5,8 @@ use crate::fixture::{Node, Registry, TestImage, eventually};
 #[test]
 fn a_pod_from_a_real_registry_lives_and_dies() {
     let registry = Registry::start();
-    let image = registry.push("team/app:1.0", &TestImage::busybox(&serde_json::json!({"Env": ["FROM_IMAGE=yes"]})));
+    let image =
+        registry.push("team/app:1.0", &TestImage::busybox(&serde_json::json!({"Env": ["FROM_IMAGE=yes"]})));
     let node = Node::start();
     let applied = node.apply(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: app, labels: {{app: app}}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: main\n    image: {image}\n    command: [sh, -c, 'echo started; sleep 3600']\n"
@@ -17,16 +18,29 @@ fn a_pod_from_a_real_registry_lives_and_dies() {
     assert_eq!(words[0], ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
     assert_eq!(words[1][..4], ["app", "1/1", "Running", "0"]);
     assert_eq!(node.kubectl(&["logs", "app"]).ok(), "started\n");
-    assert_eq!(node.kubectl(&["exec", "app", "--", "sh", "-c", "echo $FROM_IMAGE; hostname"]).ok(), "yes\napp\n");
+    assert_eq!(
+        node.kubectl(&["exec", "app", "--", "sh", "-c", "echo $FROM_IMAGE; hostname"]).ok(),
+        "yes\napp\n"
+    );
     let said = node.kubectl(&["exec", "app", "--", "sh", "-c", "exit 7"]);
     assert_eq!(said.code, 7);
     assert!(said.err.contains("command terminated with exit code 7"), "{}", said.err);
     let described = node.kubectl(&["describe", "pod", "app"]).ok();
-    for event in ["Successfully assigned default/app to", "Pulling image", "Successfully pulled image", "Container created", "Container started"] {
+    for event in [
+        "Successfully assigned default/app to",
+        "Pulling image",
+        "Successfully pulled image",
+        "Container created",
+        "Container started",
+    ] {
         assert!(described.contains(event), "{event} in {described}");
     }
     assert_eq!(node.kubectl(&["delete", "pod", "app"]).ok(), "pod \"app\" deleted\n");
-    assert!(node.kubectl(&["get", "pod", "app"]).fails().contains("Error from server (NotFound): pods \"app\" not found"));
+    assert!(
+        node.kubectl(&["get", "pod", "app"])
+            .fails()
+            .contains("Error from server (NotFound): pods \"app\" not found")
+    );
 }
 
 #[test]

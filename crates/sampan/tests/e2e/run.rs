@@ -36,7 +36,10 @@ fn the_exit_code_is_the_containers() {
 
 #[test]
 fn a_broken_document_starts_nothing() {
-    let said = run(&format!("{}---\napiVersion: v1\nkind: Pood\nmetadata: {{name: x}}\n", pod("ok", "[echo, x]")), false);
+    let said = run(
+        &format!("{}---\napiVersion: v1\nkind: Pood\nmetadata: {{name: x}}\n", pod("ok", "[echo, x]")),
+        false,
+    );
     assert_eq!(said.code, 1);
     assert!(said.err.contains("kind `Pood`"), "{}", said.err);
     assert!(!said.err.contains("created"), "{}", said.err);

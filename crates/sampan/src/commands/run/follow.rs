@@ -56,7 +56,8 @@ pub(super) async fn until_done(
 }
 
 fn images(pod: &serde_json::Value) -> Vec<String> {
-    let containers = ["/spec/initContainers", "/spec/containers"].into_iter().filter_map(|at| pod.pointer(at));
+    let containers =
+        ["/spec/initContainers", "/spec/containers"].into_iter().filter_map(|at| pod.pointer(at));
     let images = containers.filter_map(serde_json::Value::as_array).flatten();
     images.filter_map(|container| container.get("image")?.as_str().map(str::to_owned)).collect()
 }
@@ -94,7 +95,12 @@ impl Follower {
 
     /// Until the pod has ended or is gone; its last state, if it was seen.
     async fn run(mut self, interrupted: CancellationToken) -> Result<Option<Pod>> {
-        let events = tokio::spawn(tell_events(self.events.clone(), self.uid.clone(), self.name.clone(), self.printer.clone()));
+        let events = tokio::spawn(tell_events(
+            self.events.clone(),
+            self.uid.clone(),
+            self.name.clone(),
+            self.printer.clone(),
+        ));
         let by_name = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
         let mut changes = watcher(self.api.clone(), by_name).default_backoff().boxed();
         loop {
@@ -164,7 +170,8 @@ impl Follower {
         }
         let prefix = self.printer.toned(Tone::Dim, &format!("{}/{} |", self.name, container.name));
         let (api, name, printer) = (self.api.clone(), self.name.clone(), self.printer.clone());
-        let params = LogParams { follow: true, container: Some(container.name.clone()), ..LogParams::default() };
+        let params =
+            LogParams { follow: true, container: Some(container.name.clone()), ..LogParams::default() };
         self.logs.spawn(async move {
             let stream = match api.log_stream(&name, &params).await {
                 Ok(stream) => stream,
@@ -209,7 +216,8 @@ async fn tell_events(api: Api<Event>, uid: String, name: String, printer: Printe
         let Ok(event) = change else { continue };
         let (message, reason) = (event.message.unwrap_or_default(), event.reason.unwrap_or_default());
         // These two are told by the container's own state.
-        if matches!(reason.as_str(), "Started" | "Created") || !told.insert((reason.clone(), message.clone())) {
+        if matches!(reason.as_str(), "Started" | "Created") || !told.insert((reason.clone(), message.clone()))
+        {
             continue;
         }
         let message = message.trim_end();

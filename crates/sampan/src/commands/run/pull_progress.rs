@@ -93,10 +93,16 @@ impl View {
 /// `Pulling image "x": 45.2 MiB of 120.0 MiB (4 of 7 layers)`.
 fn summary(image: &str, layers: &[Layer]) -> String {
     let complete = |layer: &&Layer| matches!(layer.state(), LayerState::Complete | LayerState::Exists);
-    let here = |layer: &Layer| if layer.state() == LayerState::Exists { layer.total } else { layer.downloaded };
-    let (done, total): (u64, u64) = (layers.iter().map(here).sum(), layers.iter().map(|layer| layer.total).sum());
+    let here =
+        |layer: &Layer| if layer.state() == LayerState::Exists { layer.total } else { layer.downloaded };
+    let (done, total): (u64, u64) =
+        (layers.iter().map(here).sum(), layers.iter().map(|layer| layer.total).sum());
     let (ready, count) = (layers.iter().filter(complete).count(), layers.len());
-    format!("Pulling image \"{image}\": {} of {} ({ready} of {count} layers)", human_bytes(done), human_bytes(total))
+    format!(
+        "Pulling image \"{image}\": {} of {} ({ready} of {count} layers)",
+        human_bytes(done),
+        human_bytes(total)
+    )
 }
 
 #[cfg(test)]

@@ -79,6 +79,9 @@ async fn connect(path: &Path) -> Result<kube::Client> {
     let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let client = kube::Client::try_from(config)?;
-    client.apiserver_version().await.with_context(|| format!("the server of {} does not answer", path.display()))?;
+    client
+        .apiserver_version()
+        .await
+        .with_context(|| format!("the server of {} does not answer", path.display()))?;
     Ok(client)
 }
