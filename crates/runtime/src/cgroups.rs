@@ -21,9 +21,9 @@ pub(crate) enum Cgroups {
         /// Where it is mounted.
         root: PathBuf,
     },
-    /// One or more controllers each; a v2 hierarchy beside them holds no controllers that matter to us.
+    /// One or more controllers each.
     V1 {
-        /// Controller (or `name=x`) to its mount.
+        /// Controller (or `name=x`, or `unified` for a v2 hierarchy beside them) to its mount.
         mounts: BTreeMap<String, PathBuf>,
     },
 }
@@ -36,7 +36,8 @@ impl Cgroups {
         if magic == CGROUP2_MAGIC {
             return Self::V2 { root };
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").map(|text| v1_mounts(&text)).unwrap_or_default();
+        let mounts =
+            fs::read_to_string("/proc/self/mountinfo").map(|text| v1_mounts(&text)).unwrap_or_default();
         Self::V1 { mounts }
     }
 
@@ -169,10 +170,15 @@ fn v1_mounts(mountinfo: &str) -> BTreeMap<String, PathBuf> {
     for line in mountinfo.lines() {
         let Some((before, after)) = line.split_once(" - ") else { continue };
         let mut after = after.split(' ');
-        if after.next() != Some("cgroup") {
+        let kind = after.next();
+        let Some(path) = before.split(' ').nth(4) else { continue };
+        if kind == Some("cgroup2") {
+            // Beside v1 it has no controllers, but OCI runtimes make their cgroups there too.
+            mounts.entry("unified".to_owned()).or_insert_with(|| PathBuf::from(path));
+        }
+        if kind != Some("cgroup") {
             continue;
         }
-        let Some(path) = before.split(' ').nth(4) else { continue };
         for controller in after.nth(1).unwrap_or_default().split(',') {
             let known = NOT_CONTROLLERS.contains(&controller) || controller.starts_with("release_agent");
             if !known && !controller.is_empty() {
@@ -234,7 +240,7 @@ mod tests {
                      31 25 0:27 / /sys/fs/cgroup/systemd rw shared:9 - cgroup none rw,xattr,name=systemd\n\
                      32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let mounts = v1_mounts(table);
-        assert_eq!(mounts.len(), 3);
+        assert_eq!(mounts.len(), 4);
         assert_eq!(mounts["cpuacct"], Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(mounts["name=systemd"], Path::new("/sys/fs/cgroup/systemd"));
     }

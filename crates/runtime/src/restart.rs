@@ -110,7 +110,8 @@ async fn agree(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, state: ShimState)
                 discard(&sandbox.shim().ok(), &ours.id).await;
             }
             ShimStatus::Exited => {
-                let exit = their.exit.unwrap_or_else(|| runtime.state.exit(&ours.id).unwrap_or_else(unknown_exit));
+                let exit =
+                    their.exit.unwrap_or_else(|| runtime.state.exit(&ours.id).unwrap_or_else(unknown_exit));
                 if let Some(started) = their.started_at {
                     ours.update(&runtime.state, |status| {
                         let missing = status.started_at == 0;
@@ -132,8 +133,7 @@ async fn agree(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, state: ShimState)
 
 async fn discard(shim: &Option<Shim>, id: &str) {
     let Some(shim) = shim else { return };
-    let request =
-        sampan_shim::protocol::DeleteContainer { id: id.to_owned(), force: true, runtime: None };
+    let request = sampan_shim::protocol::DeleteContainer { id: id.to_owned(), force: true, runtime: None };
     if let Err(error) = shim.delete(request).await {
         tracing::warn!(container = id, error = chain(&error), "discarding a container");
     }
@@ -158,7 +158,8 @@ async fn collect_leftovers(runtime: &Arc<Runtime>) -> Result<(), Error> {
     let containers: HashSet<String> = runtime.container_map().keys().cloned().collect();
     let sandboxes: HashSet<String> = runtime.sandbox_map().keys().cloned().collect();
     let snapshots = Arc::clone(runtime.config.images.snapshots());
-    let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let run_dir = &runtime.config.run_dir;
     for path in entries(&run_dir.join("containers")) {
         if !containers.contains(&name(&path)) {

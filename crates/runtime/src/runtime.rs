@@ -76,7 +76,8 @@ impl Runtime {
         restart::take_over(&runtime).await?;
         let service = Arc::new(crate::streaming::Streaming::new(&runtime));
         let server =
-            streaming::Server::start(runtime.config.streaming.clone(), service, runtime.shutdown.clone()).await?;
+            streaming::Server::start(runtime.config.streaming.clone(), service, runtime.shutdown.clone())
+                .await?;
         let _ = runtime.streaming.set(server);
         Ok(runtime)
     }
@@ -95,7 +96,13 @@ impl Runtime {
             stopping.cancel();
         });
         let service = Service(Arc::clone(self));
-        sampan_cri::server::serve(path, service, images.clone(), images, shutdown).await?;
+        let services = sampan_cri::server::Services {
+            runtime: service,
+            images: images.clone(),
+            progress: images.clone(),
+            archives: images,
+        };
+        sampan_cri::server::serve_all(path, services, shutdown).await?;
         Ok(())
     }
 
@@ -114,14 +121,16 @@ impl Runtime {
 
     /// A sandbox by id or by the unambiguous beginning of one.
     pub(crate) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Status> {
-        find(&self.sandbox_map(), id)
-            .ok_or_else(|| Status::not_found(format!("an error occurred when try to find sandbox {id:?}: not found")))
+        find(&self.sandbox_map(), id).ok_or_else(|| {
+            Status::not_found(format!("an error occurred when try to find sandbox {id:?}: not found"))
+        })
     }
 
     /// A container by id or by the unambiguous beginning of one.
     pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, Status> {
-        find(&self.container_map(), id)
-            .ok_or_else(|| Status::not_found(format!("an error occurred when try to find container {id:?}: not found")))
+        find(&self.container_map(), id).ok_or_else(|| {
+            Status::not_found(format!("an error occurred when try to find container {id:?}: not found"))
+        })
     }
 
     pub(crate) fn all_sandboxes(&self) -> Vec<Arc<Sandbox>> {
@@ -169,7 +178,11 @@ impl Runtime {
 
     /// The ids of sandboxes that have a network.
     pub(crate) fn living(&self) -> HashSet<String> {
-        self.sandbox_map().values().filter(|sandbox| sandbox.is_ready()).map(|sandbox| sandbox.id.clone()).collect()
+        self.sandbox_map()
+            .values()
+            .filter(|sandbox| sandbox.is_ready())
+            .map(|sandbox| sandbox.id.clone())
+            .collect()
     }
 }
 

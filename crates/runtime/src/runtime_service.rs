@@ -105,7 +105,10 @@ impl RuntimeService for Service {
         Ok(Response::new(version::version()))
     }
 
-    async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<v1::RunPodSandboxRequest>,
+    ) -> Answer<v1::RunPodSandboxResponse> {
         detached(run_pod_sandbox::run_pod_sandbox(Arc::clone(&self.0), request.into_inner())).await
     }
 
@@ -161,7 +164,10 @@ impl RuntimeService for Service {
     }
 
     /// Not detached: a kubelet that gives up on a long grace period may call again with a shorter one.
-    async fn stop_container(&self, request: Request<v1::StopContainerRequest>) -> Answer<v1::StopContainerResponse> {
+    async fn stop_container(
+        &self,
+        request: Request<v1::StopContainerRequest>,
+    ) -> Answer<v1::StopContainerResponse> {
         stop_container::stop_container(Arc::clone(&self.0), request.into_inner()).await.map(Response::new)
     }
 
@@ -199,7 +205,8 @@ impl RuntimeService for Service {
         &self,
         request: Request<v1::UpdateContainerResourcesRequest>,
     ) -> Answer<v1::UpdateContainerResourcesResponse> {
-        let call = update_container_resources::update_container_resources(Arc::clone(&self.0), request.into_inner());
+        let call =
+            update_container_resources::update_container_resources(Arc::clone(&self.0), request.into_inner());
         detached(call).await
     }
 
@@ -222,7 +229,10 @@ impl RuntimeService for Service {
         attach::attach(&self.0, request.into_inner()).map(Response::new)
     }
 
-    async fn port_forward(&self, request: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
+    async fn port_forward(
+        &self,
+        request: Request<v1::PortForwardRequest>,
+    ) -> Answer<v1::PortForwardResponse> {
         port_forward::port_forward(&self.0, request.into_inner()).map(Response::new)
     }
 
@@ -250,7 +260,9 @@ impl RuntimeService for Service {
     ) -> Answer<Self::StreamContainerStatsStream> {
         let (runtime, filter) = (Arc::clone(&self.0), request.into_inner().filter);
         let items = blocking(move || Ok(container_stats::list(&runtime, filter))).await?;
-        Ok(Response::new(chunked(&items, |container_stats| v1::StreamContainerStatsResponse { container_stats })))
+        Ok(Response::new(chunked(&items, |container_stats| v1::StreamContainerStatsResponse {
+            container_stats,
+        })))
     }
 
     async fn pod_sandbox_stats(
@@ -299,7 +311,10 @@ impl RuntimeService for Service {
         Err(Status::unimplemented("checkpoints need CRIU, which the embedded runtime does not drive"))
     }
 
-    async fn get_container_events(&self, _: Request<v1::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+    async fn get_container_events(
+        &self,
+        _: Request<v1::GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
         Ok(Response::new(get_container_events::get_container_events(&self.0)))
     }
 
@@ -329,7 +344,10 @@ impl RuntimeService for Service {
         Ok(Response::new(chunked(&items, message)))
     }
 
-    async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Answer<v1::RuntimeConfigResponse> {
+    async fn runtime_config(
+        &self,
+        _: Request<v1::RuntimeConfigRequest>,
+    ) -> Answer<v1::RuntimeConfigResponse> {
         Ok(Response::new(runtime_config::runtime_config(&self.0)))
     }
 
@@ -337,6 +355,7 @@ impl RuntimeService for Service {
         &self,
         request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
-        update_pod_sandbox_resources::update_pod_sandbox_resources(&self.0, request.into_inner()).map(Response::new)
+        update_pod_sandbox_resources::update_pod_sandbox_resources(&self.0, request.into_inner())
+            .map(Response::new)
     }
 }

@@ -58,8 +58,10 @@ pub(crate) fn parse(text: &str) -> Option<i32> {
     if let Some((_, number)) = NAMES.iter().find(|(have, _)| *have == name) {
         return Some(*number);
     }
-    let (base, rest) =
-        name.strip_prefix("RTMIN").map(|rest| (RTMIN, rest)).or(name.strip_prefix("RTMAX").map(|rest| (RTMAX, rest)))?;
+    let (base, rest) = name
+        .strip_prefix("RTMIN")
+        .map(|rest| (RTMIN, rest))
+        .or(name.strip_prefix("RTMAX").map(|rest| (RTMAX, rest)))?;
     // CRI's enum has names such as SIGRTMINPLUS3.
     let rest = rest.replace("PLUS", "+").replace("MINUS", "-");
     let offset: i32 = if rest.is_empty() { 0 } else { rest.parse().ok()? };

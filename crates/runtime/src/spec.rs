@@ -49,8 +49,6 @@ impl SpecError {
 /// Everything a specification is made from.
 #[derive(Debug)]
 pub(crate) struct Inputs<'a> {
-    /// The container's id.
-    pub(crate) id: &'a str,
     /// What the kubelet asked for.
     pub(crate) config: &'a v1::ContainerConfig,
     /// The sandbox's configuration.
@@ -145,7 +143,10 @@ pub(crate) fn generate(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
 
 /// Kubernetes' lists go through as they are (an empty list is `procMount: Unmasked`); only a request without
 /// any security context gets the usual ones.
-fn hidden_paths(inputs: &Inputs<'_>, security: &v1::LinuxContainerSecurityContext) -> (Vec<String>, Vec<String>) {
+fn hidden_paths(
+    inputs: &Inputs<'_>,
+    security: &v1::LinuxContainerSecurityContext,
+) -> (Vec<String>, Vec<String>) {
     const MASKED: &[&str] = &[
         "/proc/asound",
         "/proc/acpi",
@@ -183,7 +184,8 @@ fn annotations(inputs: &Inputs<'_>) -> Map<String, Value> {
         put("container-name", &metadata.name);
     }
     if let Some(image) = &inputs.config.image {
-        let name = if image.user_specified_image.is_empty() { &image.image } else { &image.user_specified_image };
+        let name =
+            if image.user_specified_image.is_empty() { &image.image } else { &image.user_specified_image };
         put("image-name", name);
     }
     if let Some(metadata) = &inputs.sandbox.metadata {

@@ -44,7 +44,12 @@ impl StreamingRuntime for Streaming {
         container::attach(&runtime, &found, &request, streams).await
     }
 
-    async fn port_forward(&self, sandbox: &str, port: u16, mut stream: Box<dyn Io>) -> Result<(), StreamError> {
+    async fn port_forward(
+        &self,
+        sandbox: &str,
+        port: u16,
+        mut stream: Box<dyn Io>,
+    ) -> Result<(), StreamError> {
         let netns = {
             let sandbox = self.runtime()?.sandbox(sandbox).map_err(not_found)?;
             if !sandbox.is_ready() {
@@ -83,6 +88,8 @@ fn connect_inside(netns: Option<PathBuf>, port: u16) -> io::Result<std::net::Tcp
         let namespace = std::fs::File::open(path)?;
         move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))?;
     }
-    let to = |address: IpAddr| std::net::TcpStream::connect_timeout(&SocketAddr::new(address, port), CONNECT_TIMEOUT);
+    let to = |address: IpAddr| {
+        std::net::TcpStream::connect_timeout(&SocketAddr::new(address, port), CONNECT_TIMEOUT)
+    };
     to(Ipv4Addr::LOCALHOST.into()).or_else(|error| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
 }

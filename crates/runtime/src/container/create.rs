@@ -22,8 +22,10 @@ pub(crate) async fn create(
     sandbox: &Arc<Sandbox>,
     config: v1::ContainerConfig,
 ) -> Result<String, Status> {
-    let metadata =
-        config.metadata.clone().ok_or_else(|| Status::invalid_argument("container config must include metadata"))?;
+    let metadata = config
+        .metadata
+        .clone()
+        .ok_or_else(|| Status::invalid_argument("container config must include metadata"))?;
     if metadata.name.is_empty() {
         return Err(Status::invalid_argument("container metadata needs a name"));
     }
@@ -40,7 +42,6 @@ pub(crate) async fn create(
     let name = format!("{}_{}_{}", metadata.name, metadata.attempt, sandbox.id);
     runtime.reserve(&name, &id)?;
     let of_sandbox = sandbox.record().clone();
-    let pod = sandbox.record().clone();
     let record = ContainerRecord {
         id: id.clone(),
         sandbox_id: sandbox.id.clone(),
@@ -52,13 +53,16 @@ pub(crate) async fn create(
         cgroup: format!("{}/{id}", of_sandbox.cgroup_parent),
         log_path: log_path(&of_sandbox.config.log_directory, &config.log_path),
         runtime_handler: of_sandbox.runtime_handler,
-        image_mounts: (0..config.mounts.len()).filter(|index| config.mounts[*index].image.is_some()).collect(),
+        image_mounts: (0..config.mounts.len())
+            .filter(|index| config.mounts[*index].image.is_some())
+            .collect(),
         status: ContainerStatus::default(),
         config,
     };
     let pid_of = target_pid(runtime, sandbox, &record.config);
     let (worker, worker_sandbox, unbuilt) = (Arc::clone(runtime), Arc::clone(sandbox), record.clone());
-    let built = tokio::task::spawn_blocking(move || build(&worker, &worker_sandbox, unbuilt, &image, pid_of)).await;
+    let built =
+        tokio::task::spawn_blocking(move || build(&worker, &worker_sandbox, unbuilt, &image, pid_of)).await;
     match built.unwrap_or_else(|error| Err(Status::internal(error.to_string()))) {
         Ok(record) => {
             runtime.container_map().insert(id.clone(), Arc::new(Container::new(record)));
@@ -87,7 +91,11 @@ fn log_path(directory: &str, file: &str) -> Option<PathBuf> {
 }
 
 /// The process whose pid namespace an ephemeral container shares.
-fn target_pid(runtime: &Runtime, sandbox: &Sandbox, config: &v1::ContainerConfig) -> Option<Result<i32, String>> {
+fn target_pid(
+    runtime: &Runtime,
+    sandbox: &Sandbox,
+    config: &v1::ContainerConfig,
+) -> Option<Result<i32, String>> {
     let options = namespace_options(config);
     if options.pid() != v1::NamespaceMode::Target {
         return None;
@@ -142,12 +150,13 @@ fn build(
         }
         other => Status::internal(format!("failed to generate container spec: {other}")),
     };
-    let namespaces = SandboxNamespaces::new(&namespaces, &namespace_options(&record.config), |_| match target {
-        Some(Ok(pid)) => Ok(PathBuf::from(format!("/proc/{pid}/ns/pid"))),
-        Some(Err(message)) => Err(SpecError::Invalid(message)),
-        None => Err(SpecError::Invalid("no target container".to_owned())),
-    })
-    .map_err(invalid)?;
+    let namespaces =
+        SandboxNamespaces::new(&namespaces, &namespace_options(&record.config), |_| match target {
+            Some(Ok(pid)) => Ok(PathBuf::from(format!("/proc/{pid}/ns/pid"))),
+            Some(Err(message)) => Err(SpecError::Invalid(message)),
+            None => Err(SpecError::Invalid("no target container".to_owned())),
+        })
+        .map_err(invalid)?;
     let spec = spec::generate(&spec::Inputs {
         config: &record.config,
         sandbox: &config,
@@ -185,10 +194,9 @@ fn mount_images(
         let image = resolve(runtime, name)?;
         let target = image_mount_dir(bundle, *index);
         fs::create_dir_all(&target).map_err(|error| Status::internal(format!("image volume: {error}")))?;
-        images
-            .snapshots()
-            .mount_image(&image, &target)
-            .map_err(|error| Status::internal(format!("failed to mount image volume {name:?}: {}", error.chain())))?;
+        images.snapshots().mount_image(&image, &target).map_err(|error| {
+            Status::internal(format!("failed to mount image volume {name:?}: {}", error.chain()))
+        })?;
         let inside = match mount.image_sub_path.trim_matches('/') {
             "" => target,
             sub => sub_path(&target, sub).map_err(|error| {

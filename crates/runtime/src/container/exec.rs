@@ -129,7 +129,9 @@ fn process(
 fn forget(shim: Shim, container: String, exec: String) {
     tokio::spawn(async move {
         // A process that was left behind ends some time.
-        if shim.delete_exec(&container, &exec).await.is_err() && shim.wait(&container, Some(&exec)).await.is_ok() {
+        if shim.delete_exec(&container, &exec).await.is_err()
+            && shim.wait(&container, Some(&exec)).await.is_ok()
+        {
             let _ = shim.delete_exec(&container, &exec).await;
         }
     });

@@ -62,7 +62,8 @@ pub(crate) async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>) ->
 async fn run(runtime: &Runtime, container: &Container, shim: &Shim) -> Result<i32, String> {
     let request = {
         let record = container.record();
-        let oci = runtime.handlers.get(&record.runtime_handler).map_err(|status| status.message().to_owned())?;
+        let oci =
+            runtime.handlers.get(&record.runtime_handler).map_err(|status| status.message().to_owned())?;
         CreateContainer {
             id: container.id.clone(),
             bundle: runtime.bundle(&container.id),

@@ -16,7 +16,11 @@ const KILL_WAIT: Duration = Duration::from_secs(30);
 
 /// Stops a container and waits until it has ended. One that does not run is left alone. `grace` in seconds;
 /// 0 or less kills at once.
-pub(crate) async fn stop(runtime: &Arc<Runtime>, container: &Arc<Container>, grace: i64) -> Result<(), Status> {
+pub(crate) async fn stop(
+    runtime: &Arc<Runtime>,
+    container: &Arc<Container>,
+    grace: i64,
+) -> Result<(), Status> {
     // Not under the container's lock: a second StopContainer with a shorter grace period must get through, and
     // signals need no order.
     if container.status().state == ContainerState::Created {
@@ -52,10 +56,8 @@ async fn send(runtime: &Runtime, container: &Container, number: i32, all: bool) 
     match shim.kill(&container.id, None, number, all).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_not_found() || error.is_gone() => Ok(()),
-        Err(error) => Err(Status::internal(format!(
-            "failed to stop container {:?}: {}",
-            container.id,
-            chain(&error)
-        ))),
+        Err(error) => {
+            Err(Status::internal(format!("failed to stop container {:?}: {}", container.id, chain(&error))))
+        }
     }
 }

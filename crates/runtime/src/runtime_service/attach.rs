@@ -6,7 +6,10 @@ use tonic::Status;
 use crate::container;
 use crate::runtime::Runtime;
 
-pub(super) fn attach(runtime: &Runtime, mut request: v1::AttachRequest) -> Result<v1::AttachResponse, Status> {
+pub(super) fn attach(
+    runtime: &Runtime,
+    mut request: v1::AttachRequest,
+) -> Result<v1::AttachResponse, Status> {
     let found = runtime.container(&request.container_id)?;
     container::running(runtime, &found)?;
     super::check_streams(request.stdin, request.stdout, request.stderr, request.tty)?;

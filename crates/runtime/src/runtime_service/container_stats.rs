@@ -17,7 +17,10 @@ pub(super) fn one(runtime: &Arc<Runtime>, id: &str) -> Result<v1::ContainerStats
 }
 
 /// Of running containers only, as the protocol says.
-pub(super) fn list(runtime: &Arc<Runtime>, filter: Option<v1::ContainerStatsFilter>) -> Vec<v1::ContainerStats> {
+pub(super) fn list(
+    runtime: &Arc<Runtime>,
+    filter: Option<v1::ContainerStatsFilter>,
+) -> Vec<v1::ContainerStats> {
     let filter = filter.unwrap_or_default();
     runtime
         .all_containers()

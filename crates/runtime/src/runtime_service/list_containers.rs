@@ -14,7 +14,9 @@ pub(super) fn list_containers(runtime: &Runtime, filter: Option<v1::ContainerFil
         .iter()
         .map(|container| container.summary())
         .filter(|item| filter.id.is_empty() || item.id.starts_with(&filter.id))
-        .filter(|item| filter.pod_sandbox_id.is_empty() || item.pod_sandbox_id.starts_with(&filter.pod_sandbox_id))
+        .filter(|item| {
+            filter.pod_sandbox_id.is_empty() || item.pod_sandbox_id.starts_with(&filter.pod_sandbox_id)
+        })
         .filter(|item| filter.state.is_none_or(|wanted| wanted.state == item.state))
         .filter(|item| matches_labels(&filter.label_selector, &item.labels))
         .collect();

@@ -7,7 +7,10 @@ use crate::runtime::Runtime;
 use super::matches_labels;
 
 /// The newest first, as `crictl pods` shows them.
-pub(super) fn list_pod_sandbox(runtime: &Runtime, filter: Option<v1::PodSandboxFilter>) -> Vec<v1::PodSandbox> {
+pub(super) fn list_pod_sandbox(
+    runtime: &Runtime,
+    filter: Option<v1::PodSandboxFilter>,
+) -> Vec<v1::PodSandbox> {
     let filter = filter.unwrap_or_default();
     let mut items: Vec<v1::PodSandbox> = runtime
         .all_sandboxes()

@@ -16,7 +16,10 @@ pub(super) fn one(runtime: &Arc<Runtime>, id: &str) -> Result<v1::PodSandboxStat
 }
 
 /// Of ready sandboxes only.
-pub(super) fn list(runtime: &Arc<Runtime>, filter: Option<v1::PodSandboxStatsFilter>) -> Vec<v1::PodSandboxStats> {
+pub(super) fn list(
+    runtime: &Arc<Runtime>,
+    filter: Option<v1::PodSandboxStatsFilter>,
+) -> Vec<v1::PodSandboxStats> {
     let filter = filter.unwrap_or_default();
     runtime
         .all_sandboxes()

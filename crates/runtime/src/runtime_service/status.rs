@@ -13,7 +13,8 @@ pub(super) async fn status(runtime: &Runtime, request: v1::StatusRequest) -> v1:
         let (reason, message) = problem.unwrap_or_default();
         v1::RuntimeCondition { r#type: kind.to_owned(), status, reason: reason.to_owned(), message }
     };
-    let network = runtime.config.network.ready().await.err().map(|message| ("NetworkPluginNotReady", message));
+    let network =
+        runtime.config.network.ready().await.err().map(|message| ("NetworkPluginNotReady", message));
     let recursive_read_only_mounts = recursive_read_only();
     let runtime_handlers = runtime
         .handlers
@@ -46,7 +47,10 @@ pub(super) async fn status(runtime: &Runtime, request: v1::StatusRequest) -> v1:
         }),
         info,
         runtime_handlers,
-        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, user_namespaces_host_network: false }),
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+        }),
     }
 }
 

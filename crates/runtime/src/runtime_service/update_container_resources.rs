@@ -18,7 +18,8 @@ pub(super) async fn update_container_resources(
     let container = runtime.container(&request.container_id)?;
     let new = request.linux.ok_or_else(|| Status::invalid_argument("no linux resources in the request"))?;
     let _guard = container.lock.lock().await;
-    let mut merged = container.record().config.linux.clone().unwrap_or_default().resources.unwrap_or_default();
+    let mut merged =
+        container.record().config.linux.clone().unwrap_or_default().resources.unwrap_or_default();
     resources::merge(&mut merged, &new);
     let failed = |message: String| Status::internal(format!("failed to update resources: {message}"));
     match container.status().state {

@@ -68,10 +68,17 @@ fn validate(config: &v1::PodSandboxConfig) -> Result<(), Status> {
         return Err(Status::invalid_argument("sandbox metadata needs name, namespace and uid"));
     }
     if config.hostname.len() > MAX_HOSTNAME {
-        return Err(Status::invalid_argument(format!("hostname {:?} is longer than 64 bytes", config.hostname)));
+        return Err(Status::invalid_argument(format!(
+            "hostname {:?} is longer than 64 bytes",
+            config.hostname
+        )));
     }
     let options = namespace_options(config);
-    if options.userns_options.as_ref().is_some_and(|user| user.mode() != NamespaceMode::Node && !user.uids.is_empty()) {
+    if options
+        .userns_options
+        .as_ref()
+        .is_some_and(|user| user.mode() != NamespaceMode::Node && !user.uids.is_empty())
+    {
         return Err(Status::unimplemented("user namespaces are not supported yet"));
     }
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
@@ -104,22 +111,22 @@ async fn build(runtime: &Arc<Runtime>, record: &mut SandboxRecord) -> Result<Shi
     // The interface's own settings exist only once it does.
     let (late, early): (BTreeMap<_, _>, BTreeMap<_, _>) =
         sysctls.into_iter().partition(|(name, _)| name.contains(".eth0.") || name.contains("/eth0/"));
-    record.namespaces = shim
-        .create_sandbox(request(runtime, record, early))
-        .await
-        .map_err(|error| Status::internal(format!("failed to create sandbox namespaces: {}", chain(&error))))?;
+    record.namespaces = shim.create_sandbox(request(runtime, record, early)).await.map_err(|error| {
+        Status::internal(format!("failed to create sandbox namespaces: {}", chain(&error)))
+    })?;
     if network {
-        let netns = record.namespaces.net.clone().ok_or_else(|| Status::internal("the shim made no network namespace"))?;
+        let netns = record
+            .namespaces
+            .net
+            .clone()
+            .ok_or_else(|| Status::internal("the shim made no network namespace"))?;
         let port_mappings =
             record.config.port_mappings.iter().filter(|mapping| mapping.host_port > 0).cloned().collect();
         let metadata = record.config.metadata.clone().unwrap_or_default();
         let request = NetworkRequest { id: id.clone(), netns, metadata, port_mappings };
-        record.ips = runtime
-            .config
-            .network
-            .setup(&request)
-            .await
-            .map_err(|error| Status::internal(format!("failed to setup network for sandbox {id:?}: {error}")))?;
+        record.ips = runtime.config.network.setup(&request).await.map_err(|error| {
+            Status::internal(format!("failed to setup network for sandbox {id:?}: {error}"))
+        })?;
     }
     if !late.is_empty() {
         shim.apply_sysctls(late).await.map_err(|error| Status::internal(chain(&error)))?;

@@ -15,7 +15,10 @@ const MAX_DEPTH: usize = 8;
 
 /// `linux.devices` and the rules of `linux.resources.devices`. The OCI runtime adds the usual nodes (null,
 /// zero, full, random, urandom, tty) itself.
-pub(super) fn devices(wanted: &[v1::Device], privileged: bool) -> Result<(Vec<Value>, Vec<Value>), SpecError> {
+pub(super) fn devices(
+    wanted: &[v1::Device],
+    privileged: bool,
+) -> Result<(Vec<Value>, Vec<Value>), SpecError> {
     let mut found = Vec::new();
     if privileged {
         collect(Path::new("/dev"), Path::new("/dev"), "rwm", 0, &mut found);
@@ -23,8 +26,11 @@ pub(super) fn devices(wanted: &[v1::Device], privileged: bool) -> Result<(Vec<Va
     for device in wanted {
         let host = Path::new(&device.host_path);
         // A device may be named through a link (/dev/disk/by-id).
-        let real = fs::canonicalize(host)
-            .map_err(|source| SpecError::Io { operation: "stat device", path: host.to_owned(), source })?;
+        let real = fs::canonicalize(host).map_err(|source| SpecError::Io {
+            operation: "stat device",
+            path: host.to_owned(),
+            source,
+        })?;
         if !device.permissions.bytes().all(|byte| b"rwm".contains(&byte)) {
             return Err(SpecError::invalid(format!("invalid device permissions {:?}", device.permissions)));
         }
@@ -89,8 +95,12 @@ impl Device {
 
 /// The devices at and below `host`; what the container's own /dev has is left out.
 fn collect(host: &Path, inside: &Path, access: &str, depth: usize, found: &mut Vec<Device>) {
-    const OWN: &[&str] = &["/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/console", "/dev/.lxc", "/dev/.udev"];
-    if found.len() >= MAX_DEVICES || depth > MAX_DEPTH || (depth > 0 && OWN.iter().any(|own| inside == Path::new(own))) {
+    const OWN: &[&str] =
+        &["/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/console", "/dev/.lxc", "/dev/.udev"];
+    if found.len() >= MAX_DEVICES
+        || depth > MAX_DEPTH
+        || (depth > 0 && OWN.iter().any(|own| inside == Path::new(own)))
+    {
         return;
     }
     let Ok(metadata) = fs::symlink_metadata(host) else { return };

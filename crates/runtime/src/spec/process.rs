@@ -42,7 +42,12 @@ pub(super) fn process(
 }
 
 /// ENV-02: a command replaces the image's entrypoint and drops its cmd; args alone replace the cmd.
-fn command_line(command: &[String], args: &[String], entrypoint: &[String], cmd: &[String]) -> Option<Vec<String>> {
+fn command_line(
+    command: &[String],
+    args: &[String],
+    entrypoint: &[String],
+    cmd: &[String],
+) -> Option<Vec<String>> {
     let all: Vec<String> = match (command.is_empty(), args.is_empty()) {
         (false, _) => command.iter().chain(args).cloned().collect(),
         (true, false) => entrypoint.iter().chain(args).cloned().collect(),

@@ -81,10 +81,15 @@ pub(crate) fn merge(old: &mut v1::LinuxContainerResources, new: &v1::LinuxContai
             }
         )*};
     }
-    take!(cpu_period, cpu_quota, cpu_shares, memory_limit_in_bytes, oom_score_adj, memory_swap_limit_in_bytes);
-    for (old, new) in
-        [(&mut old.cpuset_cpus, &new.cpuset_cpus), (&mut old.cpuset_mems, &new.cpuset_mems)]
-    {
+    take!(
+        cpu_period,
+        cpu_quota,
+        cpu_shares,
+        memory_limit_in_bytes,
+        oom_score_adj,
+        memory_swap_limit_in_bytes
+    );
+    for (old, new) in [(&mut old.cpuset_cpus, &new.cpuset_cpus), (&mut old.cpuset_mems, &new.cpuset_mems)] {
         if !new.is_empty() {
             old.clone_from(new);
         }

@@ -45,9 +45,13 @@ pub(super) fn profile(
 
 fn localhost(path: &Path) -> Result<Value, SpecError> {
     if !path.is_absolute() {
-        return Err(SpecError::invalid(format!("seccomp profile {:?} is not an absolute path", path.display())));
+        return Err(SpecError::invalid(format!(
+            "seccomp profile {:?} is not an absolute path",
+            path.display()
+        )));
     }
-    let failed = |source| SpecError::Io { operation: "cannot load seccomp profile", path: path.to_owned(), source };
+    let failed =
+        |source| SpecError::Io { operation: "cannot load seccomp profile", path: path.to_owned(), source };
     let mut text = Vec::new();
     File::open(path).and_then(|file| file.take(MAX_PROFILE).read_to_end(&mut text)).map_err(failed)?;
     let profile: Value = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
@@ -149,7 +153,9 @@ mod tests {
         assert_eq!(localhost(&file).unwrap()["defaultAction"], "SCMP_ACT_ALLOW");
         std::fs::write(&file, "{}").unwrap();
         assert!(localhost(&file).is_err());
-        assert!(localhost(&dir.path().join("missing")).unwrap_err().to_string().contains("cannot load seccomp"));
+        assert!(
+            localhost(&dir.path().join("missing")).unwrap_err().to_string().contains("cannot load seccomp")
+        );
         assert!(localhost(Path::new("relative")).is_err());
     }
 }

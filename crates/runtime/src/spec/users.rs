@@ -47,13 +47,18 @@ pub(super) fn resolve(
     security: &v1::LinuxContainerSecurityContext,
     image_user: &str,
 ) -> Result<User, SpecError> {
-    if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
+    if security.run_as_group.is_some()
+        && security.run_as_user.is_none()
+        && security.run_as_username.is_empty()
+    {
         return Err(SpecError::invalid("user group is specified without user"));
     }
     let (wanted, group) = match (&security.run_as_user, security.run_as_username.as_str()) {
         (Some(uid), _) => (uid.value.to_string(), None),
         (None, "") => match image_user.split_once(':') {
-            Some((user, group)) => (user.to_owned(), Some(group.to_owned()).filter(|group| !group.is_empty())),
+            Some((user, group)) => {
+                (user.to_owned(), Some(group.to_owned()).filter(|group| !group.is_empty()))
+            }
             None => (image_user.to_owned(), None),
         },
         (None, name) => (name.to_owned(), None),
@@ -70,19 +75,26 @@ pub(super) fn resolve(
         (Some(entry), _) => (entry.uid, entry.gid),
         (None, Some(uid)) => (uid, 0),
         (None, None) => {
-            return Err(SpecError::invalid(format!("unable to find user {wanted}: no matching entries in passwd file")));
+            return Err(SpecError::invalid(format!(
+                "unable to find user {wanted}: no matching entries in passwd file"
+            )));
         }
     };
     if let Some(group) = group {
         gid = match group.parse() {
             Ok(gid) => gid,
-            Err(_) => groups.iter().find(|have| have.name == group).map(|have| have.gid).ok_or_else(|| {
-                SpecError::invalid(format!("unable to find group {group}: no matching entries in group file"))
-            })?,
+            Err(_) => {
+                groups.iter().find(|have| have.name == group).map(|have| have.gid).ok_or_else(|| {
+                    SpecError::invalid(format!(
+                        "unable to find group {group}: no matching entries in group file"
+                    ))
+                })?
+            }
         };
     }
     if let Some(group) = &security.run_as_group {
-        gid = u32::try_from(group.value).map_err(|_| SpecError::invalid(format!("invalid group {}", group.value)))?;
+        gid = u32::try_from(group.value)
+            .map_err(|_| SpecError::invalid(format!("invalid group {}", group.value)))?;
     }
 
     let mut additional = vec![gid];
@@ -97,7 +109,8 @@ pub(super) fn resolve(
         groups.iter().filter(|group| group.members.contains(&entry.name)).for_each(|group| add(group.gid));
     }
     for gid in &security.supplemental_groups {
-        add(u32::try_from(*gid).map_err(|_| SpecError::invalid(format!("invalid supplemental group {gid}")))?);
+        add(u32::try_from(*gid)
+            .map_err(|_| SpecError::invalid(format!("invalid supplemental group {gid}")))?);
     }
     let home = entry.map(|entry| entry.home.clone()).filter(|home| !home.is_empty());
     Ok(User { uid, gid, additional_gids: additional, home: home.unwrap_or_else(|| "/".to_owned()) })
@@ -133,7 +146,9 @@ fn read_groups(rootfs: &Path) -> Result<Vec<Group>, SpecError> {
 fn lines(rootfs: &Path, file: &str) -> Result<impl Iterator<Item = Vec<String>>, SpecError> {
     let text = match read_inside(rootfs, file) {
         Ok(text) => text,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => String::new(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            String::new()
+        }
         Err(source) => return Err(SpecError::Io { operation: "read", path: rootfs.join(file), source }),
     };
     let lines: Vec<Vec<String>> = text
@@ -171,8 +186,11 @@ mod tests {
             "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\nbroken\n",
         )
         .unwrap();
-        std::fs::write(dir.path().join("etc/group"), "root:x:0:\nweb:x:33:\nextra:x:50:web,other\nlast:x:51:web\n")
-            .unwrap();
+        std::fs::write(
+            dir.path().join("etc/group"),
+            "root:x:0:\nweb:x:33:\nextra:x:50:web,other\nlast:x:51:web\n",
+        )
+        .unwrap();
         dir
     }
 
