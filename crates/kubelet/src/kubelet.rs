@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sampan_cri::v1;
 use tokio::task::JoinHandle;
@@ -17,6 +18,9 @@ use crate::pods::source::{self, Workers};
 use crate::server;
 use crate::status::writer::StatusWriter;
 use crate::{log_rotation, node};
+
+/// How long a stop waits for pods that were deleted just before.
+const REMOVALS: Duration = Duration::from_secs(2);
 
 /// A running kubelet. Dropping it stops its tasks; pods keep running.
 pub struct Kubelet {
@@ -95,6 +99,7 @@ impl Kubelet {
         if mode == ShutdownMode::StopPods {
             self.workers.stop_all().await;
         }
+        self.workers.finish_removals(REMOVALS).await;
         // Dropping aborts the tasks.
     }
 }

@@ -93,6 +93,17 @@ impl Workers {
         self.tasks.wait().await;
     }
 
+    /// Waits for the workers of pods that are already gone from the API: they are about to remove what is left.
+    pub(crate) async fn finish_removals(&self, limit: Duration) {
+        let removing = || self.lock().values().any(|entry| entry.inbox.is_gone());
+        let _ = tokio::time::timeout(limit, async {
+            while removing() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
     /// Ends all workers without touching their pods.
     pub(crate) fn halt(&self) {
         self.halt.cancel();

@@ -81,7 +81,7 @@ impl Inbox {
         self.ending.clone()
     }
 
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.lock().gone
     }
 
