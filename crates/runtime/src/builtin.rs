@@ -84,10 +84,15 @@ fn forget_others(store: &ImageStore, keep: Option<&Digest>) -> Result<(), ImageE
     if !store.database.images().values().any(|image| stale(image)) {
         return Ok(());
     }
-    store.database.change(|images| {
+    let gone = store.database.change(|images| {
+        let gone: Vec<_> = images.values().filter(|image| stale(image)).cloned().collect();
         images.retain(|_, image| !stale(image));
-        Ok(())
-    })
+        Ok(gone)
+    })?;
+    for chain in gone.iter().flat_map(|image| image.chain_ids()) {
+        store.snapshots.discard(chain)?;
+    }
+    Ok(())
 }
 
 fn make_layer(store: &ImageStore, builtin: &Builtin, identity: &Digest) -> Result<(), ImageError> {
@@ -134,7 +139,11 @@ fn fill(root: &Path, builtin: &Builtin) -> io::Result<()> {
     }
     place_executable(&builtin.executable, &root.join("bin/sampan"))?;
     for applet in &builtin.applets {
-        let safe = !applet.is_empty() && !applet.contains('/') && applet != "." && applet != ".." && applet != "sampan";
+        let safe = !applet.is_empty()
+            && !applet.contains('/')
+            && applet != "."
+            && applet != ".."
+            && applet != "sampan";
         if safe {
             symlink("sampan", root.join("bin").join(applet))?;
         }

@@ -18,7 +18,7 @@ use sampan_oci::{Algorithm, Digest};
 use crate::images::ImageError;
 
 /// Interrupted downloads older than this are not continued.
-const STALE: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// Blobs on disk.
 #[derive(Debug)]
@@ -72,20 +72,21 @@ impl ContentStore {
         Ok(good.then_some(bytes))
     }
 
-    /// Stores a small blob durably; the caller verified it.
+    /// Stores a small blob; the caller verified it. Not flushed: whoever reads it verifies it again.
     pub(crate) fn write(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
-        if self.has(digest, bytes.len() as u64) {
-            return Ok(());
-        }
-        write_durably(&self.path(digest), &self.dir.join("ingest"), bytes)
+        let tmp = self.dir.join("ingest").join(format!("tmp-{:016x}", rand::random::<u64>()));
+        fs::write(&tmp, bytes).map_err(|e| {
+            let _ = fs::remove_file(&tmp);
+            ImageError::io("write", &tmp, e)
+        })?;
+        self.adopt(&tmp, digest)
     }
 
     /// Begins or continues a blob. One caller per digest at a time.
     pub(crate) fn ingest(&self, digest: &Digest, size: u64) -> Result<Ingest, ImageError> {
         let path = self.dir.join("ingest").join(format!("{}-{}", digest.algorithm().name(), digest.hex()));
-        let open = |truncate| {
-            OpenOptions::new().read(true).write(true).create(true).truncate(truncate).open(&path)
-        };
+        let open =
+            |truncate| OpenOptions::new().read(true).write(true).create(true).truncate(truncate).open(&path);
         let mut file = open(false).map_err(|e| ImageError::io("open", &path, e))?;
         let mut offset = file.metadata().map_err(|e| ImageError::io("look at", &path, e))?.len();
         if offset > size {
@@ -126,11 +127,11 @@ impl ContentStore {
         }
     }
 
-    /// Removes all blobs but these; gives the bytes freed.
-    pub(crate) fn retain(&self, keep: &HashSet<Digest>) -> Result<u64, ImageError> {
+    /// Removes all blobs but these (and, with an age, younger ones); gives the bytes freed.
+    pub(crate) fn retain(&self, keep: &HashSet<Digest>, age: Option<Duration>) -> Result<u64, ImageError> {
         let mut freed = 0;
         for (digest, size) in self.list()? {
-            if !keep.contains(&digest) {
+            if !keep.contains(&digest) && is_older(&self.path(&digest), age) {
                 self.remove(&digest);
                 freed += size;
             }
@@ -162,11 +163,11 @@ impl ContentStore {
         let dir = self.dir.join("ingest");
         for entry in fs::read_dir(&dir).map_err(|e| ImageError::io("list", &dir, e))?.flatten() {
             let Ok(meta) = entry.metadata() else { continue };
-            let age = meta.modified().ok().and_then(|t| SystemTime::now().duration_since(t).ok());
             let path = entry.path();
             let result = if meta.is_dir() {
                 fs::remove_dir_all(&path)
-            } else if age.is_none_or(|age| age > STALE) || entry.file_name().to_string_lossy().starts_with("tmp-") {
+            } else if is_older(&path, Some(STALE)) || entry.file_name().to_string_lossy().starts_with("tmp-")
+            {
                 fs::remove_file(&path)
             } else {
                 Ok(())
@@ -175,6 +176,13 @@ impl ContentStore {
         }
         Ok(())
     }
+}
+
+/// Whether a file was written longer ago; without an age, always.
+pub(crate) fn is_older(path: &Path, age: Option<Duration>) -> bool {
+    let Some(age) = age else { return true };
+    let written = fs::metadata(path).and_then(|m| m.modified());
+    written.ok().and_then(|t| SystemTime::now().duration_since(t).ok()).is_some_and(|passed| passed > age)
 }
 
 /// Writes a file so that it is either there as a whole, also after a loss of power, or not at all.

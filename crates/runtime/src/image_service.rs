@@ -90,7 +90,11 @@ impl v1::image_service_server::ImageService for ImageService {
 ///
 /// # Errors
 /// When the socket cannot be used.
-pub async fn serve(path: &Path, store: Arc<ImageStore>, shutdown: CancellationToken) -> Result<(), sampan_cri::Error> {
+pub async fn serve(
+    path: &Path,
+    store: Arc<ImageStore>,
+    shutdown: CancellationToken,
+) -> Result<(), sampan_cri::Error> {
     let images = ImageService::new(store);
     sampan_cri::server::serve_images(path, images.clone(), images.clone(), images, shutdown).await
 }
@@ -128,14 +132,18 @@ fn status(error: &ImageError) -> Status {
     let text = error.chain();
     match root(error) {
         ImageError::NotFound(_) | ImageError::NoBuiltin(_) => Status::not_found(text),
-        ImageError::Reference(_) | ImageError::AmbiguousId(_) | ImageError::Builtin(_) => Status::invalid_argument(text),
+        ImageError::Reference(_) | ImageError::AmbiguousId(_) | ImageError::Builtin(_) => {
+            Status::invalid_argument(text)
+        }
         ImageError::DiskFull { .. } => Status::resource_exhausted(text),
         ImageError::Registry(e) if e.is_not_found() => Status::not_found(text),
         ImageError::Registry(e) if e.is_unauthorized() => Status::permission_denied(text),
         // A name that nobody knows is rather a mistake in the image's name than a registry that is down.
         ImageError::Registry(RegistryError::Resolve { .. }) => Status::unknown(text),
         // The kubelet looks for the word at the beginning (IMG-31).
-        ImageError::Registry(e) if e.is_unavailable() => Status::unknown(format!("RegistryUnavailable: {text}")),
+        ImageError::Registry(e) if e.is_unavailable() => {
+            Status::unknown(format!("RegistryUnavailable: {text}"))
+        }
         _ => Status::unknown(text),
     }
 }

@@ -24,15 +24,17 @@ use sampan_oci::registry::{Client, ClientConfig, Credentials};
 use sampan_oci::{Digest, Platform};
 use tokio::sync::watch;
 
-pub(crate) use error::is_disk_full;
 pub use error::ImageError;
+#[cfg(test)]
+pub(crate) use error::chain_of;
+pub(crate) use error::is_disk_full;
 pub use progress::{LayerProgress, LayerState, PullProgress};
 pub use record::{ImageRecord, LayerRecord};
 
 use crate::builtin::{self, Builtin};
 use crate::content::ContentStore;
 use crate::snapshots::Snapshots;
-use crate::unpack::UnpackLimits;
+pub use crate::unpack::{UnpackError, UnpackLimits};
 
 /// How an [`ImageStore`] works.
 #[derive(Debug, Clone)]
@@ -113,7 +115,7 @@ pub struct FsInfo {
 pub struct ImageStore {
     pub(crate) config: ImageStoreConfig,
     registry: Client,
-    content: ContentStore,
+    content: Arc<ContentStore>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) database: database::Database,
     in_flight: layer::InFlight,
@@ -137,7 +139,7 @@ impl ImageStore {
             let dir = config.dir.clone();
             let store = Arc::new(Self {
                 registry,
-                content: ContentStore::open(dir.join("content"))?,
+                content: Arc::new(ContentStore::open(dir.join("content"))?),
                 snapshots: Snapshots::open(dir.join("snapshots"))?,
                 database: database::Database::open(dir.join("images"))?,
                 in_flight: layer::InFlight::default(),
@@ -197,7 +199,8 @@ impl ImageStore {
                     Ok(())
                 })?;
             }
-            this.collect().map(drop)
+            // What an interrupted pull completed is not fetched again by the next one, for a day.
+            this.collect(Some(crate::content::STALE)).map(drop)
         };
         tokio::task::spawn_blocking(clean).await.map_err(|_| ImageError::Worker)?
     }
@@ -208,7 +211,9 @@ impl ImageStore {
         let manifest = image.manifest.clone().ok_or_else(missing)?;
         let bytes = self.content.read(&manifest.digest, MAX_MANIFEST)?.ok_or_else(missing)?;
         let bad = |source| ImageError::Manifest { image: image.id.to_string(), source };
-        let Document::Manifest(document) = Document::parse(&bytes, Some(&manifest.media_type)).map_err(bad)? else {
+        let Document::Manifest(document) =
+            Document::parse(&bytes, Some(&manifest.media_type)).map_err(bad)?
+        else {
             return Err(missing());
         };
         let config = self.content.read(&document.config.digest, MAX_CONFIG)?.ok_or_else(missing)?;

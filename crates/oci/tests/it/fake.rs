@@ -91,8 +91,10 @@ impl Fake {
         self.state.lock().unwrap().blobs.insert(digest.to_owned(), bytes);
     }
 
-    /// `version` is a tag or digest.
+    /// `version` is a tag or digest; the right digest always works, too.
     pub fn manifest(&self, version: &str, media_type: &str, bytes: Vec<u8>) {
+        let digest = sampan_oci::Digest::sha256(&bytes).to_string();
+        self.state.lock().unwrap().manifests.insert(digest, (media_type.to_owned(), bytes.clone()));
         self.state.lock().unwrap().manifests.insert(version.to_owned(), (media_type.to_owned(), bytes));
     }
 

@@ -22,7 +22,10 @@ const QUEUE: usize = 8;
 impl ImageArchives for ImageService {
     type SaveStream = Pin<Box<dyn Stream<Item = Result<proto::Chunk, Status>> + Send>>;
 
-    async fn load(&self, request: Request<Streaming<proto::Chunk>>) -> Result<Response<proto::LoadResponse>, Status> {
+    async fn load(
+        &self,
+        request: Request<Streaming<proto::Chunk>>,
+    ) -> Result<Response<proto::LoadResponse>, Status> {
         let mut chunks = request.into_inner();
         let (send, receive) = mpsc::channel::<io::Result<Bytes>>(QUEUE);
         let feed = async move {
@@ -41,7 +44,9 @@ impl ImageArchives for ImageService {
         let reader = ChunkReader { receive, current: Bytes::new() };
         let (loaded, ()) = futures::join!(self.store.load(reader), feed);
         let images = loaded.map_err(|e| status(&e))?;
-        let name = |image: &crate::images::ImageRecord| image.names().next().map_or_else(|| image.id.to_string(), str::to_owned);
+        let name = |image: &crate::images::ImageRecord| {
+            image.names().next().map_or_else(|| image.id.to_string(), str::to_owned)
+        };
         Ok(Response::new(proto::LoadResponse { images: images.iter().map(|image| name(image)).collect() }))
     }
 
@@ -84,7 +89,8 @@ impl ImageService {
             tops.extend(snapshots.container_layers(&container)?.into_iter().last());
         }
         let images = self.store.list();
-        let used = images.iter().filter(|image| image.layers.last().is_some_and(|top| tops.contains(&top.chain_id)));
+        let used =
+            images.iter().filter(|image| image.layers.last().is_some_and(|top| tops.contains(&top.chain_id)));
         Ok(used.map(|image| image.id.to_string()).collect())
     }
 }

@@ -11,9 +11,10 @@ pub(super) async fn image_fs_info(service: &ImageService) -> Result<v1::ImageFsI
     let dir = snapshots.dir().to_path_buf();
     let walk = move || {
         let containers = snapshots.containers().unwrap_or_default();
-        containers.iter().filter_map(|id| snapshots.usage(id).ok()).fold((0, 0), |(bytes, inodes), usage| {
-            (bytes + usage.bytes, inodes + usage.inodes)
-        })
+        containers
+            .iter()
+            .filter_map(|id| snapshots.usage(id).ok())
+            .fold((0, 0), |(bytes, inodes), usage| (bytes + usage.bytes, inodes + usage.inodes))
     };
     let (bytes, inodes) =
         tokio::task::spawn_blocking(walk).await.map_err(|e| Status::internal(e.to_string()))?;

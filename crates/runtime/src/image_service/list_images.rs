@@ -21,7 +21,10 @@ pub(super) fn list_images(
     Ok(v1::ListImagesResponse { images: images(service, request.filter)? })
 }
 
-pub(super) fn stream_images(service: &ImageService, request: v1::StreamImagesRequest) -> Result<Batches, Status> {
+pub(super) fn stream_images(
+    service: &ImageService,
+    request: v1::StreamImagesRequest,
+) -> Result<Batches, Status> {
     let images = images(service, request.filter)?;
     let batches: Vec<_> =
         images.chunks(BATCH).map(|batch| Ok(v1::StreamImagesResponse { images: batch.to_vec() })).collect();

@@ -104,11 +104,15 @@ impl Drop for Tracked {
 impl PullProgressService for ImageService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<proto::WatchResponse, Status>> + Send>>;
 
-    async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
         let wait = Duration::from_secs(u64::from(request.wait_seconds));
         let pull = tokio::time::timeout(wait, self.pulls.wait_for(&request.image)).await;
-        let pull = pull.map_err(|_| Status::not_found(format!("no pull of {:?} is under way", request.image)))?;
+        let pull =
+            pull.map_err(|_| Status::not_found(format!("no pull of {:?} is under way", request.image)))?;
         let image = request.image;
         let states = futures::stream::unfold(Some((pull, true)), move |state| {
             let image = image.clone();
@@ -138,8 +142,12 @@ fn response(image: &str, pull: &mut Pull) -> proto::WatchResponse {
     let (phase, error, image_ref) = match outcome {
         Outcome::Done(image_ref) => (proto::Phase::Done, String::new(), image_ref),
         Outcome::Failed(error) => (proto::Phase::Failed, error, String::new()),
-        Outcome::Running if gone => (proto::Phase::Failed, "the pull was cancelled".to_owned(), String::new()),
-        Outcome::Running if progress.layers.is_empty() => (proto::Phase::Resolving, String::new(), String::new()),
+        Outcome::Running if gone => {
+            (proto::Phase::Failed, "the pull was cancelled".to_owned(), String::new())
+        }
+        Outcome::Running if progress.layers.is_empty() => {
+            (proto::Phase::Resolving, String::new(), String::new())
+        }
         Outcome::Running => (proto::Phase::Pulling, String::new(), String::new()),
     };
     let layers = progress.layers.iter().map(|layer| proto::Layer {
@@ -156,5 +164,11 @@ fn response(image: &str, pull: &mut Pull) -> proto::WatchResponse {
         total: layer.total,
         unpacked: layer.unpacked,
     });
-    proto::WatchResponse { image: image.to_owned(), phase: phase.into(), layers: layers.collect(), error, image_ref }
+    proto::WatchResponse {
+        image: image.to_owned(),
+        phase: phase.into(),
+        layers: layers.collect(),
+        error,
+        image_ref,
+    }
 }

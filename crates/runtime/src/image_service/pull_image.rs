@@ -35,7 +35,9 @@ impl Prefixed for Status {
     /// Names the image as the user wrote it; words that kubelets look for stay in front.
     fn prefixed(self, image: &str) -> Self {
         match self.message().strip_prefix("RegistryUnavailable: ") {
-            Some(rest) => Status::new(self.code(), format!("RegistryUnavailable: pull image {image:?}: {rest}")),
+            Some(rest) => {
+                Status::new(self.code(), format!("RegistryUnavailable: pull image {image:?}: {rest}"))
+            }
             None => Status::new(self.code(), format!("pull image {image:?}: {}", self.message())),
         }
     }

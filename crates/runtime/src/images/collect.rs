@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sampan_oci::{Digest, Reference};
 
@@ -72,20 +73,21 @@ impl ImageStore {
                 images.retain(|id, _| !removed.deleted.contains(id));
                 Ok(removed)
             })?;
-            removed.bytes = this.collect()?;
+            removed.bytes = this.collect(None)?;
             Ok(removed)
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| ImageError::Worker)?
     }
 
-    /// Removes blobs and layers that neither an image, nor a container, nor a pull under way needs. Blocks.
-    pub(super) fn collect(&self) -> Result<u64, ImageError> {
+    /// Removes blobs and layers that neither an image, nor a container, nor a pull under way needs; with an
+    /// age, only those older than it. Blocks.
+    pub(super) fn collect(&self, age: Option<Duration>) -> Result<u64, ImageError> {
         self.leases.collect(|mut keep| {
             for image in self.database.images().values() {
                 keep.extend(needed(image));
             }
-            let layers = self.snapshots.retain(&keep)?;
-            Ok(layers + self.content.retain(&keep)?)
+            let layers = self.snapshots.retain(&keep, age)?;
+            Ok(layers + self.content.retain(&keep, age)?)
         })
     }
 

@@ -12,10 +12,10 @@ use sampan_oci::registry::Session;
 use sampan_oci::{Descriptor, Digest};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::stream::{self, Counters, Input, Part, StreamError, Streamed};
+use super::stream::{self, Counters, Input, Part, StreamError};
 use super::{ImageError, ImageStore, LayerRecord, LayerState};
 use crate::snapshots::{LayerInfo, Staging, boot_id};
-use crate::unpack::{UnpackError, parents};
+use crate::unpack::{UnpackError, Unpacked, parents};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -160,7 +160,13 @@ impl ImageStore {
             let result = told_while(work, tell, &counters, LayerState::Unpacking).await;
             match (result, origin) {
                 // Damaged on our disk: gone with it, and fetched again.
-                (Err(ImageError::Verify { .. }), Some(_)) => {
+                (
+                    Err(
+                        ImageError::Verify { .. }
+                        | ImageError::Unpack { source: UnpackError::Tar { .. }, .. },
+                    ),
+                    Some(_),
+                ) => {
                     tracing::warn!(blob = %blob.digest, "a stored blob is damaged; it is fetched again");
                     self.content.remove(&blob.digest);
                 }
@@ -199,43 +205,47 @@ impl ImageStore {
         let staging = self.snapshots.stage(&plan.layer.chain_id)?;
         let LayerRecord { blob, diff_id, .. } = plan.layer.clone();
         let (limits, counters) = (self.config.limits.clone(), counters.clone());
-        let ingest_dir = self.config.dir.clone();
+        let (ingest_dir, content) = (self.config.dir.clone(), self.content.clone());
         let turn = turn.clone();
         Ok(tokio::task::spawn_blocking(move || {
             // Held until the thread is done, also when the pull was given up meanwhile.
             let _turn = turn;
             let dir = staging.fs();
-            let result = stream::run(input, &blob.digest, blob.size, diff_id.algorithm(), &dir, &limits, &counters);
+            let result =
+                stream::run(input, &blob.digest, blob.size, diff_id.algorithm(), &dir, &limits, &counters);
             let streamed = result.map_err(|error| explain(error, &blob, &ingest_dir))?;
             if streamed.diff_id != diff_id {
+                content.abandon(&blob.digest);
                 return Err(ImageError::DiffId {
                     layer: blob.digest,
                     expected: diff_id,
                     actual: streamed.diff_id,
                 });
             }
-            Ok(Staged { staging, streamed })
+            if let Some(ingest) = streamed.ingest {
+                // Before anybody else's turn, who would find half of it in each place.
+                content.commit(ingest, &blob.digest)?;
+            }
+            Ok(Staged { staging, unpacked: streamed.unpacked })
         }))
     }
 
     /// The parents are there: settles what needs them and makes the layer visible.
     fn settle(&self, plan: &LayerPlan, staged: Staged) -> Result<(), ImageError> {
-        let Staged { staging, streamed } = staged;
+        let Staged { staging, unpacked } = staged;
         let blob = &plan.layer.blob.digest;
-        let lower: Option<Vec<PathBuf>> = plan.parents.iter().rev().map(|chain| self.snapshots.layer(chain)).collect();
+        let lower: Option<Vec<PathBuf>> =
+            plan.parents.iter().rev().map(|chain| self.snapshots.layer(chain)).collect();
         let lower = lower.ok_or_else(|| ImageError::SnapshotMissing(plan.layer.chain_id.clone()))?;
         let info = LayerInfo {
             chain_id: plan.layer.chain_id.clone(),
             diff_id: plan.layer.diff_id.clone(),
-            bytes: streamed.unpacked.bytes,
-            inodes: streamed.unpacked.inodes,
+            bytes: unpacked.bytes,
+            inodes: unpacked.inodes,
             boot_id: boot_id(),
         };
-        parents::complete(&staging.fs(), &lower, streamed.unpacked)
+        parents::complete(&staging.fs(), &lower, unpacked)
             .map_err(|source| ImageError::Unpack { layer: blob.clone(), source })?;
-        if let Some(ingest) = streamed.ingest {
-            self.content.commit(ingest, blob)?;
-        }
         self.snapshots.commit(staging, info)
     }
 }
@@ -243,7 +253,7 @@ impl ImageStore {
 /// A layer that is verified and unpacked, but not visible.
 struct Staged {
     staging: Staging,
-    streamed: Streamed,
+    unpacked: Unpacked,
 }
 
 /// Moves the body into the queue. An unpacker that gave up closes the queue; its reason is told elsewhere.
@@ -289,9 +299,7 @@ fn explain(error: StreamError, blob: &Descriptor, dir: &std::path::Path) -> Imag
     let layer = blob.digest.clone();
     match error {
         StreamError::Verify(source) => ImageError::Verify { image: layer.to_string(), source },
-        StreamError::Decode(source) => {
-            ImageError::Unpack { layer, source: UnpackError::Compression(source) }
-        }
+        StreamError::Decode(source) => ImageError::Unpack { layer, source: UnpackError::Compression(source) },
         StreamError::Blob(source) => ImageError::io("store blob in", dir, source),
         StreamError::Unpack(UnpackError::DiskFull { .. }) => ImageError::DiskFull { path: dir.to_path_buf() },
         StreamError::Unpack(source) => ImageError::Unpack { layer, source },

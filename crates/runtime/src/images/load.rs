@@ -72,7 +72,8 @@ impl ImageStore {
             let archive = spool(reader, dir.path(), this.config.limits.max_bytes)?;
             this.candidates(&archive).map(|candidates| (archive, candidates))
         };
-        let (archive, candidates) = tokio::task::spawn_blocking(read).await.map_err(|_| ImageError::Worker)??;
+        let (archive, candidates) =
+            tokio::task::spawn_blocking(read).await.map_err(|_| ImageError::Worker)??;
         let mut loaded = Vec::new();
         for candidate in candidates {
             let image = self.load_one(&archive, candidate, &lease).await?;
@@ -117,7 +118,9 @@ impl ImageStore {
         let mut record = self.record(plan, &unnamed, None);
         record.repo_tags = names.iter().filter_map(Reference::repo_tag).collect();
         let this = self.clone();
-        tokio::task::spawn_blocking(move || this.database.put(record)).await.map_err(|_| ImageError::Worker)?
+        tokio::task::spawn_blocking(move || this.database.put(record))
+            .await
+            .map_err(|_| ImageError::Worker)?
     }
 
     fn candidates(&self, archive: &Archive) -> Result<Vec<Candidate>, ImageError> {
@@ -133,7 +136,8 @@ impl ImageStore {
                 // Both describe the same images; the names stand in the docker part.
                 for candidate in &mut found {
                     let config = &candidate.manifest.config.digest;
-                    let names = docker.iter().filter(|d| d.manifest.config.digest == *config).flat_map(|d| &d.names);
+                    let names =
+                        docker.iter().filter(|d| d.manifest.config.digest == *config).flat_map(|d| &d.names);
                     for name in names {
                         if !candidate.names.contains(name) {
                             candidate.names.push(name.clone());
@@ -143,7 +147,8 @@ impl ImageStore {
             }
         }
         if found.is_empty() {
-            let what = "there is no image for this platform in it (neither index.json nor manifest.json names one)";
+            let what =
+                "there is no image for this platform in it (neither index.json nor manifest.json names one)";
             return Err(ImageError::Archive(what.to_owned()));
         }
         Ok(found)
@@ -156,11 +161,16 @@ impl ImageStore {
         };
         let mut found: Vec<Candidate> = Vec::new();
         for entry in &top.manifests {
-            if entry.platform.as_ref().is_some_and(|p| p.is_unknown() || self.config.platform.rank(p).is_none()) {
+            if entry
+                .platform
+                .as_ref()
+                .is_some_and(|p| p.is_unknown() || self.config.platform.rank(p).is_none())
+            {
                 continue;
             }
             let Some(file) = archive.by_digest(&entry.digest) else { continue };
-            let document = Document::parse(&file.read(MAX_MANIFEST)?, Some(&entry.media_type)).map_err(bad)?;
+            let document =
+                Document::parse(&file.read(MAX_MANIFEST)?, Some(&entry.media_type)).map_err(bad)?;
             let candidate = match document {
                 Document::Manifest(manifest) => archive.candidate(manifest, entry.clone(), None)?,
                 Document::Index(index) => self.from_index(archive, &index, entry)?,
@@ -175,7 +185,12 @@ impl ImageStore {
         Ok(found)
     }
 
-    fn from_index(&self, archive: &Archive, index: &Index, top: &Descriptor) -> Result<Option<Candidate>, ImageError> {
+    fn from_index(
+        &self,
+        archive: &Archive,
+        index: &Index,
+        top: &Descriptor,
+    ) -> Result<Option<Candidate>, ImageError> {
         let Ok(entry) = index.select(&self.config.platform) else { return Ok(None) };
         let Some(file) = archive.by_digest(&entry.digest) else { return Ok(None) };
         let bad = |source| ImageError::Manifest { image: entry.digest.to_string(), source };
@@ -195,8 +210,8 @@ fn name_of(entry: &Descriptor) -> Option<Reference> {
 }
 
 fn from_docker(archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, ImageError> {
-    let entries: Vec<DockerEntry> =
-        serde_json::from_slice(bytes).map_err(|e| ImageError::Archive(format!("manifest.json is malformed: {e}")))?;
+    let entries: Vec<DockerEntry> = serde_json::from_slice(bytes)
+        .map_err(|e| ImageError::Archive(format!("manifest.json is malformed: {e}")))?;
     let mut found = Vec::new();
     for entry in entries {
         let missing = |name: &str| ImageError::Archive(format!("{name:?} is missing"));
@@ -215,7 +230,12 @@ fn from_docker(archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, ImageE
         };
         let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
         let descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
-        let names = entry.repo_tags.unwrap_or_default().iter().filter_map(|name| Reference::parse(name).ok()).collect();
+        let names = entry
+            .repo_tags
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| Reference::parse(name).ok())
+            .collect();
         found.push(Candidate { manifest, descriptor, index: None, config: config.read(MAX_CONFIG)?, names });
     }
     Ok(found)
@@ -236,7 +256,9 @@ impl Archive {
 
     fn by_digest(&self, digest: &Digest) -> Option<&Spooled> {
         let named = self.get(&format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()));
-        named.filter(|file| file.digest == *digest).or_else(|| self.files.values().find(|f| f.digest == *digest))
+        named
+            .filter(|file| file.digest == *digest)
+            .or_else(|| self.files.values().find(|f| f.digest == *digest))
     }
 
     fn candidate(
@@ -283,7 +305,11 @@ fn spool(reader: impl Read, dir: &Path, max_bytes: u64) -> Result<Archive, Image
         match entry.kind {
             EntryType::Regular | EntryType::Continuous => {}
             EntryType::Symlink | EntryType::Link => {
-                let base = if entry.kind == EntryType::Symlink { name.rsplit_once('/').map_or("", |(dir, _)| dir) } else { "" };
+                let base = if entry.kind == EntryType::Symlink {
+                    name.rsplit_once('/').map_or("", |(dir, _)| dir)
+                } else {
+                    ""
+                };
                 archive.links.insert(name.clone(), clean(&entry.link.unwrap_or_default(), base));
                 continue;
             }

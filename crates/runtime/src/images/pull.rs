@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use sampan_oci::manifest::{Document, MAX_CONFIG, MAX_MANIFEST};
-use sampan_oci::registry::Session;
+use sampan_oci::registry::{RegistryError, Session};
 use sampan_oci::{Descriptor, Digest, ImageConfig, Manifest, Reference};
 use tokio::sync::Semaphore;
 
@@ -36,13 +36,12 @@ impl ImageStore {
         }
         let reporter = Reporter::new(request.progress);
         let session = self.registry.session(&reference, request.credentials);
-        let target = match reference.digest() {
-            Some(digest) => {
-                // Whether the credentials are good for it is the registry's to say, also when it is here.
-                session.resolve(&digest.to_string()).await?;
-                Some(digest.clone())
-            }
-            None => session.resolve(&reference.version()).await?,
+        // Also for a digest that is here: whether the credentials are good for it is the registry's to say.
+        let target = match session.resolve(&reference.version()).await {
+            Ok(found) => reference.digest().cloned().or(found),
+            // It may not know this kind of request; and its own words come only with the other kind.
+            Err(RegistryError::Status { status, .. }) if status.is_client_error() => None,
+            Err(error) => return Err(error.into()),
         };
         if let Some(digest) = &target
             && let Some(image) = self.complete_image(digest)
@@ -86,7 +85,9 @@ impl ImageStore {
             return Ok(image.clone());
         }
         let this = self.clone();
-        tokio::task::spawn_blocking(move || this.database.put(record)).await.map_err(|_| ImageError::Worker)?
+        tokio::task::spawn_blocking(move || this.database.put(record))
+            .await
+            .map_err(|_| ImageError::Worker)?
     }
 
     /// Fetches the documents: index, manifest, configuration. Gives the digest that the name means, too.
@@ -103,23 +104,24 @@ impl ImageStore {
         self.content.write(&top.digest, &bytes)?;
         let resolved = top.digest.clone();
         let bad = |source| ImageError::Manifest { image: image.clone(), source };
-        let (manifest, descriptor, index) = match Document::parse(&bytes, Some(&top.media_type)).map_err(bad)? {
-            Document::Manifest(manifest) => (manifest, top, None),
-            Document::Index(index) => {
-                let entry = index.select(&self.config.platform).map_err(bad)?.clone();
-                let (bytes, mut descriptor) =
-                    self.manifest_bytes(session, &entry.digest.to_string(), Some(&entry)).await?;
-                descriptor.platform.clone_from(&entry.platform);
-                lease.hold([descriptor.digest.clone()]).await;
-                self.content.write(&descriptor.digest, &bytes)?;
-                match Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad)? {
-                    Document::Manifest(manifest) => (manifest, descriptor, Some(top)),
-                    Document::Index(_) => {
-                        return Err(ImageError::NestedIndex { image, digest: descriptor.digest });
+        let (manifest, descriptor, index) =
+            match Document::parse(&bytes, Some(&top.media_type)).map_err(bad)? {
+                Document::Manifest(manifest) => (manifest, top, None),
+                Document::Index(index) => {
+                    let entry = index.select(&self.config.platform).map_err(bad)?.clone();
+                    let (bytes, mut descriptor) =
+                        self.manifest_bytes(session, &entry.digest.to_string(), Some(&entry)).await?;
+                    descriptor.platform.clone_from(&entry.platform);
+                    lease.hold([descriptor.digest.clone()]).await;
+                    self.content.write(&descriptor.digest, &bytes)?;
+                    match Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad)? {
+                        Document::Manifest(manifest) => (manifest, descriptor, Some(top)),
+                        Document::Index(_) => {
+                            return Err(ImageError::NestedIndex { image, digest: descriptor.digest });
+                        }
                     }
                 }
-            }
-        };
+            };
         let config_bytes = match self.content.read(&manifest.config.digest, MAX_CONFIG)? {
             Some(bytes) => bytes,
             None => session.blob_bytes(&manifest.config, MAX_CONFIG).await?,
@@ -167,7 +169,10 @@ impl ImageStore {
         }
         let config = ImageConfig::parse(config_bytes).map_err(bad)?;
         let found = &config.platform;
-        if !found.os.is_empty() && !found.architecture.is_empty() && self.config.platform.rank(found).is_none() {
+        if !found.os.is_empty()
+            && !found.architecture.is_empty()
+            && self.config.platform.rank(found).is_none()
+        {
             let wanted = self.config.platform.clone();
             return Err(ImageError::Platform { image: image.to_owned(), found: found.clone(), wanted });
         }

@@ -17,7 +17,12 @@ impl ImageStore {
     /// Writes images as one archive: an OCI layout, and for [`ArchiveFormat::Docker`] also the
     /// `manifest.json` that `docker load` wants. Only this platform's part of a multi-platform image is
     /// here to be saved.
-    pub async fn save<W>(self: &Arc<Self>, names: &[String], format: ArchiveFormat, writer: W) -> Result<W, ImageError>
+    pub async fn save<W>(
+        self: &Arc<Self>,
+        names: &[String],
+        format: ArchiveFormat,
+        writer: W,
+    ) -> Result<W, ImageError>
     where
         W: Write + Send + 'static,
     {
@@ -25,7 +30,9 @@ impl ImageStore {
         for name in names {
             let image = self.resolve(name)?.ok_or_else(|| ImageError::NotFound(name.clone()))?;
             if builtin::is_builtin(&image) {
-                return Err(ImageError::Archive(format!("{name:?} is built in and made anew on every machine")));
+                return Err(ImageError::Archive(format!(
+                    "{name:?} is built in and made anew on every machine"
+                )));
             }
             images.push((name.clone(), image));
         }
@@ -47,8 +54,12 @@ impl ImageStore {
         mut out: W,
     ) -> Result<W, ImageError> {
         let mut written = std::collections::HashSet::new();
-        let mut index =
-            Index { schema_version: 2, media_type: media_type::OCI_INDEX.to_owned(), manifests: Vec::new(), annotations: Default::default() };
+        let mut index = Index {
+            schema_version: 2,
+            media_type: media_type::OCI_INDEX.to_owned(),
+            manifests: Vec::new(),
+            annotations: Default::default(),
+        };
         let mut docker = Vec::new();
         append(&mut out, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         for (name, image) in images {
@@ -66,15 +77,19 @@ impl ImageStore {
             }
             let tags = tags_of(name, image);
             for tag in tags.iter().map(Some).chain(tags.is_empty().then_some(None)) {
-                let mut entry = Descriptor { platform: Some(image.config.platform.clone()), ..manifest.clone() };
+                let mut entry =
+                    Descriptor { platform: Some(image.config.platform.clone()), ..manifest.clone() };
                 if let Some(tag) = tag {
                     entry.annotations.insert("io.containerd.image.name".to_owned(), tag.clone());
                     let short = tag.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-                    entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), short.to_owned());
+                    entry
+                        .annotations
+                        .insert("org.opencontainers.image.ref.name".to_owned(), short.to_owned());
                 }
                 index.manifests.push(entry);
             }
-            let layers: Vec<String> = image.layers.iter().map(|layer| blob_name(&layer.blob.digest)).collect();
+            let layers: Vec<String> =
+                image.layers.iter().map(|layer| blob_name(&layer.blob.digest)).collect();
             docker.push(json!({ "Config": blob_name(&image.id), "RepoTags": tags, "Layers": layers }));
         }
         append(&mut out, "index.json", &serde_json::to_vec(&index).unwrap_or_default())?;

@@ -133,11 +133,12 @@ fn decode(
     pieces: SyncSender<Piece>,
     recycled: Receiver<Vec<u8>>,
 ) -> Result<(Digest, Option<Ingest>), Decoded> {
-    let incoming = Incoming::new(input, digest, size, counters.clone()).map_err(|e| Decoded::Error(StreamError::Blob(e)))?;
+    let incoming = Incoming::new(input, digest, size, counters.clone())
+        .map_err(|e| Decoded::Error(StreamError::Blob(e)))?;
     let state = incoming.state.clone();
     // An error inside the reader is remembered there, because decoders rephrase what they get.
-    let blame = |error: io::Error| Decoded::Error(state.take().unwrap_or(StreamError::Decode(error)));
-    let mut decoder = Decoder::new(incoming).map_err(blame)?;
+    let blame = |error: io::Error| state.take().unwrap_or(StreamError::Decode(error));
+    let mut decoder = Decoder::new(incoming).map_err(|e| Decoded::Error(blame(e)))?;
     let mut hasher = Hasher::new(diff_algorithm);
     let mut total = 0u64;
     loop {
@@ -149,7 +150,7 @@ fn decode(
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(blame(e)),
+                Err(e) => return Err(Decoded::Error(diagnose(decoder, blame(e)))),
             }
         }
         if filled == 0 {
@@ -164,10 +165,23 @@ fn decode(
     }
     // What stands behind the compressed stream still belongs to the blob's digest.
     let mut rest = decoder.into_inner();
-    io::copy(&mut rest, &mut io::sink()).map_err(blame)?;
+    io::copy(&mut rest, &mut io::sink()).map_err(|e| Decoded::Error(blame(e)))?;
     let ingest = rest.into_inner().finish().map_err(Decoded::Error)?;
     pieces.send(Piece::End).map_err(|_| Decoded::UnpackerGone)?;
     Ok((hasher.finish(), ingest))
+}
+
+/// A stream that does not decompress is most likely not what its digest promises: the rest is read to know.
+fn diagnose(decoder: Decoder<Incoming>, error: StreamError) -> StreamError {
+    if !matches!(error, StreamError::Decode(_)) {
+        return error;
+    }
+    let mut rest = decoder.into_inner();
+    let state = rest.get_ref().state.clone();
+    if io::copy(&mut rest, &mut io::sink()).is_err() {
+        return state.take().unwrap_or(error);
+    }
+    rest.into_inner().finish().err().unwrap_or(error)
 }
 
 fn check_growth(total: u64, compressed: u64, limits: &UnpackLimits) -> Result<(), UnpackError> {

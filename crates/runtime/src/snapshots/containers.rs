@@ -40,7 +40,10 @@ impl Snapshots {
         let layers: Vec<Digest> = image.chain_ids().cloned().collect();
         let lower = self.lower(&layers)?;
         // The root directory of the container looks like the image's topmost one, or 0755.
-        let mode = lower.first().and_then(|top| fs::metadata(top).ok()).map_or(0o755, |m| m.permissions().mode() & 0o7777);
+        let mode = lower
+            .first()
+            .and_then(|top| fs::metadata(top).ok())
+            .map_or(0o755, |m| m.permissions().mode() & 0o7777);
         make_dir(&dir, 0o700)?;
         make_dir(&dir.join("work"), 0o700)?;
         let upper = dir.join("fs");

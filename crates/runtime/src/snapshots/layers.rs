@@ -5,12 +5,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::IFlags;
 use sampan_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::Snapshots;
+use crate::content::is_older;
 use crate::images::ImageError;
 
 /// `<dir>/<chain>/layer.json`, written before the rename that makes the layer visible.
@@ -85,28 +87,48 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Removes every layer that is not in `keep` and below no container; gives the bytes freed.
-    pub(crate) fn retain(&self, keep: &HashSet<Digest>) -> Result<u64, ImageError> {
-        let mut used = keep.clone();
+    /// Removes every layer that is not in `keep` and below no container (with an age, only older ones); gives
+    /// the bytes freed.
+    pub(crate) fn retain(&self, keep: &HashSet<Digest>, age: Option<Duration>) -> Result<u64, ImageError> {
+        let used = self.used_by_containers()?;
+        let unused: Vec<Digest> = {
+            let known = self.known();
+            let unused = |chain: &&Digest| {
+                !keep.contains(*chain)
+                    && !used.contains(*chain)
+                    && is_older(&self.dir.join(dir_name(chain)).join("layer.json"), age)
+            };
+            known.keys().filter(unused).cloned().collect()
+        };
+        unused.iter().try_fold(0, |freed, chain| Ok(freed + self.take_away(chain)?))
+    }
+
+    /// Removes a layer, unless a container stands on it.
+    pub(crate) fn discard(&self, chain: &Digest) -> Result<(), ImageError> {
+        if self.has(chain) && !self.used_by_containers()?.contains(chain) {
+            self.take_away(chain)?;
+        }
+        Ok(())
+    }
+
+    fn used_by_containers(&self) -> Result<HashSet<Digest>, ImageError> {
+        let mut used = HashSet::new();
         for container in self.containers()? {
             used.extend(self.container_layers(&container)?);
         }
-        let mut freed = 0;
-        let mut trash = Vec::new();
-        {
+        Ok(used)
+    }
+
+    /// Away by one rename first, so that no half of a layer is ever seen.
+    fn take_away(&self, chain: &Digest) -> Result<u64, ImageError> {
+        let away = self.dir.join("tmp").join(format!("gone-{}-{:08x}", chain.short(), rand::random::<u32>()));
+        let freed = {
             let mut known = self.known();
-            let unused: Vec<Digest> = known.keys().filter(|chain| !used.contains(*chain)).cloned().collect();
-            for chain in unused {
-                let away = self.dir.join("tmp").join(format!("gone-{}-{:08x}", chain.short(), rand::random::<u32>()));
-                let place = self.dir.join(dir_name(&chain));
-                fs::rename(&place, &away).map_err(|e| ImageError::io("rename", &place, e))?;
-                freed += known.remove(&chain).map_or(0, |info| info.bytes);
-                trash.push(away);
-            }
-        }
-        for dir in trash {
-            fs::remove_dir_all(&dir).map_err(|e| ImageError::io("remove", &dir, e))?;
-        }
+            let place = self.dir.join(dir_name(chain));
+            fs::rename(&place, &away).map_err(|e| ImageError::io("rename", &place, e))?;
+            known.remove(chain).map_or(0, |info| info.bytes)
+        };
+        fs::remove_dir_all(&away).map_err(|e| ImageError::io("remove", &away, e))?;
         Ok(freed)
     }
 
@@ -190,7 +212,8 @@ pub(super) fn scan(dir: &Path) -> Result<HashMap<Digest, Arc<LayerInfo>>, ImageE
 
 /// The kernel's id of this boot; empty when unknown, which never equals a recorded one.
 pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }
 
 /// sha256 chains are named by their bare hex; others (possible, never seen) carry their algorithm.

@@ -61,7 +61,8 @@ fn mount_new(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path)
     }
     fsconfig_set_string(context.as_fd(), "source", "overlay").map_err(|e| explain(&context, e))?;
     fsconfig_create(context.as_fd()).map_err(|e| explain(&context, e))?;
-    let attributes = if writable.is_none() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+    let attributes =
+        if writable.is_none() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
     let mounted = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     move_mount(mounted.as_fd(), "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(())

@@ -51,7 +51,9 @@ impl Unpacker {
             return Err(UnpackError::TooManyEntries { limit: self.limits.max_entries });
         }
         // The sum of stored bytes is bounded by the stream; a sparse file's length is not.
-        if entry.length > self.limits.max_bytes || self.bytes.saturating_add(entry.size) > self.limits.max_bytes {
+        if entry.length > self.limits.max_bytes
+            || self.bytes.saturating_add(entry.size) > self.limits.max_bytes
+        {
             return Err(UnpackError::TooLarge { limit: self.limits.max_bytes });
         }
         let components = tree::components(&entry.path)?;
@@ -65,16 +67,21 @@ impl Unpacker {
         let dir = self.tree.directory(parents)?;
         match kind {
             Some(Whiteout::Opaque) => {
-                return whiteout::set_opaque(&dir).map_err(|e| UnpackError::io(&entry.path, "mark opaque", e));
+                return whiteout::set_opaque(&dir)
+                    .map_err(|e| UnpackError::io(&entry.path, "mark opaque", e));
             }
             Some(Whiteout::Name(hidden)) => {
-                let made = whiteout::hide(&dir, hidden).map_err(|e| UnpackError::io(&entry.path, "make whiteout", e))?;
+                let made = whiteout::hide(&dir, hidden)
+                    .map_err(|e| UnpackError::io(&entry.path, "make whiteout", e))?;
                 self.inodes += u64::from(made);
                 return Ok(());
             }
             Some(Whiteout::Ignored) | None => {}
         }
         self.inodes += 1;
+        if entry.kind != EntryType::Directory {
+            self.tree.forget(&components);
+        }
         match entry.kind {
             EntryType::Directory => self.directory(&dir, name, &entry),
             EntryType::Link => self.hard_link(&dir, name, &entry),
@@ -119,11 +126,13 @@ impl Unpacker {
         let opened = match rustix::fs::mkdirat(dir, os, Mode::from_raw_mode(0o700)) {
             Ok(()) => tree::open_step(dir, name).map_err(bad("open directory"))?,
             Err(Errno::EXIST) => {
-                let stat = rustix::fs::statat(dir, os, AtFlags::SYMLINK_NOFOLLOW).map_err(bad("look at directory"))?;
+                let stat = rustix::fs::statat(dir, os, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(bad("look at directory"))?;
                 let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
                 if !is_dir {
                     tree::remove(dir, name).map_err(bad("replace"))?;
-                    rustix::fs::mkdirat(dir, os, Mode::from_raw_mode(0o700)).map_err(bad("create directory"))?;
+                    rustix::fs::mkdirat(dir, os, Mode::from_raw_mode(0o700))
+                        .map_err(bad("create directory"))?;
                 }
                 let opened = tree::open_step(dir, name).map_err(bad("open directory"))?;
                 if whiteout::is_whiteout(&stat) {
@@ -178,7 +187,7 @@ impl Unpacker {
     }
 
     /// Device nodes and pipes, as given: a container decides by its device rules what it may open.
-    fn node(&mut self, dir: &Dir, name: &[u8], entry: &Entry, kind: FileType) -> Result<(), UnpackError> {
+    fn node(&self, dir: &Dir, name: &[u8], entry: &Entry, kind: FileType) -> Result<(), UnpackError> {
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         let device = if kind == FileType::Fifo { 0 } else { device };
         self.replace(dir, name, entry, "create device", |dir, name| {
@@ -189,7 +198,7 @@ impl Unpacker {
 
     /// Makes something under a name; what had it before is removed.
     fn replace(
-        &mut self,
+        &self,
         dir: &Dir,
         name: &[u8],
         entry: &Entry,
@@ -198,10 +207,7 @@ impl Unpacker {
     ) -> Result<(), UnpackError> {
         let os = OsStr::from_bytes(name);
         let result = match make(dir, os) {
-            Err(Errno::EXIST) => tree::remove(dir, name).and_then(|()| {
-                self.tree.forget();
-                make(dir, os)
-            }),
+            Err(Errno::EXIST) => tree::remove(dir, name).and_then(|()| make(dir, os)),
             other => other,
         };
         result.map_err(|e| UnpackError::io(&entry.path, operation, e))

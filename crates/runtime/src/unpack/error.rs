@@ -26,7 +26,9 @@ pub enum UnpackError {
         limit: u64,
     },
     /// Grows suspiciously.
-    #[error("layer grows to more than {ratio} times its compressed size, which looks like a decompression bomb")]
+    #[error(
+        "layer grows to more than {ratio} times its compressed size, which looks like a decompression bomb"
+    )]
     Ratio {
         /// The bound.
         ratio: u64,

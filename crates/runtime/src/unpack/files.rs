@@ -24,7 +24,8 @@ pub(super) fn write<R: Read>(
     match &entry.sparse {
         None => copy(&fd, 0, entry.size, entry, tar, buffer)?,
         Some(pieces) => {
-            rustix::fs::ftruncate(&fd, entry.length).map_err(|e| UnpackError::io(&entry.path, "set length", e))?;
+            rustix::fs::ftruncate(&fd, entry.length)
+                .map_err(|e| UnpackError::io(&entry.path, "set length", e))?;
             for (offset, length) in pieces {
                 copy(&fd, *offset, *length, entry, tar, buffer)?;
             }

@@ -16,9 +16,10 @@ const MAX_XATTRS: usize = 64;
 /// Owner and group as the kernel takes them.
 pub(super) fn owner(entry: &Entry) -> Result<(Uid, Gid), UnpackError> {
     let id = |value: u64| {
-        u32::try_from(value).ok().filter(|id| *id != u32::MAX).ok_or_else(|| {
-            UnpackError::path(&entry.path, "the owner is not a valid id")
-        })
+        u32::try_from(value)
+            .ok()
+            .filter(|id| *id != u32::MAX)
+            .ok_or_else(|| UnpackError::path(&entry.path, "the owner is not a valid id"))
     };
     Ok((Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?)))
 }
@@ -32,7 +33,8 @@ pub(super) fn times(entry: &Entry) -> Timestamps {
 /// capabilities.
 pub(super) fn apply_open(fd: &impl AsFd, entry: &Entry) -> Result<(), UnpackError> {
     let (uid, gid) = owner(entry)?;
-    rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| UnpackError::io(&entry.path, "change owner", e))?;
+    rustix::fs::fchown(fd, Some(uid), Some(gid))
+        .map_err(|e| UnpackError::io(&entry.path, "change owner", e))?;
     rustix::fs::fchmod(fd, mode(entry)).map_err(|e| UnpackError::io(&entry.path, "change mode", e))?;
     for (name, value) in wanted(entry) {
         tolerate(rustix::fs::fsetxattr(fd, OsStr::from_bytes(name), value, XattrFlags::empty()), name)
@@ -42,7 +44,12 @@ pub(super) fn apply_open(fd: &impl AsFd, entry: &Entry) -> Result<(), UnpackErro
 }
 
 /// For links, devices and pipes, which are not opened.
-pub(super) fn apply_named(dir: &impl AsFd, name: &[u8], entry: &Entry, has_mode: bool) -> Result<(), UnpackError> {
+pub(super) fn apply_named(
+    dir: &impl AsFd,
+    name: &[u8],
+    entry: &Entry,
+    has_mode: bool,
+) -> Result<(), UnpackError> {
     let os = OsStr::from_bytes(name);
     let (uid, gid) = owner(entry)?;
     rustix::fs::chownat(dir, os, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -56,7 +63,12 @@ pub(super) fn apply_named(dir: &impl AsFd, name: &[u8], entry: &Entry, has_mode:
         let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
         for (key, value) in wanted(entry) {
-            let set = rustix::fs::lsetxattr(OsStr::from_bytes(&path), OsStr::from_bytes(key), value, XattrFlags::empty());
+            let set = rustix::fs::lsetxattr(
+                OsStr::from_bytes(&path),
+                OsStr::from_bytes(key),
+                value,
+                XattrFlags::empty(),
+            );
             tolerate(set, key).map_err(|e| UnpackError::io(&entry.path, "set extended attribute", e))?;
         }
     }

@@ -55,7 +55,12 @@ fn fail(path: &Path, operation: &'static str, error: io::Error) -> UnpackError {
     UnpackError::io(path.as_os_str().as_bytes(), operation, error)
 }
 
-fn settle_directory(own: &Path, view: &View<'_>, path: &Path, queue: &mut VecDeque<PathBuf>) -> io::Result<()> {
+fn settle_directory(
+    own: &Path,
+    view: &View<'_>,
+    path: &Path,
+    queue: &mut VecDeque<PathBuf>,
+) -> io::Result<()> {
     let mine = own.join(path);
     // Replaced by a later entry, or hidden below by its own layer.
     if !fs::symlink_metadata(&mine).is_ok_and(|m| m.is_dir()) || has_opaque(&mine) {
@@ -189,7 +194,9 @@ impl View<'_> {
                     if target.is_absolute() {
                         at.clear();
                     }
-                    let parts = target.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
+                    let parts = target
+                        .components()
+                        .filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
                     let parts: Vec<OsString> = parts.map(|c| c.as_os_str().to_owned()).collect();
                     todo.extend(parts.into_iter().rev());
                 }

@@ -63,13 +63,15 @@ impl<R: Read> TarReader<R> {
         loop {
             self.skip_content()?;
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size().map_err(|e| self.damaged(format!("size: {e}")))?;
+            let size = blank_or(&header.as_old().size, header.entry_size())
+                .map_err(|e| self.damaged(format!("size: {e}")))?;
             match header.entry_type() {
                 EntryType::GNULongName => long_path = Some(self.long(size)?),
                 EntryType::GNULongLink => long_link = Some(self.long(size)?),
                 EntryType::XHeader => {
                     let record = self.extension(size)?;
-                    parse_pax(&record, &mut pax).ok_or_else(|| self.damaged("malformed PAX record".to_owned()))?;
+                    parse_pax(&record, &mut pax)
+                        .ok_or_else(|| self.damaged("malformed PAX record".to_owned()))?;
                 }
                 EntryType::XGlobalHeader => drop(self.extension(size)?),
                 _ => return self.entry(&header, size, long_path, long_link, pax).map(Some),
@@ -95,7 +97,7 @@ impl<R: Read> TarReader<R> {
         if pax.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
             return Err(bad("PAX sparse files are not supported"));
         }
-        let kind = header.entry_type();
+        let (kind, old) = (header.entry_type(), header.as_old());
         let has_content = matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse)
             || !is_known(kind);
         // Links and directories may carry a size that means nothing.
@@ -109,8 +111,12 @@ impl<R: Read> TarReader<R> {
             Some(text) => parse_time(text).ok_or_else(|| bad("PAX mtime"))?,
             None => (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
         };
-        let uid = number(&pax, "uid")?.map_or_else(|| header.uid(), Ok).map_err(|_| bad("uid"))?;
-        let gid = number(&pax, "gid")?.map_or_else(|| header.gid(), Ok).map_err(|_| bad("gid"))?;
+        let uid = number(&pax, "uid")?
+            .map_or_else(|| blank_or(&old.uid, header.uid()), Ok)
+            .map_err(|_| bad("uid"))?;
+        let gid = number(&pax, "gid")?
+            .map_or_else(|| blank_or(&old.gid, header.gid()), Ok)
+            .map_err(|_| bad("gid"))?;
         let device = (
             header.device_major().ok().flatten().unwrap_or(0),
             header.device_minor().ok().flatten().unwrap_or(0),
@@ -127,7 +133,7 @@ impl<R: Read> TarReader<R> {
         xattrs.sort();
         self.left = size;
         self.padding = padding(size);
-        let mode = header.mode().map_err(|_| bad("mode"))?;
+        let mode = blank_or(&old.mode, header.mode()).map_err(|_| bad("mode"))?;
         Ok(Entry { path, link, kind, size, length, mode, uid, gid, mtime, device, xattrs, sparse })
     }
 
@@ -190,7 +196,8 @@ impl<R: Read> TarReader<R> {
 
     /// The pieces of an old-style GNU sparse file, and its real length.
     fn sparse(&mut self, header: &Header, size: u64) -> Result<(Vec<(u64, u64)>, u64), UnpackError> {
-        let gnu = header.as_gnu().ok_or_else(|| self.damaged("a sparse entry without GNU header".to_owned()))?;
+        let gnu =
+            header.as_gnu().ok_or_else(|| self.damaged("a sparse entry without GNU header".to_owned()))?;
         let real = gnu.real_size().map_err(|_| self.damaged("sparse size".to_owned()))?;
         let mut pieces = Vec::new();
         let mut more = gnu.is_extended();
@@ -269,6 +276,11 @@ impl<R: Read> Read for TarReader<R> {
         self.offset += n as u64;
         Ok(n)
     }
+}
+
+/// A number field that a tool left empty is 0.
+fn blank_or<T: Default>(field: &[u8], value: io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { value }
 }
 
 fn padding(size: u64) -> u64 {

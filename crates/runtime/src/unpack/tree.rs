@@ -52,7 +52,8 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn new(root: &std::path::Path, max_implicit: u64) -> Result<Self, UnpackError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(root, flags, Mode::empty()).map_err(|e| UnpackError::io(b".", "open root", e))?;
+        let fd = rustix::fs::open(root, flags, Mode::empty())
+            .map_err(|e| UnpackError::io(b".", "open root", e))?;
         let root = Dir { fd: Rc::new(fd), path: PathBuf::new() };
         Ok(Self { root, last: None, implicit: Vec::new(), undescribed: HashSet::new(), max_implicit })
     }
@@ -73,9 +74,15 @@ impl Tree {
         implicit
     }
 
-    /// A removed or replaced directory must not be remembered.
-    pub(super) fn forget(&mut self) {
-        self.last = None;
+    /// Something else than a directory gets this name: what had it before must not be remembered.
+    pub(super) fn forget(&mut self, components: &[&[u8]]) {
+        let key = components.join(&b'/');
+        let below = |last: &[u8]| {
+            last.strip_prefix(&key[..]).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        };
+        if self.last.as_ref().is_some_and(|(last, _)| below(last)) {
+            self.last = None;
+        }
     }
 
     /// The directory with these components, made when missing.
@@ -88,7 +95,9 @@ impl Tree {
         }
         let dir = match self.open_plain(&key, components) {
             Some(dir) => dir,
-            None => self.walk(components, true)?.ok_or_else(|| UnpackError::path(&key, "no such directory"))?,
+            None => {
+                self.walk(components, true)?.ok_or_else(|| UnpackError::path(&key, "no such directory"))?
+            }
         };
         self.last = Some((key, dir.clone()));
         Ok(dir)
@@ -228,7 +237,9 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, UnpackError> {
         match part {
             b"" | b"." => {}
             b".." => drop(out.pop()),
-            part if part.len() > 255 => return Err(UnpackError::path(path, "a part of the name is too long")),
+            part if part.len() > 255 => {
+                return Err(UnpackError::path(path, "a part of the name is too long"));
+            }
             part => out.push(part),
         }
     }

@@ -1,0 +1,14 @@
+//! Images: pulled from registries that behave and misbehave, loaded, saved, removed, recovered.
+
+mod archives;
+mod builder;
+mod builtin;
+#[path = "../../../oci/tests/it/fake.rs"]
+mod fake;
+mod faults;
+mod hostile;
+mod mounts;
+mod pull;
+mod real_registry;
+mod recovery;
+mod speed;

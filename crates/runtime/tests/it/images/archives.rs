@@ -1,0 +1,94 @@
+//! Archives of other tools and our own.
+
+use std::io::Cursor;
+
+use sampan_runtime::images::ArchiveFormat;
+use serde_json::json;
+
+use super::builder::{Coding, Image, assert_tidy, encode, file_of, noise, open, pull, tar};
+use super::fake::{Auth, Fake};
+
+fn image() -> Image {
+    Image::new(&[
+        (tar(&[("low", &noise(1, 100_000))]), Coding::Plain),
+        (tar(&[("top", b"top")]), Coding::Plain),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_can_be_loaded() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    image().publish(&fake, "1");
+    let store = open(&dir.path().join("one")).await;
+    let name = fake.image("a/b:1");
+    pull(&store, &name).await.unwrap();
+    for (i, format) in [ArchiveFormat::Oci, ArchiveFormat::Docker].into_iter().enumerate() {
+        let saved = store.save(&[name.clone()], format, Vec::new()).await.unwrap();
+        for (j, coding) in [Coding::Plain, Coding::Gzip, Coding::Zstd].into_iter().enumerate() {
+            let place = dir.path().join(format!("two-{i}-{j}"));
+            let other = open(&place).await;
+            let loaded = other.load(Cursor::new(encode(&saved, coding))).await.unwrap();
+            assert_eq!(loaded.len(), 1);
+            assert_eq!(loaded[0].id, image().id());
+            assert_eq!(loaded[0].repo_tags, [name.clone()]);
+            assert_eq!(file_of(&other, &loaded[0], "low").unwrap(), noise(1, 100_000));
+            assert_tidy(&place);
+        }
+    }
+    assert!(store.save(&["nothing".to_owned()], ArchiveFormat::Oci, Vec::new()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_docker_save_wrote_for_years() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = image();
+    let manifest = json!([{ "Config": "abc.json", "RepoTags": ["team/app:1", "app:2"],
+        "Layers": ["l1/layer.tar", "l2/layer.tar"] }])
+    .to_string();
+    let mut archive = tar::Builder::new(tar(&[
+        ("l1/layer.tar", &image.layers[0].1),
+        ("abc.json", &image.config),
+        ("real/layer.tar", &image.layers[1].1),
+        ("manifest.json", manifest.as_bytes()),
+    ]));
+    // The builder's end marker is in the way; links come first.
+    let mut links = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    header.set_mode(0o777);
+    links.append_link(&mut header, "l2/layer.tar", "../real/layer.tar").unwrap();
+    let mut bytes = links.into_inner().unwrap();
+    bytes.truncate(512);
+    bytes.extend_from_slice(archive.get_mut());
+    let store = open(dir.path()).await;
+    let loaded = store.load(Cursor::new(bytes)).await.unwrap();
+    assert_eq!(loaded[0].repo_tags, ["docker.io/team/app:1", "docker.io/library/app:2"]);
+    assert_eq!(file_of(&store, &loaded[0], "top").unwrap(), b"top");
+    assert!(store.resolve("app:2").unwrap().is_some());
+    assert!(loaded[0].repo_digests.is_empty());
+    // What docker wrote can be saved as a layout.
+    store.save(&["app:2".to_owned()], ArchiveFormat::Oci, Vec::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_archives_are_errors_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let image = image();
+    let missing = json!([{ "Config": "abc.json", "Layers": ["gone.tar"] }]).to_string();
+    let cases: Vec<Vec<u8>> = vec![
+        Vec::new(),
+        b"no tar at all, but long enough to be looked at".repeat(50),
+        tar(&[("hello", b"x")]),
+        tar(&[("manifest.json", b"{")]),
+        tar(&[("manifest.json", missing.as_bytes()), ("abc.json", &image.config)]),
+        tar(&[("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)]),
+    ];
+    for case in cases {
+        assert!(store.load(Cursor::new(case)).await.is_err());
+    }
+    assert!(store.list().is_empty());
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("content/ingest")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -1,0 +1,80 @@
+//! What a store finds after its process was killed or the machine lost power.
+
+use std::fs;
+
+use super::builder::{Coding, Image, assert_tidy, file_of, open, pull, tar};
+use super::fake::{Auth, Fake};
+
+fn image() -> Image {
+    Image::new(&[(tar(&[("a", b"1")]), Coding::Gzip), (tar(&[("b", b"2")]), Coding::Zstd)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leftovers_are_collected_and_images_stay() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    image().publish(&fake, "1");
+    let name = fake.image("a:1");
+    pull(&open(dir.path()).await, &name).await.unwrap();
+    // Half a layer, half a database, a layer and a blob without image.
+    fs::create_dir_all(dir.path().join("snapshots/tmp/half/fs/x")).unwrap();
+    fs::write(dir.path().join("images/tmp-1"), "half").unwrap();
+    fs::write(dir.path().join("content/ingest/tmp-1"), "half").unwrap();
+    let stray = dir.path().join("snapshots").join("c".repeat(64));
+    fs::create_dir_all(stray.join("fs")).unwrap();
+    let blob = dir.path().join("content/blobs/sha256").join("d".repeat(64));
+    fs::write(&blob, "stray").unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(48 * 3600);
+    fs::File::options().write(true).open(&blob).unwrap().set_modified(old).unwrap();
+    let store = open(dir.path()).await;
+    let record = store.resolve(&name).unwrap().unwrap();
+    assert_eq!(file_of(&store, &record, "a").unwrap(), b"1");
+    assert_tidy(dir.path());
+    assert!(!stray.exists() && !blob.exists());
+    assert!(!dir.path().join("images/tmp-1").exists() && !dir.path().join("content/ingest/tmp-1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_layers_are_unpacked_again_from_their_blobs() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    image().publish(&fake, "1");
+    let name = fake.image("a:1");
+    let record = pull(&open(dir.path()).await, &name).await.unwrap();
+    let layer = dir.path().join("snapshots").join(record.layers[1].chain_id.hex());
+    let lose = || {
+        // As if the machine had lost power before the layer was flushed.
+        let info = layer.join("layer.json");
+        let text = fs::read_to_string(&info).unwrap();
+        let start = text.find("\"bootId\":\"").unwrap() + 10;
+        fs::write(&info, format!("{}0{}", &text[..start], &text[start + 1..])).unwrap();
+        let _ = fs::remove_file(layer.join("synced"));
+        fs::write(layer.join("fs/b"), "").unwrap();
+    };
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    lose();
+    let asked = fake.seen().len();
+    let store = open(dir.path()).await;
+    let record = store.resolve(&name).unwrap().unwrap();
+    assert_eq!(file_of(&store, &record, "b").unwrap(), b"2");
+    assert_eq!(fake.seen().len(), asked, "without the registry");
+    drop(store);
+    // The blob is damaged as well: the image is forgotten, and a pull brings it back.
+    lose();
+    let blob = dir.path().join("content/blobs/sha256").join(record.layers[1].blob.digest.hex());
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[10] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    let store = open(dir.path()).await;
+    assert!(store.resolve(&name).unwrap().is_none());
+    let record = pull(&store, &name).await.unwrap();
+    assert_eq!(file_of(&store, &record, "b").unwrap(), b"2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_database_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).await);
+    fs::write(dir.path().join("images/images.json"), "{").unwrap();
+    let error =
+        sampan_runtime::images::ImageStore::open(super::builder::config(dir.path())).await.unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+}
