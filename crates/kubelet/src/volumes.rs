@@ -145,12 +145,18 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), String> {
         .map_err(|error| format!("chmod {}: {error}", path.display()))
 }
 
+/// Unmounts everything of a pod and keeps the files, as a reboot does.
+pub(crate) fn unmount(pod_dir: &Path) -> Result<(), String> {
+    let left = kernel_mounts::unmount_below(pod_dir);
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(format!("still mounted: {}", left.join(", "))),
+    }
+}
+
 /// Unmounts and removes everything of the pod `uid`. What is in use stays and is reported.
 pub(crate) fn tear_down(pod_dir: &Path) -> Result<(), String> {
-    let left = kernel_mounts::unmount_below(pod_dir);
-    if !left.is_empty() {
-        return Err(format!("still mounted: {}", left.join(", ")));
-    }
+    unmount(pod_dir)?;
     match std::fs::remove_dir_all(pod_dir) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

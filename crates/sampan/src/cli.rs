@@ -58,6 +58,9 @@ pub(crate) struct RunArgs {
     /// Use the server of this kubeconfig (default: a running server's, else one is started for the run)
     #[arg(long, value_name = "PATH")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The configuration file (as of `sampan server`) of the server that is started for the run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Leave everything running at the end; needs a running server
     #[arg(long)]
     pub(crate) keep: bool,

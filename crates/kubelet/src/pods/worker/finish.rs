@@ -20,7 +20,11 @@ impl PodWorker {
         let pod_dir = self.ctx.pod_dir(&self.uid);
         if self.inbox.node_stops() && !self.inbox.is_gone() && self.pod.metadata.deletion_timestamp.is_none()
         {
-            // The pod is to run again when the node does.
+            // The pod is to run again when the node does: its files stay, nothing of it stays in the kernel.
+            if let Err(error) = volumes::unmount(&pod_dir) {
+                tracing::warn!(pod = %pod_ref::full_name(&self.pod), error, "volumes of a stopped pod");
+            }
+            remove_cgroups(&cgroup_parent(&self.pod, &self.ctx.config.cgroup_root, false));
             return Next::Done;
         }
         for part in ["volumes", "volume-subpaths"] {

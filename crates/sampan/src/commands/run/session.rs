@@ -7,7 +7,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::{
     cli::RunArgs,
-    config::{ServerConfig, ServerOptions},
+    config::{Directories, ServerConfig, ServerOptions},
     output::Printer,
     server::Server,
 };
@@ -25,15 +25,20 @@ impl Session {
     /// The server named by `--kubeconfig`; else the one that runs here; else one started for this run, on
     /// free ports, with the usual data directory (so that images are kept for the next run).
     pub(super) async fn open(args: &RunArgs, printer: &Printer) -> Result<Self> {
-        let cri_socket = args.directories.cri_socket();
+        let file = args.config.as_deref().map(ServerOptions::read).transpose()?.unwrap_or_default();
+        let directories = Directories {
+            data_dir: args.directories.data_dir.clone().or(file.data_dir.clone()),
+            run_dir: args.directories.run_dir.clone().or(file.run_dir.clone()),
+        };
+        let cri_socket = directories.cri_socket();
         if let Some(path) = &args.kubeconfig {
             let client = connect(path).await?;
             return Ok(Self { client, own: None, cri_socket });
         }
-        let beside = args.directories.run().join("kubeconfig");
+        let beside = directories.run().join("kubeconfig");
         for path in [beside.as_path(), Path::new(DEFAULT_KUBECONFIG)] {
             // Only a server of the same directories may be taken: its images and sockets are the ones meant.
-            if path.exists() && crate::server::is_running(&args.directories) {
+            if path.exists() && crate::server::is_running(&directories) {
                 if let Ok(client) = connect(path).await {
                     return Ok(Self { client, own: None, cri_socket });
                 }
@@ -41,14 +46,15 @@ impl Session {
         }
         ensure!(!args.keep, "--keep needs a running server: start one with `sampan server`");
         let options = ServerOptions {
-            data_dir: args.directories.data_dir.clone(),
-            run_dir: args.directories.run_dir.clone(),
+            data_dir: directories.data_dir,
+            run_dir: directories.run_dir,
             bind_address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
             https_listen_port: Some(0),
             kubelet_port: Some(0),
             write_kubeconfig: Some(beside),
             ..ServerOptions::default()
-        };
+        }
+        .over(file);
         printer.status("starting a server for this run");
         let server = Server::start(ServerConfig::try_from(options)?).await?;
         Ok(Self { client: server.admin_client(), own: Some(server), cri_socket })
