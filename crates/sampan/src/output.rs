@@ -57,14 +57,14 @@ impl Printer {
     /// What is going on: one line on standard error.
     pub(crate) fn status(&self, text: impl fmt::Display) {
         if !self.quiet {
-            self.apart(|| eprintln!("{text}"));
+            self.apart(|| tell(&text));
         }
     }
 
     /// Something the person should know, and that does not stop us.
     pub(crate) fn warning(&self, text: impl fmt::Display) {
         let label = self.toned(Tone::Warning, "warning");
-        self.apart(|| eprintln!("{label}: {text}"));
+        self.apart(|| tell(format_args!("{label}: {text}")));
     }
 
     /// An error with its causes, each told once.
@@ -79,7 +79,7 @@ impl Printer {
                 told = cause;
             }
         }
-        self.apart(|| eprintln!("{text}"));
+        self.apart(|| tell(&text));
     }
 
     /// `text` in a colour, where colours are shown.
@@ -118,6 +118,11 @@ impl Printer {
             None => print(),
         }
     }
+}
+
+/// A line on standard error. When nobody reads it any more, what we were doing still has to be ended properly.
+fn tell(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// A size as people read it: `45.2 MiB`.

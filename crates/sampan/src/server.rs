@@ -62,7 +62,12 @@ impl Server {
         let cri = parts::cri_client(&config, runtime.is_some()).await?;
         let kubelet = Kubelet::start(parts::kubelet_config(&config, &pki, api.client(node), cri))
             .await
-            .context("starting the kubelet")?;
+            .map_err(|error| match error {
+                sampan_kubelet::Error::Listen { address, source } => {
+                    listen::explain(&source, address, "--kubelet-port")
+                }
+                error => anyhow::Error::new(error).context("starting the kubelet"),
+            })?;
 
         let mut tasks = JoinSet::new();
         let scheduler = sampan_scheduler::run(

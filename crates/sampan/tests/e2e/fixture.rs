@@ -2,14 +2,20 @@
 
 mod image;
 mod node;
+pub(crate) mod peer;
 mod registry;
+mod remains;
 
 use std::{
     process::Output,
     time::{Duration, Instant},
 };
 
-pub(crate) use self::{image::TestImage, node::Node, registry::Registry};
+pub(crate) use self::{
+    image::{Layer, TestImage, busybox_layer, tar_of},
+    node::{Node, free_port},
+    registry::Registry,
+};
 
 /// What a program said, as text.
 #[derive(Debug)]
@@ -57,4 +63,22 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(25));
     }
+}
+
+/// The process whose command line holds `text`, and when it started (clock ticks since boot): a name for it that
+/// no later process has.
+pub(crate) fn process_of(text: &str) -> Option<(u32, u64)> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != std::process::id()).find_map(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        // The text is in command lines of clients and shims too; the container's process starts with its shell.
+        if !line.starts_with("sh -c ") || !line.contains(text) {
+            return None;
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        Some((pid, started))
+    })
 }

@@ -9,7 +9,7 @@ fn a_pod_from_a_real_registry_lives_and_dies() {
         registry.push("team/app:1.0", &TestImage::busybox(&serde_json::json!({"Env": ["FROM_IMAGE=yes"]})));
     let node = Node::start();
     let applied = node.apply(&format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: app, labels: {{app: app}}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: main\n    image: {image}\n    command: [sh, -c, 'echo started; sleep 3600']\n"
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: app, labels: {{app: app}}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: main\n    image: {image}\n    command: [sh, -c, 'echo started; exec sleep 3600']\n"
     ));
     assert_eq!(applied, "pod/app created\n");
     node.wait_for("pod/app", "{.status.phase}", "Running");

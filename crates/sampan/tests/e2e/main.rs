@@ -6,6 +6,12 @@
 
 mod fixture;
 
+mod bad_images;
+mod bad_manifests;
+mod bad_starts;
+mod commands;
+mod images;
 mod kill;
 mod lifecycle;
+mod network;
 mod run;

@@ -2,17 +2,35 @@
 
 use std::{fs, process::Command};
 
-use crate::fixture::Said;
+use crate::fixture::{Node, Said};
 
-fn run(manifest: &str, stdin: bool) -> Said {
-    let dir = tempfile::Builder::new().prefix("smpt-run-").tempdir().unwrap();
-    let file = dir.path().join("pod.yaml");
-    fs::write(&file, manifest).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sampan"));
-    command.arg("run").arg(if stdin { "-".as_ref() } else { file.as_os_str() });
-    command.arg("--data-dir").arg(dir.path().join("data")).arg("--run-dir").arg(dir.path().join("run"));
-    command.stdin(fs::File::open(&file).unwrap());
-    command.output().unwrap().into()
+/// Runs with the directories, bridge and ranges of a node that is not started.
+struct Run {
+    node: Node,
+}
+
+impl Run {
+    fn new() -> Self {
+        let node = Node::prepare(&["--stop-pods=true"]);
+        let config: Vec<String> =
+            ["log-dir", "bridge", "cgroup-root", "cluster-cidr", "service-cidr", "node-name"]
+                .iter()
+                .map(|key| format!("{key}: {}\n", node.option(&format!("--{key}"))))
+                .collect();
+        fs::write(node.path("config.yaml"), config.concat()).unwrap();
+        Self { node }
+    }
+
+    fn run(&self, manifest: &str, options: &[&str]) -> Said {
+        let file = self.node.path("pod.yaml");
+        fs::write(&file, manifest).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sampan"));
+        command.arg("run").arg("--config").arg(self.node.path("config.yaml")).args(options);
+        command.arg(if options.is_empty() { file.as_os_str() } else { "-".as_ref() });
+        command.arg("--data-dir").arg(self.node.path("data")).arg("--run-dir").arg(self.node.path("run"));
+        command.stdin(fs::File::open(&file).unwrap());
+        command.output().unwrap().into()
+    }
 }
 
 fn pod(name: &str, command: &str) -> String {
@@ -22,25 +40,56 @@ fn pod(name: &str, command: &str) -> String {
 }
 
 #[test]
-fn a_pod_runs_prints_and_is_gone() {
-    let said = run(&pod("hello", "[echo, hello there]"), false);
+fn a_pod_runs_prints_and_is_gone_and_its_exit_code_is_the_runs() {
+    let run = Run::new();
+    let said = run.run(&pod("hello", "[echo, hello there]"), &[]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(said.out, "hello/c | hello there\n");
     assert!(said.err.contains("pod/hello created") && said.err.contains("pod/hello deleted"), "{}", said.err);
-}
-
-#[test]
-fn the_exit_code_is_the_containers() {
-    assert_eq!(run(&pod("bad", "[\"false\"]"), true).code, 1);
+    let said = run.run(&pod("bad", "[\"false\"]"), &["--no-progress"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let said = run.run(&pod("missing", "[no-such-command]"), &["--no-progress"]);
+    assert_eq!(said.code, 128, "{said:?}");
+    assert!(said.err.contains("no-such-command"), "{}", said.err);
 }
 
 #[test]
 fn a_broken_document_starts_nothing() {
-    let said = run(
-        &format!("{}---\napiVersion: v1\nkind: Pood\nmetadata: {{name: x}}\n", pod("ok", "[echo, x]")),
-        false,
-    );
-    assert_eq!(said.code, 1);
-    assert!(said.err.contains("kind `Pood`"), "{}", said.err);
-    assert!(!said.err.contains("created"), "{}", said.err);
+    let run = Run::new();
+    let good = pod("ok", "[echo, x]");
+    for (broken, wanted) in [
+        ("apiVersion: v1\nkind: Pood\nmetadata: {name: x}\n", "kind `Pood` of `v1` is unknown"),
+        (
+            "apiVersion: v1\nkind: Deployment\nmetadata: {name: x}\n",
+            "kind `Deployment` is not in `v1`, but in apps/v1",
+        ),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x\n", "document 2"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nmetadata: {name: y}\n", "duplicate"),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: none}\n",
+            "cannot unmarshal string",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {colour: red}\n",
+            "unknown field \"spec.colour\"",
+        ),
+        ("kind: Pod\nmetadata: {name: x}\n", "apiVersion not set"),
+    ] {
+        let said = run.run(&format!("{good}---\n{broken}"), &[]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains(wanted), "{wanted}: {}", said.err);
+        assert!(!said.err.contains("created"), "{}", said.err);
+        assert!(!run.node.path("data").exists(), "no server was started");
+    }
+}
+
+#[test]
+fn an_object_that_the_api_refuses_takes_the_others_along() {
+    let run = Run::new();
+    let broken = pod("b", "[echo]").replace("restartPolicy: Never", "restartPolicy: Sometimes");
+    let said = run.run(&format!("{}---\n{broken}", pod("ok", "[echo, shown]")), &[]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("restartPolicy: Unsupported value: \"Sometimes\""), "{}", said.err);
+    assert!(said.err.contains("pod/ok deleted"), "{}", said.err);
+    assert!(!said.out.contains("shown"), "nothing is followed: {}", said.out);
 }

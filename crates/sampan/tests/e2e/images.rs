@@ -1,0 +1,108 @@
+//! Images from a real registry, with and without a server.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Layer, Node, Registry, TestImage, busybox_layer, eventually, tar_of};
+
+fn pod(name: &str, image: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: Never\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {{name: c, image: '{image}', command: [cat, /which, /second]}}\n---\n"
+    )
+}
+
+#[test]
+fn tags_digests_codecs_and_platforms() {
+    let registry = Registry::start();
+    let layers = |which: &[u8]| {
+        vec![
+            Layer::plain(&busybox_layer()),
+            Layer::gzip(&tar_of(&[("which", which)])),
+            Layer::zstd(&tar_of(&[("second", b"zstd\n")])),
+        ]
+    };
+    let (ours, theirs) = (layers(b"ours\n"), layers(b"theirs\n"));
+    let (ours_name, theirs_name) =
+        if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };
+    let image = TestImage::index(&[(theirs_name, &theirs), (ours_name, &ours)], &json!({}));
+    let tag = registry.push("multi/app:1", &image);
+    let foreign = TestImage::index(&[(theirs_name, &theirs)], &json!({}));
+    let foreign = registry.push("multi/foreign:1", &foreign);
+    let node = Node::start();
+    // By tag, and by the digest that the status tells.
+    node.apply(&pod("tag", &tag));
+    node.wait_for("pod/tag", "{.status.phase}", "Succeeded");
+    assert_eq!(node.kubectl(&["logs", "tag"]).ok(), "ours\nzstd\n");
+    let id = node.field("pod/tag", "{.status.containerStatuses[0].imageID}");
+    let repository = registry.name("multi/app");
+    assert!(id.starts_with(&format!("{repository}@sha256:")), "{id}");
+    assert_eq!(node.field("pod/tag", "{.status.containerStatuses[0].image}"), tag);
+    node.apply(&format!("{}{}", pod("digest", &id), pod("foreign", &foreign)));
+    node.wait_for("pod/digest", "{.status.phase}", "Succeeded");
+    assert_eq!(node.field("pod/digest", "{.status.containerStatuses[0].imageID}"), id);
+    node.wait_for_event("tag", "Pulling", &format!("Normal Pulling image \"{tag}\""));
+    let pulled = node.events("tag", "Pulled");
+    assert!(pulled[0].starts_with(&format!("Normal Successfully pulled image \"{tag}\" in ")), "{pulled:?}");
+    // Another architecture's image only.
+    node.wait_for("pod/foreign", "{.status.containerStatuses[0].state.waiting.reason}", "ImagePullBackOff");
+    let message = node.field("pod/foreign", "{.status.containerStatuses[0].state.waiting.message}");
+    assert!(message.contains(ours_name), "{message}");
+    // The node tells its images.
+    eventually("the node's images", || {
+        node.field("nodes", "{.items[0].status.images[*].names}").contains(&repository).then_some(())
+    });
+}
+
+#[test]
+fn the_image_command_with_a_server_and_without() {
+    let registry = Registry::start();
+    let config = json!({"Env": ["A=b"], "Cmd": ["sh"], "User": "65534"});
+    let name = registry.push("cli/app:1", &TestImage::busybox(&config));
+    let mut node = Node::start();
+    let round = |node: &Node| {
+        let pulled = node.sampan(&["image", "pull", &name]).ok();
+        let list = node.sampan(&["image", "ls"]).ok();
+        let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0][..4], ["IMAGE", "TAG", "IMAGE", "ID"]);
+        let row = rows.iter().find(|row| row[0].ends_with("cli/app")).unwrap_or_else(|| panic!("{list}"));
+        assert_eq!(row[1], "1");
+        let inspected: Value = serde_json::from_str(&node.sampan(&["image", "inspect", &name]).ok()).unwrap();
+        assert_eq!(inspected[0]["repoTags"], json!([name]));
+        assert!(inspected.to_string().contains("A=b"), "{inspected}");
+        assert!(
+            pulled.contains(inspected[0]["id"].as_str().unwrap()) || pulled.contains("sha256:"),
+            "{pulled}"
+        );
+        // Out to a file, away, and in again.
+        for format in ["oci", "docker"] {
+            let file = node.path("image.tar");
+            node.sampan(&["image", "save", &name, "-o", file.to_str().unwrap(), "--format", format]).ok();
+            assert_eq!(node.sampan(&["image", "rm", &name]).ok(), format!("removed {name}\n"));
+            assert!(!node.sampan(&["image", "ls"]).ok().contains("cli/app"));
+            let loaded = node.sampan(&["image", "load", file.to_str().unwrap()]).ok();
+            assert!(loaded.contains(&name), "{format}: {loaded}");
+            assert!(node.sampan(&["image", "ls"]).ok().contains("cli/app"), "{format}");
+        }
+        let pruned = node.sampan(&["image", "prune"]).ok();
+        assert!(pruned.contains("removed"), "{pruned}");
+        assert!(!node.sampan(&["image", "ls"]).ok().contains("cli/app"));
+        let said = node.sampan(&["image", "inspect", &name]).fails();
+        assert!(said.contains(&format!("no image `{name}`")), "{said}");
+        assert!(node.sampan(&["image", "rm", &name]).fails().contains("no image"));
+        let said = node.sampan(&["image", "pull", &registry.name("cli/none:1")]).fails();
+        assert!(said.contains("404 Not Found"), "{said}");
+        let file = node.path("garbage.tar");
+        std::fs::write(&file, [9; 4096]).unwrap();
+        assert!(node.sampan(&["image", "load", file.to_str().unwrap()]).fails().contains("image archive"));
+    };
+    round(&node);
+    // What a container uses is not pruned.
+    node.apply(&pod("user", &name).replace("[cat, /which, /second]", "[sleep, \"600\"]"));
+    node.wait_for("pod/user", "{.status.phase}", "Running");
+    node.sampan(&["image", "prune"]).ok();
+    assert!(node.sampan(&["image", "ls"]).ok().contains("cli/app"));
+    node.kubectl(&["delete", "pod", "user"]).ok();
+    assert_eq!(node.terminate(), 0);
+    round(&node);
+    // The built-in image is always there.
+    assert!(node.sampan(&["image", "ls"]).ok().contains("sampan.local/toolbox"));
+}
