@@ -3,7 +3,7 @@
 //! The bytes decide, not the media type: images whose layers are called gzip and are not (and the other
 //! way round) are common, and the digests make sure that nothing else is different.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
 /// How a layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,36 +45,70 @@ impl Compression {
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 const BUFFER: usize = 64 << 10;
 
+/// A reader whose first bytes were looked at.
+#[derive(Debug)]
+pub struct Peeked<R> {
+    head: [u8; 4],
+    /// The part of `head` that is still to be given.
+    left: std::ops::Range<usize>,
+    inner: R,
+}
+
+impl<R: Read> Peeked<R> {
+    fn new(mut inner: R) -> io::Result<Self> {
+        let mut head = [0; 4];
+        let mut filled = 0;
+        while filled < head.len() {
+            match inner.read(&mut head[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Self { head, left: 0..filled, inner })
+    }
+
+    /// The reader below.
+    pub fn get_ref(&self) -> &R {
+        &self.inner
+    }
+
+    /// The reader below.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+}
+
+impl<R: Read> Read for Peeked<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.left.is_empty() {
+            return self.inner.read(buf);
+        }
+        let n = self.left.len().min(buf.len());
+        buf[..n].copy_from_slice(&self.head[self.left.start..self.left.start + n]);
+        self.left.start += n;
+        Ok(n)
+    }
+}
+
 /// A reader of the uncompressed bytes.
+#[expect(clippy::large_enum_variant, reason = "one exists per layer that is being unpacked")]
 pub enum Decoder<R: Read> {
     /// Passed through.
-    None(BufReader<R>),
+    None(BufReader<Peeked<R>>),
     /// gzip; several members in a row are one stream.
-    Gzip(flate2::bufread::MultiGzDecoder<BufReader<R>>),
+    Gzip(flate2::bufread::MultiGzDecoder<BufReader<Peeked<R>>>),
     /// zstd; several frames in a row are one stream.
-    Zstd(zstd::stream::read::Decoder<'static, BufReader<R>>),
+    Zstd(zstd::stream::read::Decoder<'static, BufReader<Peeked<R>>>),
 }
 
 impl<R: Read> Decoder<R> {
     /// Looks at the first bytes of `reader` and decodes accordingly.
     pub fn new(reader: R) -> io::Result<Self> {
-        let mut reader = BufReader::with_capacity(BUFFER, reader);
-        // A first read may give a single byte; ask until four are there or the stream ends.
-        let mut head = [0u8; 4];
-        let seen = loop {
-            let available = reader.fill_buf()?;
-            let n = available.len().min(head.len());
-            head[..n].copy_from_slice(&available[..n]);
-            if n == head.len() || n == 0 {
-                break n;
-            }
-            // Fewer than four bytes buffered: BufReader will not read more before they are used.
-            return Self::from_slow(reader);
-        };
-        Self::with(Compression::detect(&head[..seen]), reader)
-    }
-
-    fn with(compression: Compression, reader: BufReader<R>) -> io::Result<Self> {
+        let peeked = Peeked::new(reader)?;
+        let compression = Compression::detect(&peeked.head[peeked.left.clone()]);
+        let reader = BufReader::with_capacity(BUFFER, peeked);
         Ok(match compression {
             Compression::None => Self::None(reader),
             Compression::Gzip => Self::Gzip(flate2::bufread::MultiGzDecoder::new(reader)),
@@ -84,17 +118,6 @@ impl<R: Read> Decoder<R> {
                 Self::Zstd(decoder)
             }
         })
-    }
-
-    /// One or two bytes came first; two decide between gzip and the rest, one decides well enough.
-    fn from_slow(mut reader: BufReader<R>) -> io::Result<Self> {
-        let head = reader.fill_buf()?;
-        let compression = match head.first() {
-            Some(0x1f) => Compression::Gzip,
-            Some(0x28) => Compression::Zstd,
-            _ => Compression::None,
-        };
-        Self::with(compression, reader)
     }
 
     /// What was detected.
@@ -107,7 +130,7 @@ impl<R: Read> Decoder<R> {
     }
 
     /// The reader below; bytes may be left in the buffer in between.
-    pub fn into_inner(self) -> BufReader<R> {
+    pub fn into_inner(self) -> BufReader<Peeked<R>> {
         match self {
             Self::None(r) => r,
             Self::Gzip(d) => d.into_inner(),

@@ -78,7 +78,8 @@ impl Platform {
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        if !self.variant.is_empty() && !(self.architecture == "amd64" && self.variant == "v1") {
+        let baseline = self.architecture == "amd64" && self.variant == "v1";
+        if !self.variant.is_empty() && !baseline {
             write!(f, "/{}", self.variant)?;
         }
         Ok(())

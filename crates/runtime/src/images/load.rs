@@ -125,11 +125,11 @@ impl ImageStore {
 
     fn candidates(&self, archive: &Archive) -> Result<Vec<Candidate>, ImageError> {
         let mut found = match archive.get("index.json") {
-            Some(file) => self.from_layout(archive, &file.read(MAX_MANIFEST)?)?,
+            Some(file) => self.layout_images(archive, &file.read(MAX_MANIFEST)?)?,
             None => Vec::new(),
         };
         if let Some(file) = archive.get("manifest.json") {
-            let docker = from_docker(archive, &file.read(MAX_MANIFEST)?)?;
+            let docker = docker_images(archive, &file.read(MAX_MANIFEST)?)?;
             if found.is_empty() {
                 found = docker;
             } else {
@@ -154,7 +154,7 @@ impl ImageStore {
         Ok(found)
     }
 
-    fn from_layout(&self, archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, ImageError> {
+    fn layout_images(&self, archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, ImageError> {
         let bad = |source| ImageError::Manifest { image: "index.json".to_owned(), source };
         let Document::Index(top) = Document::parse(bytes, Some(media_type::OCI_INDEX)).map_err(bad)? else {
             return Err(ImageError::Archive("index.json is not an index".to_owned()));
@@ -173,7 +173,7 @@ impl ImageStore {
                 Document::parse(&file.read(MAX_MANIFEST)?, Some(&entry.media_type)).map_err(bad)?;
             let candidate = match document {
                 Document::Manifest(manifest) => archive.candidate(manifest, entry.clone(), None)?,
-                Document::Index(index) => self.from_index(archive, &index, entry)?,
+                Document::Index(index) => self.index_image(archive, &index, entry)?,
             };
             let Some(mut candidate) = candidate else { continue };
             candidate.names = name_of(entry).into_iter().collect();
@@ -185,7 +185,7 @@ impl ImageStore {
         Ok(found)
     }
 
-    fn from_index(
+    fn index_image(
         &self,
         archive: &Archive,
         index: &Index,
@@ -209,7 +209,7 @@ fn name_of(entry: &Descriptor) -> Option<Reference> {
     Reference::parse(full.or(short)?).ok()
 }
 
-fn from_docker(archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, ImageError> {
+fn docker_images(archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, ImageError> {
     let entries: Vec<DockerEntry> = serde_json::from_slice(bytes)
         .map_err(|e| ImageError::Archive(format!("manifest.json is malformed: {e}")))?;
     let mut found = Vec::new();

@@ -203,7 +203,7 @@ impl ImageStore {
         origin: &Origin,
         reporter: &Reporter,
     ) -> Result<(), ImageError> {
-        reporter.start(plan.layers.iter().map(|layer| waiting(layer)).collect());
+        reporter.start(plan.layers.iter().map(waiting).collect());
         let permits = Arc::new(Semaphore::new(self.config.parallel_layers.max(1)));
         let first = self.try_layers(plan, origin, reporter, &permits, true).await;
         let Err((error, joined)) = first else { return Ok(()) };

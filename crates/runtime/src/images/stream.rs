@@ -166,7 +166,7 @@ fn decode(
     // What stands behind the compressed stream still belongs to the blob's digest.
     let mut rest = decoder.into_inner();
     io::copy(&mut rest, &mut io::sink()).map_err(|e| Decoded::Error(blame(e)))?;
-    let ingest = rest.into_inner().finish().map_err(Decoded::Error)?;
+    let ingest = rest.into_inner().into_inner().finish().map_err(Decoded::Error)?;
     pieces.send(Piece::End).map_err(|_| Decoded::UnpackerGone)?;
     Ok((hasher.finish(), ingest))
 }
@@ -177,11 +177,11 @@ fn diagnose(decoder: Decoder<Incoming>, error: StreamError) -> StreamError {
         return error;
     }
     let mut rest = decoder.into_inner();
-    let state = rest.get_ref().state.clone();
+    let state = rest.get_ref().get_ref().state.clone();
     if io::copy(&mut rest, &mut io::sink()).is_err() {
         return state.take().unwrap_or(error);
     }
-    rest.into_inner().finish().err().unwrap_or(error)
+    rest.into_inner().into_inner().finish().err().unwrap_or(error)
 }
 
 fn check_growth(total: u64, compressed: u64, limits: &UnpackLimits) -> Result<(), UnpackError> {

@@ -23,14 +23,14 @@ async fn what_is_saved_can_be_loaded() {
     let name = fake.image("a/b:1");
     pull(&store, &name).await.unwrap();
     for (i, format) in [ArchiveFormat::Oci, ArchiveFormat::Docker].into_iter().enumerate() {
-        let saved = store.save(&[name.clone()], format, Vec::new()).await.unwrap();
+        let saved = store.save(std::slice::from_ref(&name), format, Vec::new()).await.unwrap();
         for (j, coding) in [Coding::Plain, Coding::Gzip, Coding::Zstd].into_iter().enumerate() {
             let place = dir.path().join(format!("two-{i}-{j}"));
             let other = open(&place).await;
             let loaded = other.load(Cursor::new(encode(&saved, coding))).await.unwrap();
             assert_eq!(loaded.len(), 1);
             assert_eq!(loaded[0].id, image().id());
-            assert_eq!(loaded[0].repo_tags, [name.clone()]);
+            assert_eq!(loaded[0].repo_tags, std::slice::from_ref(&name));
             assert_eq!(file_of(&other, &loaded[0], "low").unwrap(), noise(1, 100_000));
             assert_tidy(&place);
         }

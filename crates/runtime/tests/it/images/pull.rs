@@ -195,7 +195,7 @@ async fn removing_keeps_what_others_need() {
     );
     store.snapshots().prepare("c1", &first).unwrap();
     let removed = store.remove_image(&fake.image("a:one")).await.unwrap();
-    assert_eq!(removed.deleted, [first.id.clone()]);
+    assert_eq!(removed.deleted, std::slice::from_ref(&first.id));
     assert!(file_of(&store, &first, "one").is_some(), "a container still stands on it");
     assert!(file_of(&store, &second, "base").is_some());
     store.snapshots().remove("c1").unwrap();
@@ -204,7 +204,7 @@ async fn removing_keeps_what_others_need() {
     assert!(file_of(&store, &first, "one").is_none());
     assert!(file_of(&store, &second, "base").is_some());
     let removed = store.prune(Default::default()).await.unwrap();
-    assert_eq!(removed.deleted, [second.id.clone()]);
+    assert_eq!(removed.deleted, std::slice::from_ref(&second.id));
     let info = store.fs_info().await.unwrap();
     assert_eq!((info.used_bytes, info.inodes_used), (0, 0));
     assert!(store.remove_image("nothing").await.unwrap().deleted.is_empty());
