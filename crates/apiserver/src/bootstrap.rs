@@ -1,7 +1,8 @@
 //! What every cluster has from its first second: four namespaces, the Service of the API server itself, the system
 //! priority classes, and the default roles.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::HeaderMap;
 use sampan_api::{Status, defaulting, meta, scheme};
@@ -13,6 +14,9 @@ use crate::registry::{Scope, create, update};
 use crate::request_info::RequestInfo;
 use crate::user::UserInfo;
 use crate::{ApiServer, Error};
+
+/// How often the Service of the API server is looked at.
+const SERVICE_PERIOD: Duration = Duration::from_secs(10);
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -36,7 +40,31 @@ pub(crate) async fn run(server: &Arc<ApiServer>) -> Result<(), Error> {
         let class = json!({"metadata": {"name": name}, "value": value, "description": text});
         ensure(server, "scheduling.k8s.io", "v1", "priorityclasses", "", class).await?;
     }
-    service(server).await
+    service(server).await?;
+    tokio::spawn(keep_service(Arc::downgrade(server)));
+    Ok(())
+}
+
+/// Brings the Service of the API server back when somebody deleted it, as upstream's reconciler does.
+async fn keep_service(server: Weak<ApiServer>) {
+    loop {
+        tokio::time::sleep(SERVICE_PERIOD).await;
+        let Some(server) = server.upgrade() else { return };
+        let parts = [
+            ("", "v1", "services"),
+            ("", "v1", "endpoints"),
+            ("discovery.k8s.io", "v1", "endpointslices"),
+        ];
+        let mut complete = true;
+        for (group, version, plural) in parts {
+            let Some(resource) = scheme::find(group, version, plural) else { continue };
+            let there = server.registry.get(resource, "default", "kubernetes").await;
+            complete &= !matches!(there, Ok(None));
+        }
+        if !complete && let Err(error) = service(&server).await {
+            tracing::warn!("the Service kubernetes is not restored: {error}");
+        }
+    }
 }
 
 async fn service(server: &Arc<ApiServer>) -> Result<(), Error> {

@@ -69,7 +69,24 @@ fn checked(
     let (api_version, kind) = (meta::api_version(&object).to_owned(), meta::kind(&object).to_owned());
     expect_kind(resource, &api_version, &kind)?;
     meta::set_type(&mut object, resource);
+    omit_empty_metadata(&mut object);
     Ok(object)
+}
+
+/// Empty lists and maps of the metadata are as good as absent, and never shown (upstream's `omitempty`).
+fn omit_empty_metadata(object: &mut Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    for field in ["annotations", "finalizers", "labels", "managedFields", "ownerReferences"] {
+        let empty = match metadata.get(field) {
+            Some(Value::Null) => true,
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(map)) => map.is_empty(),
+            _ => false,
+        };
+        if empty {
+            metadata.remove(field);
+        }
+    }
 }
 
 #[derive(serde::Deserialize)]

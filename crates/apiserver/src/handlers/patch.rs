@@ -72,7 +72,7 @@ impl Patch {
     ///
     /// # Errors
     /// 400 for malformed patches, 422 for those that this object refuses.
-    pub(crate) fn apply(&self, resource: &Resource, name: &str, object: &Value) -> Result<Value, Status> {
+    pub(crate) fn apply(&self, resource: &Resource, object: &Value) -> Result<Value, Status> {
         let patched = match self {
             Self::Json(patch) => json_patch(object, patch),
             Self::Merge(patch) => merge_patch(object, patch),
@@ -81,8 +81,8 @@ impl Patch {
         patched.map_err(|error| match error {
             PatchError::Malformed(why) => Status::bad_request(why),
             PatchError::Unprocessable(why) => {
-                let mut status = Status::invalid(resource.group, resource.kind, name, &[]);
-                // As upstream: the text stands alone, the details name the object.
+                let mut status = Status::invalid("", "", "", &[]);
+                // As upstream: the details name nothing, so that kubectl shows the text.
                 status.message =
                     format!("the server rejected our request due to an error in our request: {why}");
                 status
@@ -100,7 +100,7 @@ pub(crate) async fn patch(scope: &Scope<'_>, request: Request<Body>) -> Result<R
     let patch = Patch::read(context, &bytes)?;
     let change = |current: Option<&Value>| {
         let current = current.ok_or_else(|| scope.not_found(&name))?;
-        let patched = patch.apply(scope.resource, &name, current)?;
+        let patched = patch.apply(scope.resource, current)?;
         let mut object = decode::patched(scope, scope.resource, patched)?;
         if meta::name(&object) != name {
             return Err(Status::bad_request(format!(

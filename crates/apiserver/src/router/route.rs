@@ -20,7 +20,7 @@ pub(crate) async fn route(
     }
     let info = context.info.clone();
     let Some(resource) = scheme::find(&info.group, &info.version, &info.resource) else {
-        return respond::not_found_path();
+        return unserved(&context);
     };
     if resource.namespaced
         && info.namespace.is_empty()
@@ -44,6 +44,23 @@ pub(crate) async fn route(
         (_, _, "") => respond::result(handlers::serve(&server, &context, resource, request).await),
         (_, _, _) => respond::result(subresources::serve(&server, &context, resource, request).await),
     }
+}
+
+/// Resources that do not exist. There are no custom kinds, and kubectl, which asks for their definitions before
+/// it says that a manifest's kind is unknown, is told so.
+fn unserved(context: &RequestContext) -> Response {
+    let info = &context.info;
+    let definitions =
+        (info.group.as_str(), info.version.as_str(), info.resource.as_str(), info.verb.as_str())
+            == ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "list");
+    if !definitions {
+        return respond::not_found_path();
+    }
+    let list = serde_json::json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinitionList",
+        "metadata": {"resourceVersion": "1"}, "items": [],
+    });
+    respond::json(200, &list)
 }
 
 /// Paths that are no resource.

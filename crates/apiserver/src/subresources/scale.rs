@@ -35,7 +35,7 @@ pub(super) async fn write(scope: &Scope<'_>, request: Request<Body>) -> Result<R
     let change = |current: Option<&Value>| {
         let current = current.ok_or_else(|| scope.not_found(&name))?;
         let wanted = match &patch {
-            Some(patch) => patch.apply(scope.resource, &name, &scale(scope.resource, current))?,
+            Some(patch) => patch.apply(scope.resource, &scale(scope.resource, current))?,
             None => put.clone(),
         };
         if !meta::name(&wanted).is_empty() && meta::name(&wanted) != name {
