@@ -59,7 +59,9 @@ impl StreamingRuntime for Streaming {
             record.namespaces.net.clone()
         };
         let mut connection = connect(netns, port).await.map_err(|error| {
-            StreamError::new(format!("failed to connect to localhost:{port} inside the sandbox: {error}"))
+            let why = error.to_string().to_lowercase();
+            let why = why.split(" (os error").next().unwrap_or_default();
+            StreamError::new(format!("failed to connect to localhost:{port} inside the sandbox: connect: {why}"))
         })?;
         // Either side may go at any time; what was delivered counts.
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut connection).await;

@@ -140,7 +140,7 @@ fn forget(shim: Shim, container: String, exec: String) {
 fn describe(error: &Error) -> String {
     match error.code() {
         Some(sampan_shim::protocol::FailureCode::Runtime) => {
-            format!("failed to start exec: OCI runtime exec failed: {}", chain(error))
+            format!("failed to start exec: {}", chain(error))
         }
         _ => chain(error),
     }

@@ -76,16 +76,10 @@ async fn run(runtime: &Runtime, container: &Container, shim: &Shim) -> Result<i3
             timeout_ms: None,
         }
     };
-    let failed = |step: &str| {
-        let step = step.to_owned();
-        move |error: sampan_shim::client::Error| match error.code() {
-            Some(sampan_shim::protocol::FailureCode::Runtime) => {
-                format!("failed to start container: OCI runtime {step} failed: {}", chain(&error))
-            }
-            _ => format!("failed to start container: {}", chain(&error)),
-        }
-    };
-    let pid = shim.create(request).await.map_err(failed("create"))?;
-    shim.start(&container.id).await.map_err(failed("start"))?;
+    // What the OCI runtime said is already called so by the shim.
+    let failed =
+        |error: sampan_shim::client::Error| format!("failed to start container: {}", chain(&error));
+    let pid = shim.create(request).await.map_err(failed)?;
+    shim.start(&container.id).await.map_err(failed)?;
     Ok(pid)
 }
