@@ -50,7 +50,8 @@ where
     let runtime = RuntimeServiceServer::new(services.runtime)
         .max_decoding_message_size(MAX_MESSAGE_SIZE)
         .max_encoding_message_size(MAX_MESSAGE_SIZE);
-    let router = Server::builder().add_service(runtime).add_service(PullProgressServer::new(services.progress));
+    let router =
+        Server::builder().add_service(runtime).add_service(PullProgressServer::new(services.progress));
     let router = add_images(router, services.images, services.archives);
     answer(path, router, shutdown).await
 }

@@ -166,6 +166,9 @@ fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
     }
 }
 
+/// Why a request is not upgraded.
+type Refusal = (StatusCode, String);
+
 /// An upgrade that was agreed on.
 struct Session {
     pending: Pending,
@@ -173,10 +176,7 @@ struct Session {
     protocol: Option<&'static str>,
 }
 
-fn prepare(
-    request: &Request<Incoming>,
-    state: &State,
-) -> Result<(Response<Full<Bytes>>, Session), (StatusCode, String)> {
+fn prepare(request: &Request<Incoming>, state: &State) -> Result<(Response<Full<Bytes>>, Session), Refusal> {
     if request.method() != Method::GET && request.method() != Method::POST {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()));
     }

@@ -93,7 +93,7 @@ pub(crate) async fn undo(runtime: &Arc<Runtime>, record: &ContainerRecord) {
         unmount_all(&runtime, &record);
         let bundle = runtime.bundle(&record.id);
         // Never through a mount that is still there.
-        let mounted = !runtime.config.images.snapshots().unmount(&bundle.join("rootfs")).is_ok();
+        let mounted = runtime.config.images.snapshots().unmount(&bundle.join("rootfs")).is_err();
         if !mounted {
             let _ = std::fs::remove_dir_all(&bundle);
         }

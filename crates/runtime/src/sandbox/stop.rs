@@ -51,13 +51,18 @@ pub(crate) fn mark_not_ready(runtime: &Runtime, sandbox: &Sandbox) -> bool {
 }
 
 async fn end_shim(runtime: &Runtime, sandbox: &Sandbox) {
-    if let Some(shim) = sandbox.take_shim()
+    let dir = runtime.shim_dir(&sandbox.id);
+    let shim = match sandbox.take_shim() {
+        Some(shim) => Some(shim),
+        // A pod whose pause process died has a shim that a restarted daemon does not hold.
+        None => sampan_shim::client::Shim::connect(&dir).await.ok(),
+    };
+    if let Some(shim) = shim
         && let Err(error) = shim.shutdown().await
         && !error.is_gone()
     {
         tracing::warn!(sandbox = sandbox.id, error = chain(&error), "ending a shim");
     }
-    let dir = runtime.shim_dir(&sandbox.id);
     if let Err(error) = sampan_shim::client::remove_remains(&dir) {
         tracing::warn!(sandbox = sandbox.id, error = chain(&error), "clearing up after a shim");
     }

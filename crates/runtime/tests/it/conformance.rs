@@ -26,6 +26,8 @@ pub struct Target {
     pub cgroup_parent: String,
     /// Pods have addresses.
     pub has_network: bool,
+    /// The runtime handler of every pod.
+    pub handler: String,
 }
 
 pub type Check = Result<(), Status>;
@@ -83,7 +85,7 @@ impl Target {
     }
 
     pub async fn run_pod(&self, config: &v1::PodSandboxConfig) -> Result<String, Status> {
-        self.run_pod_with(config, "").await
+        self.run_pod_with(config, &self.handler).await
     }
 
     pub async fn run_pod_with(&self, config: &v1::PodSandboxConfig, handler: &str) -> Result<String, Status> {

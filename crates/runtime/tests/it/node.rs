@@ -63,6 +63,7 @@ impl Node {
             logs: dir.join("logs"),
             cgroup_parent,
             has_network: network.is_some(),
+            handler: String::new(),
         };
         Self { dir, runtime, target, network, images, shutdown, serving: Some(serving) }
     }

@@ -186,3 +186,79 @@ pub async fn sysctls_are_the_pods(target: &Target) -> Check {
     assert_eq!(range.split_whitespace().collect::<Vec<_>>(), ["20000", "30000"]);
     target.remove_pod(&pod).await
 }
+
+pub async fn an_image_can_be_a_volume(target: &Target) -> Check {
+    let mount = |sub: &str| v1::Mount {
+        container_path: "/image".to_owned(),
+        image: Some(v1::ImageSpec { image: target.image.clone(), ..Default::default() }),
+        image_sub_path: sub.to_owned(),
+        ..Default::default()
+    };
+    let (pod, id) = target.sleeper("image-volume", |_, container| container.mounts = vec![mount("")]).await?;
+    assert!(target.output(&id, &["ls", "/image/bin"]).await?.contains("sleep"));
+    assert_ne!(target.exec(&id, &["probe", "write", "/image/x", "x"]).await?.exit_code, 0);
+    target.remove_pod(&pod).await?;
+    let (pod, id) = target.sleeper("sub-path", |_, container| container.mounts = vec![mount("bin")]).await?;
+    assert!(target.output(&id, &["ls", "/image"]).await?.contains("sleep"));
+    let mut missing = target.container("missing", &["true"]);
+    missing.mounts = vec![mount("no/such/directory")];
+    assert!(target.create(&pod, missing, &target.pod("sub-path")).await.is_err());
+    target.remove_pod(&pod).await
+}
+
+pub async fn an_ephemeral_container_sees_its_target(target: &Target) -> Check {
+    let (pod, id) = target.sleeper("target", |_, _| {}).await?;
+    let mut debugger = target.container("debugger", &["sleep", "60"]);
+    security(&mut debugger).namespace_options = Some(v1::NamespaceOption {
+        pid: v1::NamespaceMode::Target.into(),
+        target_id: id.clone(),
+        ..Default::default()
+    });
+    let config = target.pod("target");
+    let debugger = target.run(&pod, debugger, &config).await?;
+    assert!(target.output(&debugger, &["cat", "/proc/1/cmdline"]).await?.contains("3600"));
+    let mut lost = target.container("lost", &["true"]);
+    security(&mut lost).namespace_options = Some(v1::NamespaceOption {
+        pid: v1::NamespaceMode::Target.into(),
+        target_id: "no-such-container".to_owned(),
+        ..Default::default()
+    });
+    assert!(target.create(&pod, lost, &config).await.is_err());
+    target.remove_pod(&pod).await
+}
+
+pub async fn host_ports_lead_into_the_pod(target: &Target) -> Check {
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0")?;
+        free.local_addr()?.port()
+    };
+    let (pod, _) = target
+        .sleeper("host-port", |pod, container| {
+            pod.port_mappings = vec![v1::PortMapping {
+                protocol: v1::Protocol::Tcp.into(),
+                container_port: 8080,
+                host_port: i32::from(port),
+                host_ip: String::new(),
+            }];
+            container.command = ["httpd", "-p", "8080", "-h", "/etc"].map(str::to_owned).to_vec();
+        })
+        .await?;
+    let ip = target.pod_status(&pod).await?.network.unwrap().ip;
+    for address in [format!("{ip}:8080"), format!("127.0.0.1:{port}")] {
+        let mut connected = tokio::net::TcpStream::connect(&address).await;
+        for _ in 0..50 {
+            if connected.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            connected = tokio::net::TcpStream::connect(&address).await;
+        }
+        assert!(connected.is_ok(), "{address}: {connected:?}");
+    }
+    // Another pod cannot have the same port.
+    let mut clash = target.pod("clash");
+    clash.port_mappings =
+        vec![v1::PortMapping { host_port: i32::from(port), container_port: 1, ..Default::default() }];
+    assert!(target.run_pod(&clash).await.is_err());
+    target.remove_pod(&pod).await
+}
