@@ -96,7 +96,11 @@ pub(super) async fn serve(
         stderr: opened.stderr.map(|stream| Box::new(stream) as super::Writer),
         resize,
     };
-    let outcome = target.run(&*runtime, format, streams).await;
+    let outcome = tokio::select! {
+        outcome = target.run(&*runtime, format, streams) => outcome,
+        // The client is gone: nobody is left to serve.
+        () = session.ended() => Vec::new(),
+    };
     if let Some(mut error) = opened.error {
         // The client may be gone: that is how most attaches end.
         let _ = error.write_all(&outcome).await;

@@ -136,7 +136,12 @@ pub(super) async fn serve(
         stderr: wanted.stderr.then(|| output(STDERR)),
         resize,
     };
-    let outcome = target.run(&*runtime, format, streams).await;
+    let mut reader = reader;
+    let outcome = tokio::select! {
+        outcome = target.run(&*runtime, format, streams) => outcome,
+        // The client is gone: nobody is left to serve.
+        _ = &mut reader => Vec::new(),
+    };
     if !outcome.is_empty() {
         let _ = sender.send(encoding.message(ERROR, &outcome)).await;
     }
@@ -151,9 +156,11 @@ async fn finish(
     reader: tokio::task::JoinHandle<()>,
 ) -> io::Result<()> {
     let linger = std::time::Duration::from_secs(5);
-    let reader_abort = reader.abort_handle();
-    let _ = tokio::time::timeout(linger, reader).await;
-    reader_abort.abort();
+    if !reader.is_finished() {
+        let reader_abort = reader.abort_handle();
+        let _ = tokio::time::timeout(linger, reader).await;
+        reader_abort.abort();
+    }
     let writer_abort = writer.abort_handle();
     let _ = tokio::time::timeout(linger, writer).await;
     writer_abort.abort();

@@ -56,17 +56,37 @@ pub(crate) async fn exec(
     let process =
         process(runtime, container, &request.cmd, request.tty, request.stdin).map_err(StreamError::new)?;
     let exec = process.id.clone();
-    let stream = shim
-        .exec_stream(process)
-        .await
-        .map_err(|error| StreamError::new(format!("failed to exec in container: {}", describe(&error))))?;
+    let mut session = Session { shim, container: container.id.clone(), exec, hang_up: request.tty };
+    let stream =
+        session.shim.exec_stream(process).await.map_err(|error| {
+            StreamError::new(format!("failed to exec in container: {}", describe(&error)))
+        })?;
     let outcome = connect(stream, streams).await;
-    if outcome.is_none() && request.tty {
-        // Whoever sat at the terminal has gone.
-        let _ = shim.kill(&container.id, Some(&exec), SIGHUP, false).await;
-    }
-    forget(shim, container.id.clone(), exec);
+    session.hang_up &= outcome.is_none();
     outcome.ok_or_else(|| StreamError::new("the connection to the process was lost"))
+}
+
+/// An exec that somebody talks to. Dropped with the connection: then a terminal hangs up, and the shim forgets
+/// the exec once it has ended.
+struct Session {
+    shim: Shim,
+    container: String,
+    exec: String,
+    hang_up: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let (shim, container, exec) = (self.shim.clone(), self.container.clone(), self.exec.clone());
+        let hang_up = self.hang_up;
+        tokio::spawn(async move {
+            if hang_up {
+                // Whoever sat at the terminal has gone.
+                let _ = shim.kill(&container, Some(&exec), SIGHUP, false).await;
+            }
+            forget(shim, container, exec);
+        });
+    }
 }
 
 /// Joins the streams of the container's main process.

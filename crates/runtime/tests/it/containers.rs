@@ -52,6 +52,7 @@ on_embedded! { start:
     security::paths_are_hidden_and_protected,
     security::privileged_needs_a_privileged_pod,
     security::too_much_memory_is_an_oom_kill,
+    streams::a_lost_terminal_hangs_up,
     streams::a_terminal_has_the_clients_size,
     streams::attach_joins_the_main_process,
     streams::plain_http_is_refused,

@@ -250,3 +250,37 @@ pub async fn plain_http_is_refused(target: &Target) -> Check {
     assert!(error.expect_err("tty and stderr").message().contains("tty and stderr"));
     target.remove_pod(&pod).await
 }
+
+/// Whoever closes a terminal takes its process along; nobody waits for a client that is gone.
+pub async fn a_lost_terminal_hangs_up(target: &Target) -> Check {
+    let (pod, id) = target.sleeper("hang-up", |_, _| {}).await?;
+    let tty = v1::ExecRequest { tty: true, stdin: true, stderr: false, ..request(&id, &["sleep", "77"]) };
+    let url = exec_url(target, tty).await?;
+    let socket = websocket(&url, "v5.channel.k8s.io").await;
+    let runs = async || -> Result<bool, tonic::Status> {
+        let names = target.output(&id, &["ls", "/proc"]).await?;
+        for pid in names.split_whitespace().filter(|name| name.parse::<u32>().is_ok()) {
+            let command = target.exec(&id, &["cat", &format!("/proc/{pid}/cmdline")]).await?;
+            if command.stdout == b"sleep\x0077\0" {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let mut seen = false;
+    for _ in 0..100 {
+        seen = runs().await?;
+        if seen {
+            break;
+        }
+    }
+    assert!(seen, "it never ran");
+    // The connection is cut, not closed in good manners.
+    drop(socket);
+    for _ in 0..100 {
+        if !runs().await? {
+            return target.remove_pod(&pod).await;
+        }
+    }
+    panic!("it still runs");
+}
