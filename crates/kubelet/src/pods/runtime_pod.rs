@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerUser, LinuxContainerUser};
 use sampan_cri::v1;
 use tonic::Status;
 
@@ -58,6 +59,8 @@ pub struct RuntimeContainer {
     pub reason: String,
     /// Runtime's message and termination message (ENV-44).
     pub message: String,
+    /// Who its first process ran as.
+    pub user: Option<ContainerUser>,
     /// The absolute path of its log.
     pub log_path: String,
     /// The container's labels and annotations, for what the spec no longer says (HOOK-36).
@@ -238,8 +241,19 @@ fn container_from_status(status: v1::ContainerStatus, sandbox_id: &str) -> Runti
         image_ref: if status.image_ref.is_empty() { status.image_id } else { status.image_ref },
         reason: status.reason,
         message,
+        user: status.user.and_then(|user| user.linux).map(container_user),
         log_path: status.log_path,
         annotations: status.annotations,
+    }
+}
+
+fn container_user(user: v1::LinuxContainerUser) -> ContainerUser {
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid,
+            gid: user.gid,
+            supplemental_groups: (!user.supplemental_groups.is_empty()).then_some(user.supplemental_groups),
+        }),
     }
 }
 

@@ -83,6 +83,10 @@ impl Prober {
             if probe_kind == ProbeKind::Startup && success {
                 return;
             }
+            if probe_kind != ProbeKind::Readiness && !success {
+                // The container is killed for it; its successor has a prober of its own.
+                return;
+            }
         }
     }
 

@@ -134,6 +134,13 @@ impl Server {
         };
         let container_id = match self.running_container(namespace, pod, container).await {
             Ok(id) => id,
+            // Upstream has other words here than for exec.
+            Err(refusal) if refusal.status() == StatusCode::INTERNAL_SERVER_ERROR => {
+                return text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("container {container} not found in pod {pod}_{namespace}"),
+                );
+            }
             Err(refusal) => return refusal,
         };
         let tty = self

@@ -78,6 +78,10 @@ fn container_status(
         image_id: latest.image_ref.clone(),
         container_id: Some(format!("{}://{}", inputs.runtime_name, latest.id)),
         volume_mounts: volume_mounts(container),
+        // Nothing is resized here: what the spec asks for is what was given.
+        allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        resources: Some(container.resources.clone().unwrap_or_default()),
+        user: latest.user.clone(),
         ..ContainerStatus::default()
     };
     let may_start = !inputs.terminal && may_start_again(pod, kind, container, latest);
@@ -224,7 +228,8 @@ fn terminated(inputs: &StatusInputs<'_>, run: &RuntimeContainer) -> ContainerSta
             exit_code: run.exit_code,
             reason: Some(reason.to_owned()),
             message: (!run.message.is_empty()).then(|| run.message.clone()),
-            started_at: run.started_at.map(time),
+            // What never ran (`StartError`) started at the beginning of time, as upstream shows it.
+            started_at: Some(time(run.started_at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))),
             finished_at: run.finished_at.map(time),
             container_id: Some(format!("{}://{}", inputs.runtime_name, run.id)),
             ..Default::default()

@@ -9,14 +9,17 @@ use rustix::io::Errno;
 
 /// Binds `sub_path` of the volume at `volume` to `target` and returns `target`.
 pub(super) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, String> {
-    if super::kernel_mounts::is_mount_point(target) {
-        return Ok(target.to_owned());
-    }
     let found = resolve(volume, sub_path)
         .map_err(|error| format!("failed to prepare subPath {sub_path:?}: {error}"))?;
-    let is_dir = rustix::fs::fstat(&found)
-        .map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory)
-        .map_err(|error| error.to_string())?;
+    let wanted = rustix::fs::fstat(&found).map_err(|error| error.to_string())?;
+    if let Ok(bound) = rustix::fs::stat(target) {
+        if (bound.st_dev, bound.st_ino) == (wanted.st_dev, wanted.st_ino) {
+            return Ok(target.to_owned());
+        }
+        // From an earlier start of the container; the volume has another file there now.
+        super::kernel_mounts::unmount_below(target);
+    }
+    let is_dir = rustix::fs::FileType::from_raw_mode(wanted.st_mode) == rustix::fs::FileType::Directory;
     let failed = |error: std::io::Error| format!("{}: {error}", target.display());
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
@@ -43,17 +46,26 @@ fn resolve(volume: &Path, sub_path: &str) -> rustix::io::Result<OwnedFd> {
         Err(Errno::NOENT) => {}
         other => return other,
     }
+    // Missing directories have the volume's own mode, so that whoever may write the volume may write them.
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&root)?.st_mode & 0o777);
     let mut so_far = String::new();
     for part in sub_path.split('/').filter(|part| !part.is_empty()) {
         if part == ".." {
             return Err(Errno::INVAL);
         }
         let parent = if so_far.is_empty() { open(".")? } else { open(&so_far)? };
-        match rustix::fs::mkdirat(&parent, part, Mode::from_raw_mode(0o750)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let made = match rustix::fs::mkdirat(&parent, part, mode) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(error),
-        }
+        };
         so_far = if so_far.is_empty() { part.to_owned() } else { format!("{so_far}/{part}") };
+        if made {
+            // Past the umask; a path descriptor cannot change modes.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::openat2(&root, so_far.as_str(), flags, Mode::empty(), within)?;
+            rustix::fs::fchmod(&directory, mode)?;
+        }
     }
     open(sub_path)
 }
@@ -75,6 +87,12 @@ mod tests {
         assert!(volume.join("made").is_dir());
         resolve(&volume, "a/b").unwrap();
         assert!(volume.join("a/b").is_dir());
+        let mode = |path: &str| {
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(volume.join(path)).unwrap().permissions())
+        };
+        std::fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        resolve(&volume, "c/d").unwrap();
+        assert_eq!((mode("c") & 0o7777, mode("c/d") & 0o7777), (0o777, 0o777));
         assert!(resolve(&volume, "new/../../x").is_err());
     }
 
@@ -85,6 +103,20 @@ mod tests {
         std::fs::create_dir(&volume).unwrap();
         std::fs::write(volume.join("file"), "content").unwrap();
         let target = dir.path().join("targets/0");
+        let mounts = || {
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            mounts.lines().filter(|line| line.contains(target.to_str().unwrap())).count()
+        };
+        bind(&volume, "file", &target).unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "content");
+        // As every restart of the container does.
+        bind(&volume, "file", &target).unwrap();
+        assert_eq!(mounts(), 1);
+        std::fs::rename(volume.join("file"), volume.join("old")).unwrap();
+        std::fs::write(volume.join("file"), "new content").unwrap();
+        bind(&volume, "file", &target).unwrap();
+        assert_eq!((mounts(), std::fs::read_to_string(&target).unwrap().as_str()), (1, "new content"));
+        std::fs::rename(volume.join("old"), volume.join("file")).unwrap();
         bind(&volume, "file", &target).unwrap();
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "content");
         assert!(super::super::kernel_mounts::unmount_below(dir.path()).is_empty());

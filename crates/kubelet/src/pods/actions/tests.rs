@@ -50,6 +50,7 @@ fn run(name: &str, state: State, exit_code: i32) -> RuntimeContainer {
         image_ref: "i".into(),
         reason: String::new(),
         message: String::new(),
+        user: None,
         log_path: String::new(),
         annotations: Default::default(),
     }

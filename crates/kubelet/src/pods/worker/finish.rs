@@ -27,7 +27,8 @@ impl PodWorker {
             remove_cgroups(&cgroup_parent(&self.pod, &self.ctx.config.cgroup_root, false));
             return Next::Done;
         }
-        for part in ["volumes", "volume-subpaths"] {
+        // What is bound from the volumes goes before them.
+        for part in ["volume-subpaths", "volumes"] {
             if let Err(error) = volumes::tear_down(&pod_dir.join(part)) {
                 self.record(EventType::Warning, "FailedUnmount", error);
                 return self.set_back();

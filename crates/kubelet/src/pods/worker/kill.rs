@@ -79,7 +79,10 @@ impl PodWorker {
             Ok(Ok(())) => {}
             Ok(Err(message)) => {
                 let reference = pod_ref::container_reference(&self.pod, kind, &run.name);
-                self.ctx.recorder.record(reference, EventType::Warning, "FailedPreStopHook", message);
+                tracing::info!(container = run.name, "preStop hook failed: {message}");
+                // HOOK-29: what the hook said may be secret, and stays out of events.
+                let text = "PreStopHook failed".to_owned();
+                self.ctx.recorder.record(reference, EventType::Warning, "FailedPreStopHook", text);
             }
             Err(_) => tracing::info!(container = run.name, grace, "preStop hook cut by the grace period"),
         }

@@ -66,6 +66,7 @@ impl Situation {
                 image_ref: "busybox@sha256:1".into(),
                 reason: String::new(),
                 message: String::new(),
+                user: None,
                 log_path: String::new(),
                 annotations: HashMap::new(),
             },
