@@ -50,11 +50,8 @@ async fn keep_service(server: Weak<ApiServer>) {
     loop {
         tokio::time::sleep(SERVICE_PERIOD).await;
         let Some(server) = server.upgrade() else { return };
-        let parts = [
-            ("", "v1", "services"),
-            ("", "v1", "endpoints"),
-            ("discovery.k8s.io", "v1", "endpointslices"),
-        ];
+        let parts =
+            [("", "v1", "services"), ("", "v1", "endpoints"), ("discovery.k8s.io", "v1", "endpointslices")];
         let mut complete = true;
         for (group, version, plural) in parts {
             let Some(resource) = scheme::find(group, version, plural) else { continue };

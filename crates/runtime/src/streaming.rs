@@ -61,7 +61,9 @@ impl StreamingRuntime for Streaming {
         let mut connection = connect(netns, port).await.map_err(|error| {
             let why = error.to_string().to_lowercase();
             let why = why.split(" (os error").next().unwrap_or_default();
-            StreamError::new(format!("failed to connect to localhost:{port} inside the sandbox: connect: {why}"))
+            StreamError::new(format!(
+                "failed to connect to localhost:{port} inside the sandbox: connect: {why}"
+            ))
         })?;
         // Either side may go at any time; what was delivered counts.
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut connection).await;

@@ -88,7 +88,9 @@ mod tests {
         resolve(&volume, "a/b").unwrap();
         assert!(volume.join("a/b").is_dir());
         let mode = |path: &str| {
-            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(volume.join(path)).unwrap().permissions())
+            std::os::unix::fs::PermissionsExt::mode(
+                &std::fs::metadata(volume.join(path)).unwrap().permissions(),
+            )
         };
         std::fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         resolve(&volume, "c/d").unwrap();
