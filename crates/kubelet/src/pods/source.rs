@@ -27,6 +27,9 @@ const RELIST: Duration = Duration::from_secs(1);
 /// How often it is asked although it has events: a safety net.
 const SAFETY_RELIST: Duration = Duration::from_secs(30);
 
+/// How long a stop waits for the first list of pods.
+const LISTING: Duration = Duration::from_secs(5);
+
 struct Entry {
     inbox: Arc<Inbox>,
     pod: Arc<Pod>,
@@ -40,11 +43,14 @@ pub(crate) struct Workers {
     tasks: TaskTracker,
     /// Ends all workers where they are; their pods keep running.
     halt: CancellationToken,
+    /// Cancelled when the API has told all pods of the node for the first time.
+    listed: CancellationToken,
 }
 
 impl Workers {
     pub(crate) fn new(ctx: Arc<NodeContext>) -> Self {
-        Self { ctx, entries: Arc::default(), tasks: TaskTracker::new(), halt: CancellationToken::new() }
+        let (halt, listed) = (CancellationToken::new(), CancellationToken::new());
+        Self { ctx, entries: Arc::default(), tasks: TaskTracker::new(), halt, listed }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -86,6 +92,8 @@ impl Workers {
 
     /// Terminates all pods and waits for it.
     pub(crate) async fn stop_all(&self) {
+        // A node that is stopped in its first moments has pods that it has not heard of yet.
+        let _ = tokio::time::timeout(LISTING, self.listed.cancelled()).await;
         for entry in self.lock().values() {
             entry.inbox.stop();
         }
@@ -195,6 +203,7 @@ pub(crate) async fn watch_pods(ctx: Arc<NodeContext>, workers: Workers) {
                 if std::mem::take(&mut first) {
                     // Only now is it known which pods are nobody's.
                     tokio::spawn(remove_orphans(Arc::clone(&ctx), workers.clone()));
+                    workers.listed.cancel();
                 }
             }
             Ok(watcher::Event::Apply(pod)) => workers.update(pod),

@@ -77,8 +77,7 @@ async fn run(runtime: &Runtime, container: &Container, shim: &Shim) -> Result<i3
         }
     };
     // What the OCI runtime said is already called so by the shim.
-    let failed =
-        |error: sampan_shim::client::Error| format!("failed to start container: {}", chain(&error));
+    let failed = |error: sampan_shim::client::Error| format!("failed to start container: {}", chain(&error));
     let pid = shim.create(request).await.map_err(failed)?;
     shim.start(&container.id).await.map_err(failed)?;
     Ok(pid)

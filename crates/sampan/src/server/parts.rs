@@ -1,6 +1,6 @@
 //! The parts of a server, each made from the configuration.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use sampan_apiserver::{ApiServer, Pki, admission::AdmissionConfig, pki::PkiConfig};
@@ -108,10 +108,8 @@ impl EmbeddedRuntime {
             Ok(Err(error)) => tracing::warn!(%error, "container runtime"),
             Err(error) => tracing::warn!(%error, "container runtime"),
         }
-        if remove_network {
-            if let Err(error) = self.network.destroy().await {
-                tracing::warn!(%error, "removing the network");
-            }
+        if remove_network && let Err(error) = self.network.destroy().await {
+            tracing::warn!(%error, "removing the network");
         }
     }
 }
@@ -164,7 +162,13 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
     let runtime = Runtime::start(options).await.context("starting the container runtime")?;
     let shutdown = CancellationToken::new();
     let (socket, stop) = (config.run_dir.join("cri.sock"), shutdown.clone());
-    let serving = tokio::spawn(async move { runtime.serve(&socket, stop).await });
+    // The socket of a server that was killed is still there and refuses connections: it is no sign of ours.
+    let _ = fs::remove_file(&socket);
+    let path = socket.clone();
+    let serving = tokio::spawn(async move { runtime.serve(&path, stop).await });
+    while !serving.is_finished() && tokio::net::UnixStream::connect(&socket).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     Ok(Some(EmbeddedRuntime { network, serving, shutdown }))
 }
 

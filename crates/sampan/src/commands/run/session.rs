@@ -38,10 +38,11 @@ impl Session {
         let beside = directories.run().join("kubeconfig");
         for path in [beside.as_path(), Path::new(DEFAULT_KUBECONFIG)] {
             // Only a server of the same directories may be taken: its images and sockets are the ones meant.
-            if path.exists() && crate::server::is_running(&directories) {
-                if let Ok(client) = connect(path).await {
-                    return Ok(Self { client, own: None, cri_socket });
-                }
+            if path.exists()
+                && crate::server::is_running(&directories)
+                && let Ok(client) = connect(path).await
+            {
+                return Ok(Self { client, own: None, cri_socket });
             }
         }
         ensure!(!args.keep, "--keep needs a running server: start one with `sampan server`");
