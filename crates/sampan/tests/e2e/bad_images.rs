@@ -73,8 +73,9 @@ fn img_27_28_30_33_34_images_that_cannot_be_had_are_named_in_status_and_events()
 fn hostile_and_damaged_layers_end_as_errors_and_touch_nothing_outside() {
     let registry = Registry::start();
     let base = busybox_layer();
-    // A blob whose content is not what its digest says.
-    let layer = Layer::gzip(&base);
+    // A blob whose content is not what its digest says. Nobody else has this layer: one with the same content
+    // from an honest blob would be shared, and the bad blob never asked for.
+    let layer = Layer::gzip(&tar_of(&[("only-here", &[1; 50_000])]));
     let digest = layer.digest();
     let tampered = registry.push("bad/tampered:1", &TestImage::of(&[layer], &json!({})));
     let blob = registry.blob(&digest);
