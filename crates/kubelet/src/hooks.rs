@@ -25,7 +25,7 @@ pub(crate) struct HookTarget<'a> {
 /// Runs `handler` to its end.
 ///
 /// # Errors
-/// The text for log and waiting message, with what the handler printed (HOOK-06); events must not have it.
+/// The text for event and waiting message. What the handler printed is not in it: it may hold secrets.
 pub(crate) async fn run(target: &HookTarget<'_>, handler: &LifecycleHandler) -> Result<(), String> {
     let subject =
         format!("for Container {:?} in Pod {:?}", target.container.name, pod_ref::full_name(target.pod));
@@ -65,13 +65,8 @@ async fn exec_hook(target: &HookTarget<'_>, command: &[String]) -> Result<(), (S
     match cri.exec_sync(target.container_id, command.to_vec(), 0).await {
         Ok(answer) if answer.exit_code == 0 => Ok(()),
         Ok(answer) => Err((
-            format!(
-                "command '{}' exited with {}: {}",
-                command.join(" "),
-                answer.exit_code,
-                String::from_utf8_lossy(&answer.stderr)
-            ),
-            String::from_utf8_lossy(&[answer.stdout, answer.stderr].concat()).into_owned(),
+            format!("command '{}' exited with {}: ", command.join(" "), answer.exit_code),
+            String::new(),
         )),
         Err(status) => Err((go_error(&status), status.message().to_owned())),
     }

