@@ -5,7 +5,12 @@
 
 mod store;
 
-use std::{os::fd::AsFd, path::Path, process::ExitCode};
+use std::{
+    os::fd::AsFd,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::{Context, Result, bail};
 use sampan_cri::{
@@ -156,21 +161,24 @@ async fn load(args: ImageLoadArgs, printer: &Printer) -> Result<()> {
         false => Box::new(File::open(&args.file).await.with_context(|| format!("opening {shown}"))?),
     };
     let store = Store::open(&args.directories).await?;
-    let pieces = futures::stream::unfold(input, |mut input| async move {
+    // The protocol's stream has no place for our own read error: it is kept here, and told afterwards.
+    let unread = Arc::new(OnceLock::new());
+    let pieces = futures::stream::unfold((input, unread.clone()), |(mut input, unread)| async move {
         let mut data = Vec::with_capacity(PIECE);
         match (&mut input).take(PIECE as u64).read_to_end(&mut data).await {
-            Ok(1..) => Some((Chunk { data }, input)),
-            // A read error cuts the archive short, and the runtime says so.
-            _ => None,
+            Ok(0) => None,
+            Ok(_) => Some((Chunk { data }, (input, unread))),
+            Err(error) => {
+                let _ = unread.set(error.to_string());
+                None
+            }
         }
     });
-    let answer = store
-        .client()
-        .archives
-        .load(pieces)
-        .await
-        .map_err(plain)
-        .with_context(|| format!("loading {shown}"))?;
+    let answer = store.client().archives.load(pieces).await;
+    if let Some(error) = unread.get() {
+        bail!("reading {shown}: {error}");
+    }
+    let answer = answer.map_err(plain).with_context(|| format!("loading {shown}"))?;
     for image in answer.into_inner().images {
         printer.line(format!("loaded {image}"));
     }
