@@ -12,6 +12,7 @@ use crate::config::KubeletConfig;
 use crate::events::EventRecorder;
 use crate::generate::dns::{DnsConfig, NodeDns, parse_resolv_conf};
 use crate::images::ImagePulls;
+use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::status::writer::StatusWriter;
 
@@ -22,6 +23,8 @@ const STABLE_AFTER: Duration = Duration::from_secs(600);
 pub(crate) struct NodeContext {
     pub(crate) config: KubeletConfig,
     pub(crate) recorder: EventRecorder,
+    /// What is counted; others add to it.
+    pub(crate) metrics: Metrics,
     pub(crate) status: StatusWriter,
     pub(crate) objects: Objects,
     pub(crate) images: ImagePulls,

@@ -12,6 +12,7 @@ use crate::context::NodeContext;
 use crate::error::Error;
 use crate::events::EventRecorder;
 use crate::images::ImagePulls;
+use crate::metrics::Metrics;
 use crate::node::capacity;
 use crate::objects::Objects;
 use crate::pods::source::{self, Workers};
@@ -60,6 +61,7 @@ impl Kubelet {
         let resources = capacity::capacity(&config);
         let ctx = Arc::new(NodeContext {
             recorder,
+            metrics: Metrics::new(&config.node_name),
             status: StatusWriter::new(config.client.clone()),
             objects,
             images: ImagePulls::new(config.clock.clone(), config.max_parallel_image_pulls),

@@ -95,6 +95,7 @@ impl Server {
             ["configz"] if get => self.configz(),
             ["stats", "summary"] if get => self.stats_summary().await,
             ["metrics"] if get => self.metrics().await,
+            ["metrics", "probes"] if get => self.probe_metrics(),
             ["containerLogs", namespace, pod, container] if get => {
                 self.container_logs(namespace, pod, container, request.uri().query().unwrap_or_default())
                     .await

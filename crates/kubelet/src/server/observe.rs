@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Server;
 use super::body::{Body, json as json_response, respond};
 use crate::labels;
+use crate::metrics::CONTENT_TYPE;
 
 impl Server {
     /// The pods of this node with their newest status.
@@ -129,32 +130,36 @@ impl Server {
         }))
     }
 
-    /// The numbers that are cheap to have, in the Prometheus text format.
+    /// `/metrics`: what was counted, and what is looked up now.
     pub(super) async fn metrics(&self) -> Response<Body> {
-        let filter = v1::ContainerFilter::default();
-        let containers = self.ctx.config.cri.list_containers(filter).await.unwrap_or_default();
-        let count = |state: v1::ContainerState| {
-            containers.iter().filter(|container| container.state == state as i32).count()
-        };
-        let text = format!(
-            "# HELP kubelet_running_pods Number of pods that have a worker\n\
-             # TYPE kubelet_running_pods gauge\n\
-             kubelet_running_pods {}\n\
-             # HELP kubelet_running_containers Number of containers by state\n\
-             # TYPE kubelet_running_containers gauge\n\
-             kubelet_running_containers{{container_state=\"created\"}} {}\n\
-             kubelet_running_containers{{container_state=\"running\"}} {}\n\
-             kubelet_running_containers{{container_state=\"exited\"}} {}\n\
-             # HELP kubelet_node_name The node's name. The count is always 1.\n\
-             # TYPE kubelet_node_name gauge\n\
-             kubelet_node_name{{node={:?}}} 1\n",
-            self.workers.pods().len(),
-            count(v1::ContainerState::ContainerCreated),
-            count(v1::ContainerState::ContainerRunning),
-            count(v1::ContainerState::ContainerExited),
-            self.ctx.config.node_name,
-        );
-        respond(StatusCode::OK, "text/plain; version=0.0.4", text)
+        let metrics = &self.ctx.metrics;
+        let cri = &self.ctx.config.cri;
+        let (containers, sandboxes) =
+            tokio::join!(cri.list_containers(Default::default()), cri.list_pod_sandboxes(Default::default()));
+        if let (Ok(containers), Ok(sandboxes)) = (containers, sandboxes) {
+            for (name, state) in [
+                ("created", v1::ContainerState::ContainerCreated),
+                ("running", v1::ContainerState::ContainerRunning),
+                ("exited", v1::ContainerState::ContainerExited),
+            ] {
+                let count = containers.iter().filter(|container| container.state == state as i32).count();
+                let labels = [("container_state", name.to_owned())];
+                metrics
+                    .containers
+                    .by_state
+                    .get_or_create(&labels)
+                    .set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            let ready = v1::PodSandboxState::SandboxReady as i32;
+            let running = sandboxes.iter().filter(|sandbox| sandbox.state == ready).count();
+            metrics.pods.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        }
+        respond(StatusCode::OK, CONTENT_TYPE, metrics.text())
+    }
+
+    /// `/metrics/probes`.
+    pub(super) fn probe_metrics(&self) -> Response<Body> {
+        respond(StatusCode::OK, CONTENT_TYPE, self.ctx.metrics.probes_text())
     }
 }
 

@@ -73,6 +73,7 @@ impl PodWorker {
     fn note_failure(&mut self, kind: ContainerKind, container: &Container, failure: Failure) {
         tracing::info!(pod = %pod_ref::full_name(&self.pod), container = container.name, reason = failure.reason, message = failure.message, "container not started");
         if let Some(event) = failure.event {
+            self.ctx.metrics.containers.start_failed(kind, failure.reason);
             self.container_event(kind, container, EventType::Warning, "Failed", event);
         }
         self.start_errors.insert(
@@ -182,6 +183,7 @@ impl PodWorker {
             .await
             .map_err(|status| Failure::new("CreateContainerError", status.message()))?;
         self.container_event(kind, container, EventType::Normal, "Created", "Container created");
+        ctx.metrics.containers.started(kind);
         if let Err(status) = cri.start_container(&id).await {
             return Err(Failure::new("RunContainerError", status.message()));
         }

@@ -1,0 +1,65 @@
+//! Metrics of probes, shown at `/metrics/probes`.
+
+use k8s_openapi::api::core::v1::Pod;
+use prometheus_client::registry::Registry;
+
+use super::{Counters, Histograms, Labels, default_seconds};
+use crate::pod_ref;
+
+/// See the fields; names are upstream's.
+pub(crate) struct ProbeMetrics {
+    /// `prober_probe_total{probe_type,result,container,pod,namespace,pod_uid}`; result is `successful`,
+    /// `failed` or `unknown`.
+    pub(crate) total: Counters<6>,
+    /// `prober_probe_duration_seconds{probe_type,container,pod,namespace}`.
+    pub(crate) duration: Histograms<4>,
+}
+
+impl ProbeMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics =
+            Self { total: Counters::default(), duration: Histograms::new_with_constructor(default_seconds) };
+        registry.register(
+            "prober_probe",
+            "Number of probes of a container by kind and result",
+            metrics.total.clone(),
+        );
+        registry.register(
+            "prober_probe_duration_seconds",
+            "Seconds that probes took",
+            metrics.duration.clone(),
+        );
+        metrics
+    }
+
+    /// A probe ended. `probe_type` is `Liveness`, `Readiness` or `Startup`.
+    pub(crate) fn ended(&self, pod: &Pod, container: &str, probe_type: &str, result: &str, seconds: f64) {
+        self.total.get_or_create(&probe_labels(pod, container, probe_type, result)).inc();
+        let [kind, _, container, name, namespace, _] = probe_labels(pod, container, probe_type, result);
+        self.duration.get_or_create(&[kind, container, name, namespace]).observe(seconds);
+    }
+
+    /// The container is gone: so are its series.
+    pub(crate) fn forget(&self, pod: &Pod, container: &str) {
+        for probe_type in ["Liveness", "Readiness", "Startup"] {
+            for result in ["successful", "failed", "unknown"] {
+                let labels = probe_labels(pod, container, probe_type, result);
+                self.total.remove(&labels);
+                let [kind, _, container, name, namespace, _] = labels;
+                self.duration.remove(&[kind, container, name, namespace]);
+            }
+        }
+    }
+}
+
+/// The labels of one series of `prober_probe_total`.
+fn probe_labels(pod: &Pod, container: &str, probe_type: &str, result: &str) -> Labels<6> {
+    [
+        ("probe_type", probe_type.to_owned()),
+        ("result", result.to_owned()),
+        ("container", container.to_owned()),
+        ("pod", pod_ref::name(pod).to_owned()),
+        ("namespace", pod_ref::namespace(pod).to_owned()),
+        ("pod_uid", pod_ref::uid(pod).to_owned()),
+    ]
+}
