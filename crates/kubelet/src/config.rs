@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::cri::ContainerRuntime;
+use crate::eviction::EvictionConfig;
+use crate::shutdown::ShutdownStep;
 
 /// The kubelet's configuration. [`KubeletConfig::new`] fills in upstream's defaults.
 #[derive(Clone)]
@@ -44,8 +46,44 @@ pub struct KubeletConfig {
     pub register_with_taints: Vec<k8s_openapi::api::core::v1::Taint>,
     /// How many pods may run here.
     pub max_pods: u32,
-    /// What is kept from pods: resource name to quantity.
-    pub reserved: BTreeMap<String, String>,
+    /// Pods per core, when that makes fewer than `max_pods`; 0 for no such limit.
+    pub pods_per_core: u32,
+    /// What is kept from pods for the system: resource name to quantity.
+    pub system_reserved: BTreeMap<String, String>,
+    /// What is kept from pods for the kubelet and the runtime: resource name to quantity.
+    pub kube_reserved: BTreeMap<String, String>,
+    /// Whether the cgroup of all pods is limited to the allocatable: `pods` does, `none` does not.
+    pub enforce_node_allocatable: Vec<String>,
+    /// When the node is short of something, and what happens then.
+    pub eviction: EvictionConfig,
+    /// Whether ephemeral storage is watched and its limits enforced.
+    pub local_storage_isolation: bool,
+    /// In which order and time pods end when the node stops; empty for all at once with their own grace.
+    pub shutdown: Vec<ShutdownStep>,
+    /// Process ids per pod; -1 for no limit.
+    pub pod_pids_limit: i64,
+    /// Whether CPU limits are enforced.
+    pub cpu_cfs_quota: bool,
+    /// The period in which they are.
+    pub cpu_cfs_quota_period: Duration,
+    /// Sysctls beside the safe ones that pods may set; a trailing `*` matches any rest.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Whether `RuntimeDefault` is the seccomp profile of containers that name none.
+    pub seccomp_default: bool,
+    /// A directory (or file) of manifests of pods that run without an API server (POD-49).
+    pub static_pod_path: Option<PathBuf>,
+    /// How often it is read although nothing told of a change.
+    pub file_check_frequency: Duration,
+    /// How often the node's status is looked at.
+    pub node_status_update_frequency: Duration,
+    /// How often it is written although nothing changed.
+    pub node_status_report_frequency: Duration,
+    /// How long the node's Lease is valid, in seconds; it is renewed in a quarter of it.
+    pub node_lease_duration_seconds: i32,
+    /// How often sizes of container logs are looked at.
+    pub container_log_monitor_interval: Duration,
+    /// `spec.providerID` of the Node.
+    pub provider_id: Option<String>,
     /// The cgroup that `kubepods` is made in, `/` for the root.
     pub cgroup_root: String,
     /// Pulls at the same time, over all pods (IMG-43); 1 is upstream's serial default.
@@ -104,7 +142,25 @@ impl KubeletConfig {
             labels: BTreeMap::new(),
             register_with_taints: Vec::new(),
             max_pods: 110,
-            reserved: BTreeMap::new(),
+            pods_per_core: 0,
+            system_reserved: BTreeMap::new(),
+            kube_reserved: BTreeMap::new(),
+            enforce_node_allocatable: vec!["pods".to_owned()],
+            eviction: EvictionConfig::default(),
+            local_storage_isolation: true,
+            shutdown: Vec::new(),
+            pod_pids_limit: -1,
+            cpu_cfs_quota: true,
+            cpu_cfs_quota_period: Duration::from_millis(100),
+            allowed_unsafe_sysctls: Vec::new(),
+            seccomp_default: false,
+            static_pod_path: None,
+            file_check_frequency: Duration::from_secs(20),
+            node_status_update_frequency: Duration::from_secs(10),
+            node_status_report_frequency: Duration::from_secs(300),
+            node_lease_duration_seconds: 40,
+            container_log_monitor_interval: Duration::from_secs(10),
+            provider_id: None,
             cgroup_root: "/".to_owned(),
             max_parallel_image_pulls: 4,
             container_log_max_size: 10 * 1024 * 1024,
@@ -129,4 +185,20 @@ pub enum ShutdownMode {
     KeepPods,
     /// They are terminated with their grace periods first.
     StopPods,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A configuration with upstream's defaults, a client and a runtime that are never reached.
+    pub(crate) fn config() -> KubeletConfig {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("no API here"))
+        });
+        let client = kube::Client::new(service, "default");
+        let cri = sampan_cri::client::connect_lazy("unix:///nonexistent/cri.sock").unwrap();
+        KubeletConfig::new("node", client, Arc::new(cri), "/nonexistent", "127.0.0.1".parse().unwrap())
+    }
 }

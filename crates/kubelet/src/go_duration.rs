@@ -28,6 +28,35 @@ pub fn format(duration: Duration) -> String {
     }
 }
 
+/// A duration in Go's notation, as upstream's configuration files have it; `None` for anything else, and for
+/// negative ones.
+#[must_use]
+pub fn parse(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut seconds = 0.0_f64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1e-9,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            _ => return None,
+        };
+        rest = &rest[end..];
+        seconds += number * unit;
+    }
+    if text.is_empty() { None } else { Duration::try_from_secs_f64(seconds).ok() }
+}
+
 /// `duration` cut to milliseconds, in Go's notation.
 #[must_use]
 pub fn format_millis(duration: Duration) -> String {
@@ -61,6 +90,12 @@ mod tests {
             (3_600_000, "1h0m0s"),
         ] {
             assert_eq!(format(Duration::from_millis(millis)), text);
+        }
+        for (text, millis) in [("1m30s", 90_000), ("0s", 0), ("0", 0), ("1.5h", 5_400_000), ("250ms", 250)] {
+            assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "10", "s", "1x", "-1s", "1m30", "1e400s"] {
+            assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(format_millis(Duration::from_micros(229_900)), "229ms");
         assert_eq!(format(Duration::from_nanos(1_500)), "1.5µs");

@@ -8,11 +8,13 @@
 pub mod backoff;
 pub mod clock;
 mod config;
+pub mod configuration;
 mod context;
 pub mod cri;
 pub mod cri_log;
 mod error;
 pub mod events;
+pub mod eviction;
 pub mod generate;
 pub mod go_duration;
 mod hooks;
@@ -31,9 +33,11 @@ pub mod pods;
 pub mod probes;
 pub mod quantities;
 mod server;
+pub mod shutdown;
 pub mod status;
 mod volumes;
 
 pub use config::{KubeletConfig, Serving, ShutdownMode};
+pub use configuration::{ConfigurationError, KubeletConfiguration};
 pub use error::Error;
 pub use kubelet::Kubelet;

@@ -3,18 +3,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use sampan_cri::v1;
 
 use crate::context::NodeContext;
 
-/// How often sizes are looked at.
-const PERIOD: Duration = Duration::from_secs(10);
-
 /// Rotates logs until it is aborted.
 pub(crate) async fn run(ctx: Arc<NodeContext>) {
-    let mut ticks = tokio::time::interval(PERIOD);
+    let mut ticks = tokio::time::interval(ctx.config.container_log_monitor_interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

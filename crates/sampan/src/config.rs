@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use sampan_kubelet::KubeletConfiguration;
 use sampan_network::Ipv4Cidr;
 use serde::Deserialize;
 
@@ -96,6 +97,12 @@ pub(crate) struct ServerOptions {
     /// How many pods may run here [default: 110]
     #[arg(long, value_name = "N")]
     pub(crate) max_pods: Option<u32>,
+    /// Upstream's KubeletConfiguration (kubelet.config.k8s.io/v1beta1); options given here win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubelet_config: Option<PathBuf>,
+    /// A directory of manifests of static pods, which run even when the API does not
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pod_manifest_path: Option<PathBuf>,
     /// An etcd (http:// or https://host:port) instead of the embedded store
     #[arg(long, value_name = "URL")]
     pub(crate) datastore_endpoint: Option<String>,
@@ -188,6 +195,8 @@ impl ServerOptions {
             bridge,
             cgroup_root,
             max_pods,
+            kubelet_config,
+            pod_manifest_path,
             datastore_endpoint,
             container_runtime_endpoint,
             enable_admission_plugins,
@@ -218,6 +227,8 @@ pub(crate) struct ServerConfig {
     pub(crate) bridge: String,
     pub(crate) cgroup_root: String,
     pub(crate) max_pods: u32,
+    pub(crate) kubelet: KubeletConfiguration,
+    pub(crate) static_pod_path: Option<PathBuf>,
     pub(crate) datastore_endpoint: Option<String>,
     pub(crate) container_runtime_endpoint: Option<String>,
     pub(crate) enable_admission_plugins: Vec<String>,
@@ -232,6 +243,15 @@ impl TryFrom<ServerOptions> for ServerConfig {
 
     fn try_from(options: ServerOptions) -> Result<Self> {
         let text = |value: Option<String>, default: &str| value.unwrap_or_else(|| default.to_owned());
+        let kubelet = match &options.kubelet_config {
+            Some(path) => KubeletConfiguration::read(path).context("--kubelet-config")?,
+            None => KubeletConfiguration::default(),
+        };
+        let static_pod_path = options
+            .pod_manifest_path
+            .or_else(|| kubelet.text("staticPodPath").map(Into::into))
+            .map(|path| absolute(Some(path), "."))
+            .transpose()?;
         let cluster_cidr: Ipv4Cidr =
             text(options.cluster_cidr, "10.42.0.0/16").parse().context("--cluster-cidr")?;
         // One node, one /24, as upstream's controller manager cuts the cluster range.
@@ -265,22 +285,32 @@ impl TryFrom<ServerOptions> for ServerConfig {
         Ok(Self {
             data_dir: absolute(options.data_dir, "/var/lib/sampan")?,
             run_dir: absolute(options.run_dir, "/run/sampan")?,
-            log_dir: absolute(options.log_dir, "/var/log/pods")?,
+            log_dir: absolute(
+                options.log_dir.or_else(|| kubelet.text("podLogsDir").map(Into::into)),
+                "/var/log/pods",
+            )?,
             bind_address: options.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             https_listen_port: options.https_listen_port.unwrap_or(6443),
-            kubelet_port: options.kubelet_port.unwrap_or(10250),
+            kubelet_port: options.kubelet_port.or_else(|| kubelet.number("port")).unwrap_or(10250),
             kubeconfig: absolute(options.write_kubeconfig, "/etc/sampan/kubeconfig")?,
             node_name,
             node_ip: options.node_ip.or(bound).unwrap_or_else(default_node_ip),
             node_labels,
             pod_cidr: pod_cidr.parse().context("--cluster-cidr")?,
             service_cidr,
-            cluster_domain: text(options.cluster_domain, "cluster.local"),
+            cluster_domain: text(
+                options.cluster_domain.or_else(|| kubelet.text("clusterDomain")),
+                "cluster.local",
+            ),
             bridge,
-            cgroup_root: text(options.cgroup_root, "/"),
-            max_pods: options.max_pods.unwrap_or(110),
+            cgroup_root: text(options.cgroup_root.or_else(|| kubelet.text("cgroupRoot")), "/"),
+            max_pods: options.max_pods.or_else(|| kubelet.number("maxPods")).unwrap_or(110),
+            static_pod_path,
             datastore_endpoint: options.datastore_endpoint,
-            container_runtime_endpoint: options.container_runtime_endpoint,
+            container_runtime_endpoint: options
+                .container_runtime_endpoint
+                .or_else(|| kubelet.text("containerRuntimeEndpoint")),
+            kubelet,
             enable_admission_plugins: options.enable_admission_plugins.unwrap_or_default(),
             disable_admission_plugins: options.disable_admission_plugins.unwrap_or_default(),
             insecure_registries: options.insecure_registries.unwrap_or_default(),

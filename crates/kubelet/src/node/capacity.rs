@@ -6,10 +6,8 @@ use std::path::Path;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::config::KubeletConfig;
+use crate::eviction::Signal;
 use crate::quantities;
-
-/// Memory that must stay available before pods are evicted: upstream's default, taken off the allocatable.
-const EVICTION_MEMORY: i64 = 100 << 20;
 
 /// Resources by name.
 pub(crate) type Resources = BTreeMap<String, Quantity>;
@@ -37,7 +35,7 @@ pub(crate) fn capacity(config: &KubeletConfig) -> Resources {
     let mut resources = Resources::from([
         ("cpu".to_owned(), Quantity(cpus.to_string())),
         ("memory".to_owned(), Quantity(format!("{}Ki", memory_bytes() / 1_024))),
-        ("pods".to_owned(), Quantity(config.max_pods.to_string())),
+        ("pods".to_owned(), Quantity(max_pods(config, cpus).to_string())),
     ]);
     if let Some(bytes) = filesystem_bytes(&config.data_dir) {
         resources.insert("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", bytes / 1_024)));
@@ -48,22 +46,36 @@ pub(crate) fn capacity(config: &KubeletConfig) -> Resources {
     resources
 }
 
-/// What pods may use: the capacity without what is reserved and what eviction protects.
+/// How many pods may run here.
+fn max_pods(config: &KubeletConfig, cpus: usize) -> u32 {
+    match config.pods_per_core {
+        0 => config.max_pods,
+        per_core => config.max_pods.min(per_core.saturating_mul(u32::try_from(cpus).unwrap_or(u32::MAX))),
+    }
+}
+
+/// What pods may use: the capacity without what is reserved and what the hard thresholds of eviction protect.
 pub(crate) fn allocatable(config: &KubeletConfig, capacity: &Resources) -> Resources {
     let mut resources = capacity.clone();
-    let reserved = |name: &str| config.reserved.get(name).map(String::as_str);
-    if let Some(milli) = reserved("cpu").and_then(quantities::milli_value)
-        && let Some(all) = quantities::listed_milli(Some(capacity), "cpu")
-    {
-        resources.insert("cpu".to_owned(), Quantity(format!("{}m", (all - milli).max(0))));
+    let reserved = |name: &str, read: fn(&str) -> Option<i64>| -> i64 {
+        let lists = [&config.system_reserved, &config.kube_reserved];
+        lists.into_iter().filter_map(|list| read(list.get(name)?)).sum()
+    };
+    let protected =
+        |signal: Signal, all: i64| config.eviction.hard_threshold(signal).map_or(0, |t| t.of(all));
+    if let Some(all) = quantities::listed_milli(Some(capacity), "cpu") {
+        let milli = reserved("cpu", quantities::milli_value);
+        if milli > 0 {
+            resources.insert("cpu".to_owned(), Quantity(format!("{}m", (all - milli).max(0))));
+        }
     }
     if let Some(all) = quantities::listed(Some(capacity), "memory") {
-        let held = reserved("memory").and_then(quantities::value).unwrap_or(0) + EVICTION_MEMORY;
+        let held = reserved("memory", quantities::value) + protected(Signal::MemoryAvailable, all);
         resources.insert("memory".to_owned(), Quantity(format!("{}Ki", (all - held).max(0) / 1_024)));
     }
     if let Some(all) = quantities::listed(Some(capacity), "ephemeral-storage") {
-        let held = reserved("ephemeral-storage").and_then(quantities::value).unwrap_or(0);
-        resources.insert("ephemeral-storage".to_owned(), Quantity((all / 10 * 9 - held).max(0).to_string()));
+        let held = reserved("ephemeral-storage", quantities::value) + protected(Signal::NodeFsAvailable, all);
+        resources.insert("ephemeral-storage".to_owned(), Quantity((all - held).max(0).to_string()));
     }
     resources
 }

@@ -1,5 +1,5 @@
 //! Registers the Node and keeps its status true: looked at every 10 s, written when it changed and every five
-//! minutes.
+//! minutes (`nodeStatusUpdateFrequency`, `nodeStatusReportFrequency`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,6 @@ use super::images::node_images;
 use crate::context::NodeContext;
 use crate::events::EventType;
 
-const LOOK: Duration = Duration::from_secs(10);
-const REPORT: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Registers the node and keeps it up to date until it is aborted. `port` is the kubelet's HTTPS port.
@@ -36,7 +34,10 @@ pub(crate) async fn keep_registered(ctx: Arc<NodeContext>, port: u16) {
         let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
         let due = match &reported {
             None => true,
-            Some((before, at)) => at.elapsed() >= REPORT || comparable(before) != comparable(&status),
+            Some((before, at)) => {
+                at.elapsed() >= ctx.config.node_status_report_frequency
+                    || comparable(before) != comparable(&status)
+            }
         };
         if due {
             match write(&ctx, &nodes, &name, &status, reported.is_none()).await {
@@ -55,7 +56,7 @@ pub(crate) async fn keep_registered(ctx: Arc<NodeContext>, port: u16) {
             }
         }
         // A runtime that is not ready yet is looked at often: pods wait for it.
-        tokio::time::sleep(if ready { LOOK } else { RETRY }).await;
+        tokio::time::sleep(if ready { ctx.config.node_status_update_frequency } else { RETRY }).await;
     }
 }
 
@@ -155,6 +156,7 @@ fn new_node(ctx: &NodeContext, status: NodeStatus) -> Node {
         spec: Some(NodeSpec {
             pod_cidr: ctx.config.pod_cidr.clone(),
             pod_cidrs: ctx.config.pod_cidr.clone().map(|cidr| vec![cidr]),
+            provider_id: ctx.config.provider_id.clone(),
             taints: (!taints.is_empty()).then(|| taints.clone()),
             ..NodeSpec::default()
         }),

@@ -192,13 +192,17 @@ pub(super) fn kubelet_config(
     client: kube::Client,
     cri: sampan_cri::client::Client,
 ) -> KubeletConfig {
-    let kubelet = KubeletConfig::new(
+    let mut kubelet = KubeletConfig::new(
         &config.node_name,
         client,
         Arc::new(cri),
         config.data_dir.join("kubelet"),
         config.node_ip,
     );
+    for warning in config.kubelet.warnings() {
+        tracing::warn!("{warning}");
+    }
+    config.kubelet.apply(&mut kubelet);
     // The flat links are shared by the machine: only the server with the usual log directory makes them.
     let usual_logs = config.log_dir == Path::new("/var/log/pods");
     KubeletConfig {
@@ -214,6 +218,7 @@ pub(super) fn kubelet_config(
         pod_cidr: Some(config.pod_cidr.to_string()),
         labels: config.node_labels.clone(),
         max_pods: config.max_pods,
+        static_pod_path: config.static_pod_path.clone(),
         cgroup_root: config.cgroup_root.clone(),
         ..kubelet
     }
