@@ -4,6 +4,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
 
@@ -12,6 +13,10 @@ use super::record::{
     REVISION,
 };
 use crate::Error;
+
+/// How often and how long a read waits for a handle that works: opening again takes milliseconds.
+const REOPEN_LOOKS: u32 = 200;
+const REOPEN_LOOK: Duration = Duration::from_millis(5);
 
 /// The database handle. redb refuses everything after a failed write until it is opened anew, hence the lock.
 #[derive(Debug)]
@@ -34,11 +39,22 @@ impl Database {
         Ok(Self { path, cache_bytes, handle: RwLock::new(Some(handle)) })
     }
 
-    /// Runs a read in a snapshot of its own.
+    /// Runs a read in a snapshot of its own. A read that meets a handle which a failed write has just made useless
+    /// waits for the writer to open the file again.
     pub(super) fn read<T>(
         &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<T, Error>,
+        mut read: impl FnMut(&ReadTransaction) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        for _ in 0..REOPEN_LOOKS {
+            match self.read_once(&mut read) {
+                Err(error) if error.is_useless_handle() => std::thread::sleep(REOPEN_LOOK),
+                answer => return answer,
+            }
+        }
+        self.read_once(read)
+    }
+
+    fn read_once<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
         let txn = {
             let handle = self.handle.read().unwrap_or_else(PoisonError::into_inner);
             handle.as_ref().ok_or(Error::Closed)?.begin_read()?

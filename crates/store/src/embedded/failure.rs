@@ -39,6 +39,11 @@ impl From<redb::CommitError> for Error {
 }
 
 impl Error {
+    /// Whether redb refused only because a write before had failed; opening the file again cures it.
+    pub(super) fn is_useless_handle(&self) -> bool {
+        matches!(self, Self::Embedded { source, .. } if matches!(**source, redb::Error::PreviousIo))
+    }
+
     /// The same failure for the next transaction of the commit that failed.
     pub(super) fn again(&self) -> Self {
         match self {

@@ -119,11 +119,12 @@ impl Writer {
         if let Err(error) = &result {
             tracing::error!(error = %chain(error), "a commit of the store failed");
         }
-        for acknowledge in acknowledgements {
-            acknowledge(result.as_ref().err());
-        }
+        // Before anybody hears of it: who is told that a write failed may read at once.
         if result.is_err() {
             self.recover();
+        }
+        for acknowledge in acknowledgements {
+            acknowledge(result.as_ref().err());
         }
         result.is_ok()
     }
@@ -137,15 +138,15 @@ impl Writer {
         let txn = match begun {
             Ok(txn) => txn,
             Err(error) => {
-                group.into_iter().for_each(|command| command.refuse(&error));
+                acknowledgements.extend(group.into_iter().map(Command::refuse_later));
                 return Err(error);
             }
         };
         let mut tables = Tables::open(&txn, self.state)?;
         let mut failure = None;
         for command in group {
-            if let Some(error) = &failure {
-                command.refuse(error);
+            if failure.is_some() {
+                acknowledgements.push(command.refuse_later());
             } else if let Err(error) = command.apply(&mut tables, &mut self.deadlines, acknowledgements) {
                 failure = Some(error);
             }
@@ -218,6 +219,11 @@ impl Command {
             Op::Delete(key) => key.len(),
         };
         txn.then.iter().map(size).sum::<usize>() as u64
+    }
+
+    /// [`Command::refuse`], once the failure has been dealt with.
+    fn refuse_later(self) -> Acknowledge {
+        Box::new(move |error| self.refuse(error.unwrap_or(&Error::Closed)))
     }
 
     /// Answers with an error without trying.
