@@ -23,6 +23,7 @@ pub mod strategy;
 pub mod table;
 pub mod taints;
 pub mod validation;
+pub mod version;
 
 pub use field_error::{ErrorType, FieldError};
 pub use quantity::Quantity;

@@ -86,7 +86,7 @@ async fn metrics(server: &ApiServer) -> Response {
          # TYPE sampan_apiserver_requests_total counter\nsampan_apiserver_requests_total {requests}\n\
          # HELP sampan_store_revision The newest revision of the store.\n# TYPE sampan_store_revision gauge\n\
          sampan_store_revision {revision}\n",
-        version = crate::version::GIT_VERSION,
+        version = sampan_api::version::GIT_VERSION,
         connections = server.serving.connections(),
         requests = server.serving.requests(),
     );

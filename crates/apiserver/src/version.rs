@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use http::Request;
+use sampan_api::version::{GIT_VERSION, MAJOR, MINOR};
 use serde_json::{Value, json};
 
 use crate::context::RequestContext;
 use crate::respond::{Body, Response};
 use crate::{ApiServer, reviews};
-
-/// The Kubernetes release whose API this server implements, with our mark: clients parse it as a semantic version.
-pub const GIT_VERSION: &str = "v1.36.2+sampan";
 
 /// The document behind `/version` (upstream's `version.Info`).
 pub fn info() -> Value {
@@ -20,11 +18,11 @@ pub fn info() -> Value {
         other => other,
     };
     json!({
-        "major": "1",
-        "minor": "36",
-        "emulationMajor": "1",
-        "emulationMinor": "36",
-        "minCompatibilityMajor": "1",
+        "major": MAJOR,
+        "minor": MINOR,
+        "emulationMajor": MAJOR,
+        "emulationMinor": MINOR,
+        "minCompatibilityMajor": MAJOR,
         "minCompatibilityMinor": "35",
         "gitVersion": GIT_VERSION,
         "gitCommit": option_env!("SAMPAN_GIT_COMMIT").unwrap_or("unknown"),

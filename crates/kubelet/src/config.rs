@@ -92,7 +92,7 @@ pub struct KubeletConfig {
     pub container_log_max_size: u64,
     /// How many log files are kept per container.
     pub container_log_max_files: usize,
-    /// The version in `nodeInfo.kubeletVersion`, such as `v1.36.0-sampan.0.1.0`.
+    /// The version in `nodeInfo.kubeletVersion`, such as `v1.36.2+sampan.0.1.0`.
     pub version: String,
     /// How often a pod without any change is looked at again (volumes, tokens, safety).
     pub sync_frequency: Duration,
@@ -165,7 +165,7 @@ impl KubeletConfig {
             max_parallel_image_pulls: 4,
             container_log_max_size: 10 * 1024 * 1024,
             container_log_max_files: 5,
-            version: concat!("v1.36.0-sampan.", env!("CARGO_PKG_VERSION")).to_owned(),
+            version: sampan_api::version::GIT_VERSION.to_owned(),
             sync_frequency: Duration::from_secs(60),
             max_container_restart_period: Duration::from_secs(300),
             clock: Clock::System,

@@ -191,8 +191,8 @@ impl Network {
         first
     }
 
-    /// Removes the bridge and the nftables table. Only for a network without sandboxes: tests, and
-    /// `sampan server --stop-pods`.
+    /// Removes the bridge and the nftables table. Only for a network without sandboxes: a server
+    /// that ends without pods.
     ///
     /// # Errors
     /// When the kernel refuses.

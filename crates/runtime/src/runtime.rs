@@ -106,6 +106,11 @@ impl Runtime {
         Ok(())
     }
 
+    /// Whether any sandbox is running: as long as one is, its network must stay.
+    pub fn has_running_sandboxes(&self) -> bool {
+        !self.living().is_empty()
+    }
+
     /// The streaming server's URLs.
     pub(crate) fn streaming(&self) -> Result<&streaming::Server, Status> {
         self.streaming.get().ok_or_else(|| Status::unavailable("the streaming server has not started yet"))

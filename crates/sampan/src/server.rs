@@ -136,7 +136,7 @@ impl Server {
         self.shutdown.cancel();
         while self.tasks.join_next().await.is_some() {}
         if let Some(runtime) = self.runtime.take() {
-            runtime.stop(stop_pods).await;
+            runtime.stop().await;
         }
         self.api_shutdown.cancel();
         while self.api_tasks.join_next().await.is_some() {}

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::types::{Type, type_named, type_of_kind};
 use crate::scheme::{self, Resource};
+use crate::version::GIT_VERSION;
 
 static DEFINITIONS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/definitions.deflate"));
 static HASH: &str = include_str!(concat!(env!("OUT_DIR"), "/hash.txt"));
@@ -62,9 +63,9 @@ pub fn openapi_v3(path: &str) -> Option<Vec<u8>> {
         return None;
     }
     let mut out = Vec::new();
-    out.extend_from_slice(
-        b"{\"openapi\":\"3.0.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},\"paths\":",
-    );
+    out.extend_from_slice(b"{\"openapi\":\"3.0.0\",\"info\":");
+    out.extend_from_slice(info().to_string().as_bytes());
+    out.extend_from_slice(b",\"paths\":");
     out.extend_from_slice(paths::v3(&resources).to_string().as_bytes());
     out.extend_from_slice(b",\"components\":{\"schemas\":{");
     let wanted = closure(&resources);
@@ -86,12 +87,16 @@ pub fn openapi_v3(path: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": GIT_VERSION})
+}
+
 /// The whole v2 document as JSON text.
 pub fn openapi_v2_json() -> Vec<u8> {
     let mut out = Vec::new();
-    out.extend_from_slice(
-        b"{\"swagger\":\"2.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},\"paths\":",
-    );
+    out.extend_from_slice(b"{\"swagger\":\"2.0\",\"info\":");
+    out.extend_from_slice(info().to_string().as_bytes());
+    out.extend_from_slice(b",\"paths\":");
     out.extend_from_slice(paths::v2().to_string().as_bytes());
     out.extend_from_slice(b",\"definitions\":{");
     let mut first = true;

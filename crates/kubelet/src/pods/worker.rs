@@ -3,6 +3,7 @@
 //! It wakes up when the pod's object changes, when the runtime or a probe reports something, and when a time
 //! that it set itself is reached; then it looks at the truth again and does what is to be done.
 
+mod awaited;
 mod finish;
 pub(crate) mod inbox;
 mod kill;
@@ -63,6 +64,8 @@ pub(crate) struct PodWorker {
     start_errors: HashMap<String, StartError>,
     /// Containers that are not tried again before this time.
     not_before: HashMap<String, Instant>,
+    /// News of what they lacked ends that wait.
+    awaited: awaited::Awaited,
     probes: ProbeResults,
     probers: probing::Probers,
     in_post_start: HashSet<String>,
@@ -101,6 +104,7 @@ impl PodWorker {
             volumes_ready,
             start_errors: HashMap::new(),
             not_before: HashMap::new(),
+            awaited: awaited::Awaited::default(),
             probes,
             probers: probing::Probers::default(),
             in_post_start: HashSet::new(),

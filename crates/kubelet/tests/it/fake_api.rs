@@ -155,7 +155,7 @@ impl FakeApi {
 }
 
 fn is_collection(path: &str) -> bool {
-    matches!(path.rsplit('/').next(), Some("pods" | "services" | "nodes" | "events"))
+    matches!(path.rsplit('/').next(), Some("pods" | "services" | "nodes" | "events" | "configmaps" | "secrets"))
 }
 
 fn collection_of(path: &str) -> &str {

@@ -261,11 +261,14 @@ async fn env_42_pod_11_a_missing_config_map_is_waited_for() {
             world.has_event("Warning Failed spec.containers{c}: Error: configmap \"x\" not found")
         })
         .await;
+    // Its creation is told at once: nobody waits for the next attempt, which is up to 10 s away.
+    let created = tokio::time::Instant::now();
     world.api.put(
         "/api/v1/namespaces/default/configmaps/x",
-        json!({"metadata": {"name": "x"}, "data": {"A": "1"}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"A": "1"}}),
     );
     world.until_phase("Running").await;
+    assert!(created.elapsed() < Duration::from_secs(1), "{:?}", created.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -234,7 +234,7 @@ impl Session {
             RegistryError::Connect {
                 at: at.clone(),
                 endpoint: "token server".to_owned(),
-                source: super::request::cause(e),
+                source: super::request::cause(e, "connect"),
             }
         })?;
         let status = response.status();

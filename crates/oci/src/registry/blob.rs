@@ -67,7 +67,7 @@ impl BlobStream {
                     return Ok(Some(chunk));
                 }
                 Ok(None) => "the connection ended before the promised size".into(),
-                Err(error) => cause(error),
+                Err(error) => cause(error, "read"),
             };
             self.response = None;
             self.pause(failure).await?;

@@ -141,6 +141,26 @@ pub enum RegistryError {
 /// An error of the HTTP or TLS library, or of the operating system.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
+/// A call that the operating system refused, in the words of Go's clients, which people search for:
+/// `connect: connection refused`.
+#[derive(Debug)]
+pub(super) struct OsError {
+    /// `connect`, `read`.
+    pub(super) call: &'static str,
+    /// The refusal.
+    pub(super) error: std::io::Error,
+}
+
+impl fmt::Display for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.error.to_string();
+        let words = words.split(" (os error").next().unwrap_or_default().to_lowercase();
+        write!(f, "{}: {words}", self.call)
+    }
+}
+
+impl std::error::Error for OsError {}
+
 impl RegistryError {
     /// The registry says that there is no such image.
     pub fn is_not_found(&self) -> bool {

@@ -9,7 +9,7 @@ use reqwest::{Response, Url};
 
 use super::auth::origin_of;
 use super::challenge;
-use super::error::{At, Cause, Operation, RegistryError, parse_errors};
+use super::error::{At, Cause, Operation, OsError, RegistryError, parse_errors};
 use super::hosts::{Capability, Endpoint, is_loopback};
 use super::resolve::ResolveError;
 use super::{Session, tls};
@@ -203,8 +203,8 @@ fn retry_after(response: &Response) -> Option<Duration> {
 fn is_refused(error: &RegistryError) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        if let Some(os) = cause.downcast_ref::<OsError>() {
+            return os.error.kind() == std::io::ErrorKind::ConnectionRefused;
         }
         source = cause.source();
     }
@@ -219,11 +219,12 @@ fn connect_error(at: At, url: &Url, error: reqwest::Error) -> RegistryError {
         }
         source = cause.source();
     }
-    RegistryError::Connect { at, endpoint: origin_of(url), source: cause(error) }
+    RegistryError::Connect { at, endpoint: origin_of(url), source: cause(error, "connect") }
 }
 
 /// The innermost useful error: the library's own layers only say "error sending request".
-pub(super) fn cause(error: reqwest::Error) -> Cause {
+/// When it is the operating system's, `call` is named as what failed.
+pub(super) fn cause(error: reqwest::Error, call: &'static str) -> Cause {
     let error = error.without_url();
     let mut text = Vec::new();
     let mut source = std::error::Error::source(&error);
@@ -236,10 +237,9 @@ pub(super) fn cause(error: reqwest::Error) -> Cause {
     while let Some(next) = innermost.source() {
         innermost = next;
     }
-    if let Some(io) = innermost.downcast_ref::<std::io::Error>()
-        && io.raw_os_error().is_some()
-    {
-        return Box::new(std::io::Error::from_raw_os_error(io.raw_os_error().unwrap_or_default()));
+    let io = innermost.downcast_ref::<std::io::Error>();
+    if let Some(number) = io.and_then(std::io::Error::raw_os_error) {
+        return Box::new(OsError { call, error: std::io::Error::from_raw_os_error(number) });
     }
     if error.is_timeout() {
         return "timed out".into();
@@ -265,7 +265,7 @@ pub(super) async fn read_bounded(
         let chunk = response.chunk().await.map_err(|e| RegistryError::Broken {
             at: at.clone(),
             received: body.len() as u64,
-            source: cause(e),
+            source: cause(e, "read"),
         })?;
         let Some(chunk) = chunk else { return Ok(body.into()) };
         if (body.len() + chunk.len()) as u64 > limit {

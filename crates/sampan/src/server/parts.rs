@@ -94,21 +94,24 @@ fn executable() -> Result<std::path::PathBuf> {
 
 /// The embedded runtime, being served.
 pub(super) struct EmbeddedRuntime {
+    runtime: Arc<Runtime>,
     network: Arc<Network>,
     serving: JoinHandle<Result<(), sampan_runtime::Error>>,
     shutdown: CancellationToken,
 }
 
 impl EmbeddedRuntime {
-    /// Stops serving. Containers go on; when there are none any more the network goes too.
-    pub(super) async fn stop(self, remove_network: bool) {
+    /// Stops serving. Running pods go on and keep their network; without any it goes too.
+    pub(super) async fn stop(self) {
         self.shutdown.cancel();
         match self.serving.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "container runtime"),
             Err(error) => tracing::warn!(%error, "container runtime"),
         }
-        if remove_network && let Err(error) = self.network.destroy().await {
+        if !self.runtime.has_running_sandboxes()
+            && let Err(error) = self.network.destroy().await
+        {
             tracing::warn!(%error, "removing the network");
         }
     }
@@ -164,12 +167,12 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
     let (socket, stop) = (config.run_dir.join("cri.sock"), shutdown.clone());
     // The socket of a server that was killed is still there and refuses connections: it is no sign of ours.
     let _ = fs::remove_file(&socket);
-    let path = socket.clone();
-    let serving = tokio::spawn(async move { runtime.serve(&path, stop).await });
+    let (path, server) = (socket.clone(), runtime.clone());
+    let serving = tokio::spawn(async move { server.serve(&path, stop).await });
     while !serving.is_finished() && tokio::net::UnixStream::connect(&socket).await.is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Ok(Some(EmbeddedRuntime { network, serving, shutdown }))
+    Ok(Some(EmbeddedRuntime { runtime, network, serving, shutdown }))
 }
 
 /// The kubelet's connection to its runtime.

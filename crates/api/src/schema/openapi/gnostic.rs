@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::version::GIT_VERSION;
+
 /// A protobuf message under construction.
 #[derive(Default)]
 struct Message(Vec<u8>);
@@ -69,7 +71,7 @@ pub(super) fn document(paths: &Value, definitions: impl FnOnce(&mut dyn FnMut(&s
     out.bytes(1, b"2.0");
     let mut info = Message::default();
     info.bytes(1, b"Kubernetes");
-    info.bytes(2, b"v1.36.0");
+    info.bytes(2, GIT_VERSION.as_bytes());
     out.message(2, &info);
     let mut list = Message::default();
     for (path, item) in paths.as_object().into_iter().flatten() {

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::PodWorker;
 use super::sandbox::pod_ip;
-use super::sync::CONFIG_RETRY;
 use crate::events::EventType;
 use crate::generate::container::{ContainerInputs, container_config};
 use crate::generate::env::{self, EnvInputs, Sources};
@@ -26,6 +25,13 @@ use crate::pods::runtime_pod::{State, restart_count_from_logs};
 use crate::status::container_status::StartError;
 use crate::volumes::container_mounts;
 
+/// When a container is tried again whose configuration cannot be made (upstream's back-off of a pod's sync). What it
+/// refers to is watched meanwhile.
+const CONFIG_RETRY: Duration = Duration::from_secs(10);
+
+/// The same for what may have changed right after: a sandbox, a start.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// Why a container did not start.
 struct Failure {
     reason: &'static str,
@@ -38,7 +44,12 @@ struct Failure {
 impl Failure {
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { reason, event: Some(format!("Error: {message}")), message, retry_after: CONFIG_RETRY }
+        Self { reason, event: Some(format!("Error: {message}")), message, retry_after: RETRY }
+    }
+
+    /// The container cannot be configured (POD-11, ENV-42).
+    fn config(message: String) -> Self {
+        Self { retry_after: CONFIG_RETRY, ..Self::new("CreateContainerConfigError", message) }
     }
 }
 
@@ -50,10 +61,12 @@ impl PodWorker {
         container: &Container,
         looked_up: &mut HashMap<String, LookedUp>,
     ) -> bool {
-        if self.not_before.get(&container.name).is_some_and(|at| *at > Instant::now()) {
+        let waiting = self.not_before.get(&container.name).is_some_and(|at| *at > Instant::now());
+        if waiting && !self.awaited.arrived(&container.name) {
             return false;
         }
         self.not_before.remove(&container.name);
+        self.awaited.forget(&container.name);
         if let Some(failure) = self.restart_backoff(kind, container) {
             self.note_failure(kind, container, failure);
             return false;
@@ -144,17 +157,14 @@ impl PodWorker {
         };
         let sandbox_config = match &self.sandbox_config {
             Some(config) => config.clone(),
-            None => {
-                self.sandbox_config(0).map_err(|error| Failure::new("CreateContainerConfigError", error))?
-            }
+            None => self.sandbox_config(0).map_err(Failure::config)?,
         };
         let image = self.image(kind, container, &sandbox_config, looked_up).await?;
         let restart_count = self.next_restart_count(container).await;
-        let config_error = |message: String| Failure::new("CreateContainerConfigError", message);
         security::verify_run_as_non_root(&self.pod, container, image.uid, &image.username)
-            .map_err(config_error)?;
-        let environment = self.environment(container).await.map_err(config_error)?;
-        let hosts_file = self.hosts_file().map_err(config_error)?;
+            .map_err(Failure::config)?;
+        let environment = self.environment(container).await.map_err(Failure::config)?;
+        let hosts_file = self.hosts_file().map_err(Failure::config)?;
         let mounts = container_mounts::mounts(
             &self.pod,
             container,
@@ -163,8 +173,8 @@ impl PodWorker {
             &environment,
             Some(&hosts_file),
         )
-        .map_err(config_error)?;
-        let target_id = self.target_id(kind, container).map_err(config_error)?;
+        .map_err(Failure::config)?;
+        let target_id = self.target_id(kind, container).map_err(Failure::config)?;
         let config = container_config(
             &self.pod,
             container,
@@ -243,7 +253,7 @@ impl PodWorker {
         }
     }
 
-    async fn environment(&self, container: &Container) -> Result<BTreeMap<String, String>, String> {
+    async fn environment(&mut self, container: &Container) -> Result<BTreeMap<String, String>, String> {
         let namespace = pod_ref::namespace(&self.pod);
         let services = self
             .ctx
@@ -256,14 +266,14 @@ impl PodWorker {
         let service_variables = service_env::variables(&service_env::visible(references, namespace, links));
         let mut sources = Sources::default();
         let wanted = env::references(container);
-        for name in wanted.config_maps {
+        for name in wanted.config_maps.clone() {
             if let Some(object) =
                 self.ctx.objects.config_map(namespace, &name).await.map_err(|error| error.to_string())?
             {
                 sources.config_maps.insert(name, object);
             }
         }
-        for name in wanted.secrets {
+        for name in wanted.secrets.clone() {
             if let Some(object) =
                 self.ctx.objects.secret(namespace, &name).await.map_err(|error| error.to_string())?
             {
@@ -275,16 +285,19 @@ impl PodWorker {
             false => self.runtime.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
         };
         let addresses = Addresses { pod_ips, host_ips: self.ctx.host_ips.clone() };
-        env::environment(
-            container,
-            &EnvInputs {
-                pod: &self.pod,
-                services: &service_variables,
-                sources: &sources,
-                addresses: &addresses,
-                allocatable: &self.ctx.allocatable,
-            },
-        )
+        let inputs = EnvInputs {
+            pod: &self.pod,
+            services: &service_variables,
+            sources: &sources,
+            addresses: &addresses,
+            allocatable: &self.ctx.allocatable,
+        };
+        let environment = env::environment(container, &inputs);
+        if environment.is_err() {
+            let whose = (namespace, container.name.as_str());
+            self.awaited.watch(&self.ctx.config.client, &self.inbox, whose, wanted, &sources);
+        }
+        environment
     }
 
     /// Writes the pod's hosts file.

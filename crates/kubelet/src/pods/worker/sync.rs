@@ -14,9 +14,6 @@ use crate::pod_ref::{self, ContainerKind};
 use crate::pods::actions::{PodActions, pod_actions};
 use crate::status::pod_status::Verdict;
 
-/// A container is tried again after this long when its configuration cannot be made.
-pub(super) const CONFIG_RETRY: Duration = Duration::from_secs(2);
-
 /// Failures of volumes in a row that nobody is told about: 350 ms.
 const QUIET_SETBACKS: u32 = 3;
 

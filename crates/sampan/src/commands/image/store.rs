@@ -1,8 +1,8 @@
 //! The images that the commands work on: those of the running server, or the store itself.
 
-use std::path::PathBuf;
+use std::{fs, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +12,7 @@ use crate::config::Directories;
 pub(super) struct Store {
     client: sampan_cri::client::Client,
     /// Serving to ourselves, without a running server.
-    own: Option<(JoinHandle<Result<()>>, CancellationToken, PathBuf)>,
+    own: Option<(JoinHandle<Result<()>>, CancellationToken)>,
 }
 
 impl Store {
@@ -30,24 +30,15 @@ impl Store {
             sampan_runtime::image_service::serve(&path, images, stop).await.context("serving the image store")
         });
         let endpoint = format!("unix://{}", socket.display());
-        let mut attempts = 0;
-        let client = loop {
-            match sampan_cri::client::connect(&endpoint).await {
-                Ok(client) => break client,
-                // The socket appears within a moment of the task's start.
-                Err(_) if attempts < 200 && !serving.is_finished() => {
-                    attempts += 1;
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-                }
-                Err(error) => {
-                    if serving.is_finished() {
-                        serving.await??;
-                    }
-                    return Err(error).context("the image store does not answer");
-                }
-            }
+        let connected = connect(&endpoint, &serving).await;
+        // This one connection is all that it is for: without a name nothing stays behind, however the command ends.
+        let _ = fs::remove_file(&socket);
+        let Some(client) = connected else {
+            shutdown.cancel();
+            serving.await??;
+            bail!("the image store does not answer on {}", socket.display());
         };
-        Ok(Self { client, own: Some((serving, shutdown, socket)) })
+        Ok(Self { client, own: Some((serving, shutdown)) })
     }
 
     pub(super) fn client(&self) -> sampan_cri::client::Client {
@@ -55,11 +46,22 @@ impl Store {
     }
 
     pub(super) async fn close(self) {
-        if let Some((serving, shutdown, socket)) = self.own {
+        if let Some((serving, shutdown)) = self.own {
             drop(self.client);
             shutdown.cancel();
             let _ = serving.await;
-            let _ = std::fs::remove_file(socket);
         }
     }
+}
+
+/// Connects to what `serving` serves: its socket appears within a moment of the task's start.
+async fn connect(endpoint: &str, serving: &JoinHandle<Result<()>>) -> Option<sampan_cri::client::Client> {
+    for _ in 0..200 {
+        match sampan_cri::client::connect(endpoint).await {
+            Ok(client) => return Some(client),
+            Err(_) if serving.is_finished() => return None,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+    None
 }
