@@ -21,6 +21,7 @@ struct Kind {
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=schema/merge_facts.txt");
+    println!("cargo::rerun-if-changed=schema/enums.txt");
     let mut generator = schemars::generate::SchemaSettings::draft07().into_generator();
     let mut kinds = Vec::new();
     collect(&mut generator, &mut kinds);
@@ -29,6 +30,7 @@ fn main() {
     for (name, schema) in generator.take_definitions(false) {
         definitions.insert(name.clone(), definition(&name, &schema, &facts));
     }
+    add_enums(&mut definitions);
     for k in &kinds {
         let gvk = json!([{"group": k.group, "kind": k.kind, "version": k.version}]);
         definitions.get_mut(&k.definition).unwrap()["x-kubernetes-group-version-kind"] = gvk;
@@ -154,6 +156,27 @@ fn definition(name: &str, schema: &Value, facts: &BTreeMap<(String, String), Fac
         map.insert("type".into(), "string".into());
     }
     value
+}
+
+/// k8s-openapi's schemas do not have them.
+fn add_enums(definitions: &mut BTreeMap<String, Value>) {
+    let text = std::fs::read_to_string("schema/enums.txt").unwrap();
+    for row in text.lines().filter(|row| !row.starts_with('#') && !row.is_empty()) {
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let property = definitions
+            .get_mut(&format!("io.k8s.{}", words[0]))
+            .and_then(|definition| definition["properties"].get_mut(words[1]))
+            .unwrap_or_else(|| panic!("enums.txt: there is no {} {}", words[0], words[1]));
+        let values: Vec<&str> = words[2..].iter().map(|word| word.trim_matches('"')).collect();
+        let mut description = property["description"].as_str().unwrap_or_default().to_owned();
+        description.push_str("\n\nPossible enum values:");
+        for value in &values {
+            let _ = write!(description, "\n - `\"{value}\"`");
+        }
+        property["description"] = description.into();
+        let described = if property["type"] == "array" { &mut property["items"] } else { property };
+        described["enum"] = json!(values);
+    }
 }
 
 fn rewrite_refs(value: &mut Value) {

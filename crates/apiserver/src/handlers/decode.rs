@@ -1,9 +1,12 @@
 //! Bodies become objects: syntax, kind, field types, unknown fields, and where the object belongs.
 
-use sampan_api::schema::{self, Decoded};
+mod kind;
+
+use sampan_api::schema::{self, DecodeError, Decoded};
 use sampan_api::{Resource, Status, meta};
 use serde_json::Value;
 
+use self::kind::TypeMeta;
 use super::options::{FieldValidation, field_validation};
 use crate::context::RequestContext;
 use crate::negotiate::Media;
@@ -18,21 +21,17 @@ pub(crate) fn object(scope: &Scope<'_>, resource: &Resource, body: &[u8]) -> Res
     let validation = field_validation(context)?;
     let media = Media::of(&context.headers)?;
     // The kind is looked at first: a Pod that is posted to ConfigMaps should not be told of unknown fields.
-    let seen = match media {
-        Media::Json => serde_json::from_slice::<Kind>(body).ok(),
-        Media::Yaml => yaml_value(body).ok().map(|value| Kind {
-            kind: meta::kind(&value).to_owned(),
-            api_version: meta::api_version(&value).to_owned(),
-        }),
-    };
-    if let Some(seen) = seen {
-        expect_kind(resource, &seen.api_version, &seen.kind)?;
+    if let Some(seen) = TypeMeta::read(media, body) {
+        seen.expect(resource)?;
     }
     let decoded = match media {
         Media::Json => schema::decode_json(resource, body),
         Media::Yaml => schema::decode_yaml(resource, body),
     };
-    let decoded = decoded.map_err(|error| error.to_status(resource))?;
+    let decoded = decoded.map_err(|error| match error {
+        DecodeError::Syntax(why) => kind::unrecognized(resource, &why, body),
+        wrong @ DecodeError::Type(_) => wrong.to_status(resource),
+    })?;
     checked(scope, resource, decoded, validation)
 }
 
@@ -66,8 +65,7 @@ fn checked(
         FieldValidation::Ignore => {}
     }
     let mut object = decoded.object;
-    let (api_version, kind) = (meta::api_version(&object).to_owned(), meta::kind(&object).to_owned());
-    expect_kind(resource, &api_version, &kind)?;
+    TypeMeta::of(&object).expect(resource)?;
     meta::set_type(&mut object, resource);
     omit_empty_metadata(&mut object);
     Ok(object)
@@ -87,32 +85,6 @@ fn omit_empty_metadata(object: &mut Value) {
             metadata.remove(field);
         }
     }
-}
-
-#[derive(serde::Deserialize)]
-struct Kind {
-    #[serde(default)]
-    kind: String,
-    #[serde(default, rename = "apiVersion")]
-    api_version: String,
-}
-
-/// 400 unless the object says that it is one of the resource (or says nothing, which the path decides).
-fn expect_kind(resource: &Resource, api_version: &str, kind: &str) -> Result<(), Status> {
-    if !kind.is_empty() && kind != resource.kind {
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; the kind in the data \
-             ({kind}) does not match the expected kind",
-            resource.kind
-        )));
-    }
-    let expected = resource.api_version();
-    if !api_version.is_empty() && api_version != expected {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
-        )));
-    }
-    Ok(())
 }
 
 /// Puts an object into the request's namespace.

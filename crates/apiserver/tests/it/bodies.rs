@@ -60,6 +60,48 @@ async fn wrong_bodies_are_refused() {
 }
 
 #[tokio::test]
+async fn what_is_no_such_object_is_refused_in_upstreams_words() {
+    let api = Api::start().await;
+    for (path, body, text) in [
+        (
+            PODS,
+            r#"{"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}}"#,
+            r#"ConfigMap in version "v1" cannot be handled as a Pod: converting (v1.ConfigMap) to (core.Pod): unknown conversion"#,
+        ),
+        (
+            PODS,
+            r#"{"kind": "pod", "apiVersion": "v1", "metadata": {"name": "a"}}"#,
+            r#"pod in version "v1" cannot be handled as a Pod: no kind "pod" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+        ),
+        (
+            PODS,
+            r#"{"apiVersion": "apps/v1", "metadata": {"name": "a"}}"#,
+            r#"Pod in version "v1" cannot be handled as a Pod: no kind "Pod" is registered for version "apps/v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+        ),
+        (
+            "/apis/apps/v1/namespaces/default/deployments",
+            r#"{"kind": "PodList", "apiVersion": "v1", "items": []}"#,
+            r#"PodList in version "v1" cannot be handled as a Deployment: converting (v1.PodList) to (apps.Deployment): unknown conversion"#,
+        ),
+        (
+            "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+            r#"{"kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v1", "metadata": {"name": "a"}}"#,
+            "the API version in the data (autoscaling/v1) does not match the expected API version (autoscaling/v2)",
+        ),
+    ] {
+        let answer = api.call(Method::POST, path, &JSON, body.into()).await;
+        assert_eq!((answer.code, answer.message().as_str()), (400, text), "{body}");
+    }
+    let empty = api.call(Method::POST, PODS, &JSON, Vec::new()).await.message();
+    let begin = "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: ";
+    assert!(empty.starts_with(begin) && empty.ends_with(" (<empty>)"), "{empty}");
+    let broken = api.call(Method::POST, PODS, &JSON, b"{\"kind\": \"Pod\", \"apiVersion\": \"v1\", x".to_vec()).await;
+    assert!(broken.message().ends_with(r#" ({"kind": "Pod", "apiVersion":  ...)"#), "{}", broken.message());
+    let binary = api.call(Method::POST, PODS, &JSON, vec![0, 159, 255]).await.message();
+    assert!(binary.ends_with(" (009fff)"), "{binary}");
+}
+
+#[tokio::test]
 async fn a_wrong_type_is_named_and_an_invalid_pod_lists_its_causes() {
     let api = Api::start().await;
     let mut wrong = pod("p");
