@@ -66,12 +66,20 @@ pub enum Error {
     #[error("interface {0} does not exist")]
     NoLink(String),
     /// The kernel refused an nftables transaction.
-    #[error("changing nftables table {table}")]
+    #[error("changing nftables table ip {table} ({subject})")]
     Rules {
         /// The table.
         table: String,
+        /// The chain, set or map that was refused.
+        subject: String,
         /// The kernel's answer.
         #[source]
-        source: nlink::Error,
+        source: io::Error,
     },
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -23,6 +23,16 @@ pub(crate) fn route_loopback_over(bridge: &str) -> Result<(), Error> {
     write_setting(&PathBuf::from(format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet")), "1")
 }
 
+/// Inside of a sandbox: the host would tell it that other sandboxes are on the same link (and so they are), but what
+/// goes to them has to pass the host.
+pub(crate) fn refuse_redirects(interface: &str) -> Result<(), Error> {
+    for name in ["all", interface] {
+        let path = format!("/proc/sys/net/ipv4/conf/{name}/accept_redirects");
+        write_setting(Path::new(&path), "0")?;
+    }
+    Ok(())
+}
+
 /// Writes only what differs: in a container /proc/sys is often read-only and already right.
 fn write_setting(path: &Path, value: &str) -> Result<(), Error> {
     if fs::read_to_string(path).is_ok_and(|now| now.trim() == value) {

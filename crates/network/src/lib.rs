@@ -1,32 +1,45 @@
-//! What connects a pod sandbox to the world: a bridge, an address, routes, masquerading and host ports.
+//! What connects a pod sandbox to the world: a bridge, an address, routes, masquerading, host ports and Services.
 //!
-//! The crate knows network namespaces, interfaces, addresses and nftables; it does not know pods or Services.
+//! The crate knows network namespaces, interfaces, addresses and nftables; it does not know pods, and of Services it
+//! knows addresses and ports ([`ServicePort`]).
 //! Everything goes over netlink, so nothing has to be installed on the machine. [`Network::setup`] is on the
 //! hot path of a pod start (about 2 ms); [`Network::teardown`] may be repeated and never stops at the first
 //! thing that is already gone.
 //!
 //! Kernel objects of one [`Network`], all named after its bridge so that several can live side by side:
 //! the bridge itself, one `veth` pair per sandbox and the nftables table `ip <bridge>`.
+//!
+//! A sandbox has an address of 32 bits and only the gateway beside it: what goes to another sandbox passes the host's
+//! rules, so that a Service's answers are translated back without `br_netfilter`, and with the client's own address.
 
 mod bridge;
 mod cidr;
+mod conntrack;
 mod error;
 mod ipam;
 mod kernel;
-mod rules;
+mod netlink;
+mod nft;
+mod route;
+mod service;
+mod table;
 mod veth;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::Arc,
 };
 
-use tokio::sync::Mutex;
-
-pub use self::{cidr::Ipv4Cidr, error::Error, rules::Protocol};
-use self::{ipam::Ipam, rules::Rules};
+use self::ipam::Ipam;
+pub use self::{
+    cidr::Ipv4Cidr,
+    error::Error,
+    route::{ServiceRoute, add_service_route, remove_service_route},
+    service::{Protocol, ServicePort, TrafficPolicy},
+    table::{LONGEST_AFFINITY, RuleTable, RuleTableConfig},
+};
 
 /// How a [`Network`] is made.
 #[derive(Clone, Debug)]
@@ -35,6 +48,8 @@ pub struct NetworkConfig {
     pub bridge: String,
     /// The range from which sandboxes get addresses; its first address is the bridge's (the gateway).
     pub pod_cidr: Ipv4Cidr,
+    /// The range of the Services' addresses: the host finds them over the bridge.
+    pub service_cidr: Ipv4Cidr,
     /// Where addresses given out and port mappings are remembered over a restart.
     pub state_dir: PathBuf,
     /// The largest packet in bytes; the kernel's default (1500) when `None`.
@@ -44,7 +59,7 @@ pub struct NetworkConfig {
 /// A port of the host that leads to a port of the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PortMapping {
-    /// TCP or UDP (SCTP is refused by the kernel's NAT in this form).
+    /// Its protocol.
     pub protocol: Protocol,
     /// The port inside.
     pub container_port: u16,
@@ -78,10 +93,7 @@ pub struct NetworkStatus {
 pub struct Network {
     config: NetworkConfig,
     ipam: Ipam,
-    rules: Rules,
-    /// The port mappings in force by sandbox. Held over the nftables transaction that makes them true, so
-    /// that two changes cannot overtake each other.
-    ports: Mutex<BTreeMap<String, (Ipv4Addr, Vec<PortMapping>)>>,
+    rules: Arc<RuleTable>,
     /// The bridge's interface index, looked up again when the bridge was made anew.
     bridge_index: u32,
 }
@@ -98,11 +110,35 @@ impl Network {
         kernel::enable_forwarding()?;
         let bridge_index = bridge::ensure(&config.bridge, config.pod_cidr, config.mtu).await?;
         kernel::route_loopback_over(&config.bridge)?;
-        let rules = Rules::new(config.bridge.clone(), config.pod_cidr);
+        add_service_route(&ServiceRoute::over(
+            &config.bridge,
+            config.service_cidr,
+            config.pod_cidr.gateway(),
+        ))
+        .await?;
         let ports = ipam.leases().into_iter().filter(|(_, lease)| !lease.ports.is_empty());
-        let ports: BTreeMap<_, _> = ports.map(|(id, lease)| (id, (lease.ip, lease.ports))).collect();
-        rules.apply(ports.values()).await?;
-        Ok(Arc::new(Self { config, ipam, rules, ports: Mutex::new(ports), bridge_index }))
+        let rules = RuleTable::open(
+            RuleTableConfig {
+                name: config.bridge.clone(),
+                bridge: Some(config.bridge.clone()),
+                pod_cidr: config.pod_cidr,
+                service_cidr: config.service_cidr,
+                pods_bypass_host: false,
+            },
+            ports.map(|(id, lease)| (id, (lease.ip, lease.ports))).collect(),
+        );
+        let rules = rules.await?;
+        Ok(Arc::new(Self { config, ipam, rules, bridge_index }))
+    }
+
+    /// The table of rules, which Services are written to.
+    pub fn rules(&self) -> &Arc<RuleTable> {
+        &self.rules
+    }
+
+    /// Whether any sandbox has an address.
+    pub fn is_used(&self) -> bool {
+        !self.ipam.leases().is_empty()
     }
 
     /// The gateway that sandboxes see: the host's address on the bridge.
@@ -140,22 +176,9 @@ impl Network {
         };
         link.create().await?;
         if !sandbox.port_mappings.is_empty() {
-            self.map_ports(&sandbox.id, ip, &sandbox.port_mappings).await?;
+            self.rules.map_ports(&sandbox.id, ip, &sandbox.port_mappings).await?;
         }
         Ok(NetworkStatus { ips: vec![ip.into()], gateway: self.gateway().into() })
-    }
-
-    async fn map_ports(&self, id: &str, ip: Ipv4Addr, wanted: &[PortMapping]) -> Result<(), Error> {
-        let mut ports = self.ports.lock().await;
-        let taken = |new: &&PortMapping| {
-            let others = ports.iter().filter(|(other, _)| *other != id);
-            others.flat_map(|(_, (_, mappings))| mappings).any(|old| old.clashes_with(new))
-        };
-        if let Some(clash) = wanted.iter().find(taken) {
-            return Err(Error::HostPortTaken { port: clash.host_port, protocol: clash.protocol });
-        }
-        ports.insert(id.to_owned(), (ip, wanted.to_vec()));
-        self.rules.apply(ports.values()).await
     }
 
     /// Takes everything away that [`setup`](Self::setup) gave. What is gone already is no error; a failure
@@ -164,13 +187,7 @@ impl Network {
     /// # Errors
     /// When the kernel refuses to remove a link or a rule, or the lease cannot be deleted.
     pub async fn teardown(&self, id: &str) -> Result<(), Error> {
-        let unmapped = {
-            let mut ports = self.ports.lock().await;
-            match ports.remove(id) {
-                Some(_) => self.rules.apply(ports.values()).await,
-                None => Ok(()),
-            }
-        };
+        let unmapped = self.rules.unmap_ports(id).await;
         let unlinked = bridge::delete_link(&veth::host_name(&self.config.bridge, id)).await;
         let released = self.ipam.release(id);
         unmapped.and(unlinked).and(released)

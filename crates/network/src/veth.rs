@@ -7,7 +7,10 @@ use std::{fs::File, net::Ipv4Addr, os::fd::AsRawFd, path::PathBuf};
 
 use rtnetlink::{
     Handle, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_route::link::{InfoData, InfoVeth},
+    packet_route::{
+        link::{InfoData, InfoVeth},
+        route::RouteScope,
+    },
 };
 use sha2::{Digest, Sha256};
 
@@ -81,8 +84,16 @@ impl Veth {
         let index = bridge::index_of(links, INSIDE).await?.ok_or_else(|| Error::NoLink(INSIDE.to_owned()))?;
         let loopback = LinkUnspec::new_with_index(1).up().build();
         links.link().change(loopback).execute().await.map_err(failed("bringing up loopback beside"))?;
-        let address = links.address().add(index, self.ip.into(), self.cidr.prefix());
+        kernel::refuse_redirects(INSIDE)?;
+        // Alone on its link but for the gateway: what goes to other sandboxes passes the host's rules.
+        let address = links.address().add(index, self.ip.into(), 32);
         address.execute().await.map_err(failed("giving an address to"))?;
+        let gateway = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(self.cidr.gateway(), 32)
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .build();
+        links.route().add(gateway).execute().await.map_err(failed("adding the gateway's route over"))?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(self.cidr.gateway()).build();
         links.route().add(route).execute().await.map_err(failed("adding the default route over"))
     }

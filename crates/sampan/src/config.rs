@@ -223,6 +223,8 @@ pub(crate) struct ServerConfig {
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) pod_cidr: Ipv4Cidr,
     pub(crate) service_cidr: String,
+    /// The same range, as the network knows it.
+    pub(crate) services: Ipv4Cidr,
     pub(crate) cluster_domain: String,
     pub(crate) bridge: String,
     pub(crate) cgroup_root: String,
@@ -298,6 +300,7 @@ impl TryFrom<ServerOptions> for ServerConfig {
             node_labels,
             pod_cidr: pod_cidr.parse().context("--cluster-cidr")?,
             service_cidr,
+            services,
             cluster_domain: text(
                 options.cluster_domain.or_else(|| kubelet.text("clusterDomain")),
                 "cluster.local",

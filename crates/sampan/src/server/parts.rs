@@ -127,6 +127,7 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
     let network = Network::new(NetworkConfig {
         bridge: config.bridge.clone(),
         pod_cidr: config.pod_cidr,
+        service_cidr: config.services,
         state_dir: config.data_dir.join("network"),
         mtu: None,
     });
