@@ -87,7 +87,7 @@ impl Expressions {
     }
 
     /// The address is one of this machine.
-    pub(crate) fn is_local(self, which: Address) -> Self {
+    pub(crate) fn machine_has(self, which: Address) -> Self {
         let register = Register(0);
         let to = LOCAL.to_ne_bytes().to_vec();
         self.and(Expression::LocalAddress { which, to: register }).and(Expression::Compare {

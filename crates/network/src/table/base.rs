@@ -92,7 +92,7 @@ fn destination() -> Expressions {
 
 /// Protocol and port into registers 0 and 1, when the destination is an address of this machine.
 fn local_destination() -> Expressions {
-    Expressions::default().is_local(Address::Destination).load_protocol(Register(0)).load_port(Register(1))
+    Expressions::default().machine_has(Address::Destination).load_protocol(Register(0)).load_port(Register(1))
 }
 
 fn add_rules(change: &mut Transaction, config: &RuleTableConfig) {

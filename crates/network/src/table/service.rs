@@ -148,7 +148,7 @@ impl ServicePort {
             let (chain, everywhere) = (self.external_chain(), Verdict::Goto(self.service_chain()));
             let inside = Expressions::default().within(Address::Source, config.pod_cidr, true);
             change.add_rule(&chain, &inside.verdict(everywhere.clone()));
-            change.add_rule(&chain, &Expressions::default().is_local(Address::Source).verdict(everywhere));
+            change.add_rule(&chain, &Expressions::default().machine_has(Address::Source).verdict(everywhere));
             let local = match self.has_local_chain() {
                 true => Verdict::Goto(self.local_chain()),
                 false => Verdict::Drop,
