@@ -1,21 +1,23 @@
 //! The client for registries (OCI distribution-spec, Docker registry v2).
 //!
 //! One [`Client`] serves the whole process; a [`Session`] is one pull's view of one repository with one
-//! set of credentials. Where a repository's requests go is decided by [`Hosts`], so that mirrors
-//! have a place to be added.
+//! set of credentials. Where a repository's requests go is decided by [`Hosts`]: the registry itself, or
+//! what [`CertsD`] says about it.
 
 mod auth;
 mod blob;
+mod certs_d;
 mod challenge;
 mod config;
 mod error;
 mod hosts;
+mod reply;
 mod request;
 mod resolve;
 mod tls;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -23,16 +25,20 @@ use http::{HeaderMap, Method};
 
 pub use auth::Credentials;
 pub use blob::BlobStream;
-pub use config::ClientConfig;
+pub use certs_d::{CertsD, HostEntry, HostsFile};
+pub use config::{ClientConfig, Proxies};
 pub use error::{At, Cause, Operation, RegistryError};
-pub use hosts::{Capability, Endpoint, Hosts, StaticHosts};
+pub use hosts::{Capability, Endpoint, EndpointTls, Hosts, HostsError, StaticHosts};
 pub use resolve::{ResolveError, Resolver};
 
 use crate::digest::{Digest, Verifier};
 use crate::manifest::{Descriptor, MAX_MANIFEST, media_type};
 use crate::reference::Reference;
 use auth::TokenCache;
-use request::{Call, read_bounded};
+use reply::read_bounded;
+use request::{Call, Patience};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// Talks to any number of registries; cheap to clone.
 #[derive(Clone)]
@@ -45,9 +51,18 @@ struct Inner {
     hosts: Arc<dyn Hosts>,
     /// One connection pool per TLS variant that endpoints ask for.
     pools: Mutex<HashMap<tls::Variant, reqwest::Client>>,
+    /// Requests under way, by origin and by whether their answers may be long.
+    gates: Mutex<HashMap<(String, bool), Arc<Semaphore>>>,
+    /// Origins that could not be reached, and until when they are asked last.
+    shunned: Mutex<HashMap<String, Instant>>,
     resolver: Arc<Resolver>,
     tokens: TokenCache,
 }
+
+/// Variants (so also certificates that were replaced) whose pools are kept.
+const MAX_POOLS: usize = 64;
+/// Origins that are remembered.
+const MAX_ORIGINS: usize = 1024;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,24 +73,26 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// A client; certificates are read now, connections are made when needed.
     pub fn new(config: ClientConfig) -> Result<Self, RegistryError> {
-        let hosts = Arc::new(StaticHosts::new(config.insecure.clone()));
+        let hosts = Arc::new(CertsD::new(config.certs_d.clone(), config.insecure.clone()));
         Self::with_hosts(config, hosts)
     }
 
-    /// A client whose endpoints are decided elsewhere (mirrors).
+    /// A client whose endpoints are decided elsewhere.
     pub fn with_hosts(config: ClientConfig, hosts: Arc<dyn Hosts>) -> Result<Self, RegistryError> {
         let resolver = Arc::new(Resolver::from_system());
         let client = Self {
             inner: Arc::new(Inner {
                 config,
                 hosts,
-                pools: Mutex::new(HashMap::new()),
+                pools: Mutex::default(),
+                gates: Mutex::default(),
+                shunned: Mutex::default(),
                 resolver,
                 tokens: TokenCache::default(),
             }),
         };
         // A broken CA file is a mistake to hear about at the start, not at the first pull.
-        client.pool(tls::Variant::Verified)?;
+        client.pool(tls::Variant::default())?;
         Ok(client)
     }
 
@@ -86,17 +103,46 @@ impl Client {
             host: reference.host().to_owned(),
             path: reference.path().to_owned(),
             credentials,
+            distrusted: Arc::default(),
         }
     }
 
     fn pool(&self, variant: tls::Variant) -> Result<reqwest::Client, RegistryError> {
-        let mut pools = self.inner.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&variant) {
             return Ok(pool.clone());
         }
-        let pool = tls::pool(&self.inner.config, variant, self.inner.resolver.clone())?;
+        let pool = tls::pool(&self.inner.config, &variant, self.inner.resolver.clone())?;
+        if pools.len() >= MAX_POOLS {
+            pools.clear();
+        }
         pools.insert(variant, pool.clone());
         Ok(pool)
+    }
+
+    /// What limits the requests to one server: a quarter is kept for short answers.
+    fn gate(&self, origin: &str, bulk: bool) -> Arc<Semaphore> {
+        let all = self.inner.config.connections_per_host.max(2);
+        let short = (all / 4).max(1);
+        let mut gates = self.inner.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if gates.len() >= MAX_ORIGINS {
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+        }
+        let gate = gates.entry((origin.to_owned(), bulk));
+        gate.or_insert_with(|| Arc::new(Semaphore::new(if bulk { all - short } else { short }))).clone()
+    }
+
+    /// Asks this origin last for a while.
+    fn shun(&self, origin: &str) {
+        let mut shunned = self.inner.shunned.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        shunned.retain(|_, until| *until > now);
+        shunned.insert(origin.to_owned(), now + self.inner.config.shun);
+    }
+
+    fn is_shunned(&self, origin: &str) -> bool {
+        let shunned = self.inner.shunned.lock().unwrap_or_else(PoisonError::into_inner);
+        shunned.get(origin).is_some_and(|until| *until > Instant::now())
     }
 }
 
@@ -128,6 +174,8 @@ pub struct Session {
     /// The repository without host.
     path: String,
     credentials: Credentials,
+    /// Origins that gave wrong content to this pull.
+    distrusted: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Session {
@@ -140,21 +188,48 @@ impl Session {
             format!("manifests/{tag}"),
             accept(),
         );
-        let response = self.send(call, Capability::Resolve).await?;
-        let digest = response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
+        let reply = self
+            .first(&call.operation, Capability::Resolve, |session, endpoint, last| {
+                let call = call.clone();
+                Box::pin(async move { session.send_to(&endpoint, &call, last).await })
+            })
+            .await?;
+        let digest = reply.response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
         Ok(digest.and_then(|d| d.parse().ok()))
     }
 
-    /// A manifest or index by tag or digest. By digest the content is verified.
+    /// A manifest or index by tag or digest. By digest the content is verified, and a mirror that gives
+    /// something else is passed over.
     pub async fn manifest(&self, version: &str) -> Result<FetchedManifest, RegistryError> {
         let operation = Operation::Manifest(version.to_owned());
-        let call = self.call(operation.clone(), Method::GET, format!("manifests/{version}"), accept());
-        let response = self.send(call, Capability::Pull).await?;
-        let media_type =
-            response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(|t| t.trim().to_owned());
-        let at = self.at(&operation);
-        let bytes = read_bounded(response, MAX_MANIFEST, &at).await?;
+        let call = self.call(operation, Method::GET, format!("manifests/{version}"), accept());
+        // Giving a tag's manifest says what the tag means.
         let expected: Option<Digest> = version.parse().ok();
+        let capability = if expected.is_some() { Capability::Pull } else { Capability::Resolve };
+        self.first(&call.operation, capability, |session, endpoint, last| {
+            let (call, expected) = (call.clone(), expected.clone());
+            Box::pin(async move { session.manifest_at(&endpoint, &call, expected, last).await })
+        })
+        .await
+    }
+
+    async fn manifest_at(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call,
+        expected: Option<Digest>,
+        patience: Patience,
+    ) -> Result<FetchedManifest, RegistryError> {
+        let reply = self.send_to(endpoint, call, patience).await?;
+        let at = At { place: self.place(endpoint), ..self.at(&call.operation) };
+        let media_type = reply
+            .response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .map(|t| t.trim().to_owned());
+        let timeout = self.client.inner.config.document_timeout;
+        let bytes = read_bounded(reply.response, MAX_MANIFEST, timeout, &at).await?;
         let digest = match expected {
             Some(expected) => {
                 let mut verifier = Verifier::new(expected.clone(), None);
@@ -167,12 +242,37 @@ impl Session {
         Ok(FetchedManifest { bytes, digest, media_type })
     }
 
+    /// Does not ask this origin again within this pull, because its content was wrong. False when nobody else
+    /// is left to be asked.
+    pub fn distrust(&self, origin: &str) -> bool {
+        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).insert(origin.to_owned());
+        let all = self.client.inner.hosts.endpoints(&self.host, Capability::Pull).unwrap_or_default();
+        let server = |origin: &str| origin.split_once("://").map(|(_, server)| server.to_owned());
+        // The other scheme of a server is no other server.
+        all.iter().any(|e| !self.is_distrusted(&e.origin) && server(&e.origin) != server(origin))
+    }
+
+    fn is_distrusted(&self, origin: &str) -> bool {
+        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).contains(origin)
+    }
+
     /// A small blob as a whole (configurations), verified, never larger than `limit` bytes.
     pub async fn blob_bytes(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let at = self.at(&Operation::Blob(descriptor.digest.clone()));
         if descriptor.size > limit {
             return Err(RegistryError::TooLarge { at, limit });
         }
+        let timeout = self.client.inner.config.document_timeout;
+        let late = || RegistryError::Broken {
+            at: at.clone(),
+            received: 0,
+            source: format!("not complete after {} s", timeout.as_secs_f64()).into(),
+        };
+        let whole = tokio::time::timeout(timeout, self.whole_blob(descriptor, &at));
+        whole.await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn whole_blob(&self, descriptor: &Descriptor, at: &At) -> Result<Vec<u8>, RegistryError> {
         let mut stream = self.blob(descriptor, 0).await?;
         let mut bytes = Vec::with_capacity(usize::try_from(descriptor.size).unwrap_or_default());
         let mut verifier = Verifier::new(descriptor.digest.clone(), Some(descriptor.size));
@@ -180,7 +280,7 @@ impl Session {
             verifier.update(&chunk).map_err(|source| RegistryError::Verify { at: at.clone(), source })?;
             bytes.extend_from_slice(&chunk);
         }
-        verifier.finish().map_err(|source| RegistryError::Verify { at, source })?;
+        verifier.finish().map_err(|source| RegistryError::Verify { at: at.clone(), source })?;
         Ok(bytes)
     }
 
@@ -199,11 +299,16 @@ fn accept() -> HeaderMap {
 
 impl Session {
     fn call(&self, operation: Operation, method: Method, path: String, headers: HeaderMap) -> Call {
-        Call { operation, method, path: format!("/v2/{}/{path}", self.path), headers }
+        Call { operation, method, path: format!("/{}/{path}", self.path), headers, bulk: false }
     }
 
     /// Names the request in errors.
-    fn at(&self, operation: &Operation) -> error::At {
-        error::At { host: self.host.clone(), repository: self.path.clone(), operation: operation.clone() }
+    fn at(&self, operation: &Operation) -> At {
+        At {
+            host: self.host.clone(),
+            repository: self.path.clone(),
+            operation: operation.clone(),
+            place: None,
+        }
     }
 }

@@ -14,7 +14,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sampan_cri::v1;
-use sampan_oci::registry::RegistryError;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -138,9 +137,8 @@ fn status(error: &ImageError) -> Status {
         ImageError::DiskFull { .. } => Status::resource_exhausted(text),
         ImageError::Registry(e) if e.is_not_found() => Status::not_found(text),
         ImageError::Registry(e) if e.is_unauthorized() => Status::permission_denied(text),
-        // A name that nobody knows is rather a mistake in the image's name than a registry that is down.
-        ImageError::Registry(RegistryError::Resolve { .. }) => Status::unknown(text),
-        // The kubelet looks for the word at the beginning (IMG-31).
+        // The kubelet looks for the word at the beginning (IMG-31). What is unavailable, and what is rather a
+        // mistake (a name that nobody knows, a certificate), `RegistryError::is_unavailable` says.
         ImageError::Registry(e) if e.is_unavailable() => {
             Status::unknown(format!("RegistryUnavailable: {text}"))
         }

@@ -11,11 +11,12 @@ use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 use serde::Deserialize;
 
+use super::Session;
 use super::challenge::Challenge;
 use super::error::{At, Operation, RegistryError, parse_errors};
 use super::hosts::{Endpoint, is_loopback};
-use super::request::{read_bounded, read_error_body};
-use super::{Session, tls};
+use super::reply::read_bounded;
+use super::tls::Variant;
 
 /// The largest token answer that is read.
 const MAX_TOKEN: u64 = 1 << 20;
@@ -162,6 +163,15 @@ impl Session {
         self.client.inner.tokens.forget(&self.key(endpoint));
     }
 
+    /// Whether there is something to answer a challenge with.
+    pub(super) fn can_answer(&self, endpoint: &Endpoint, challenge: &Challenge) -> bool {
+        match (challenge, self.credentials_for(endpoint)) {
+            (Challenge::Basic, credentials) => matches!(credentials, Credentials::Basic { .. }),
+            // A token of the registry's was sent already.
+            (Challenge::Bearer { .. }, credentials) => !matches!(credentials, Credentials::RegistryToken(_)),
+        }
+    }
+
     /// Answers a challenge. `None`: there is nothing to answer with.
     pub(super) async fn answer(
         &self,
@@ -202,7 +212,14 @@ impl Session {
         self.check_realm(endpoint, credentials, &url, &at)?;
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.path));
         let loopback = url.host_str().is_some_and(is_loopback);
-        let variant = tls::Variant::of(endpoint.skip_verify && same_host(&url, endpoint), loopback);
+        let own = same_host(&url, endpoint);
+        let variant = Variant {
+            insecure: endpoint.skip_verify && own,
+            direct: loopback,
+            tls: endpoint.tls.clone().filter(|_| own),
+            show: own,
+            connect_timeout: endpoint.connect_timeout,
+        };
         let pool = self.client.pool(variant)?;
         let request = match credentials {
             Credentials::IdentityToken(token) => {
@@ -233,13 +250,14 @@ impl Session {
         let response = request.timeout(self.client.inner.config.stall_timeout).send().await.map_err(|e| {
             RegistryError::Connect {
                 at: at.clone(),
-                endpoint: "token server".to_owned(),
-                source: super::request::cause(e, "connect"),
+                endpoint: "token server cannot be reached".to_owned(),
+                source: super::reply::cause(e, "connect"),
             }
         })?;
         let status = response.status();
         if !status.is_success() {
-            let errors = parse_errors(&read_error_body(response).await);
+            let body = read_bounded(response, MAX_TOKEN, self.client.inner.config.stall_timeout, &at).await;
+            let errors = parse_errors(&body.unwrap_or_default());
             return Err(match status.as_u16() {
                 401 | 403 => {
                     RegistryError::Unauthorized { at, status, anonymous: credentials.is_anonymous(), errors }
@@ -247,7 +265,7 @@ impl Session {
                 _ => RegistryError::Status { at, status, errors },
             });
         }
-        let body = read_bounded(response, MAX_TOKEN, &at).await?;
+        let body = read_bounded(response, MAX_TOKEN, self.client.inner.config.document_timeout, &at).await?;
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| RegistryError::Protocol {
             at: at.clone(),
             // The body may hold a token, so the parser's message is not shown.

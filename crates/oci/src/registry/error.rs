@@ -5,6 +5,7 @@ use std::fmt;
 use http::StatusCode;
 use serde::Deserialize;
 
+use super::hosts::HostsError;
 use super::resolve::ResolveError;
 use crate::digest::{Digest, VerifyError};
 
@@ -38,11 +39,17 @@ pub struct At {
     pub repository: String,
     /// What was asked for.
     pub operation: Operation,
+    /// The origin that was asked, when it is not the host itself: a mirror, a redirect's target.
+    pub place: Option<String>,
 }
 
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}/{}", self.operation, self.host, self.repository)
+        write!(f, "{} of {}/{}", self.operation, self.host, self.repository)?;
+        match &self.place {
+            Some(place) => write!(f, " at {place}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -60,7 +67,7 @@ pub enum RegistryError {
         errors: Vec<String>,
     },
     /// Credentials are missing or wrong.
-    #[error("{at}: {}, {}{}", status_text(*status), tried(*anonymous), detail(errors))]
+    #[error("{at}: {}, {}{}", status_text(*status), tried_with(*anonymous), detail(errors))]
     Unauthorized {
         /// The request.
         at: At,
@@ -90,6 +97,34 @@ pub enum RegistryError {
         /// Why.
         #[source]
         source: ResolveError,
+    },
+    /// The server's certificate is not accepted, or it does not accept ours.
+    #[error("{at}: {endpoint}: certificate not accepted")]
+    Certificate {
+        /// The request.
+        at: At,
+        /// The URL's origin.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// Several places were asked, and none gave it: what each of them said, in order.
+    #[error("{at}: {}", attempts(tried))]
+    Tried {
+        /// The request.
+        at: At,
+        /// Origin and error of each; the registry itself comes last.
+        tried: Vec<(String, RegistryError)>,
+    },
+    /// What is configured about the host cannot be used.
+    #[error("{at}")]
+    Hosts {
+        /// The request.
+        at: At,
+        /// What is wrong with it.
+        #[source]
+        source: HostsError,
     },
     /// The connection broke or stalled, also after all retries.
     #[error("{at}: broken off after {received} bytes")]
@@ -162,24 +197,68 @@ impl fmt::Display for OsError {
 impl std::error::Error for OsError {}
 
 impl RegistryError {
+    /// The error that decides: of several, the one of the registry itself, which was asked last.
+    pub fn decisive(&self) -> &Self {
+        match self {
+            Self::Tried { tried, .. } => tried.last().map_or(self, |(_, error)| error.decisive()),
+            other => other,
+        }
+    }
+
     /// The registry says that there is no such image.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Status { status: StatusCode::NOT_FOUND, .. })
+        matches!(self.decisive(), Self::Status { status: StatusCode::NOT_FOUND, .. })
     }
 
     /// The registry wants (other) credentials.
     pub fn is_unauthorized(&self) -> bool {
-        matches!(self, Self::Unauthorized { .. })
+        matches!(self.decisive(), Self::Unauthorized { .. })
     }
 
-    /// The registry cannot be reached or is not able to answer (IMG-31).
+    /// The registry cannot be reached or is not able to answer (IMG-31): no connection, no answer of the name
+    /// servers, 502 to 504. A name that does not exist and a certificate that is not accepted are mistakes
+    /// that waiting does not mend.
     pub fn is_unavailable(&self) -> bool {
-        match self {
-            Self::Connect { .. } | Self::Resolve { .. } => true,
+        match self.decisive() {
+            Self::Connect { .. } => true,
+            Self::Resolve { source, .. } => !source.no_such_host,
             Self::Status { status, .. } => matches!(status.as_u16(), 502..=504),
             _ => false,
         }
     }
+
+    /// What went wrong, with all causes, without naming the request again.
+    pub fn reason(&self) -> String {
+        let own = match self {
+            Self::Status { status, errors, .. } => format!("{}{}", status_text(*status), detail(errors)),
+            Self::Unauthorized { status, anonymous, errors, .. } => {
+                format!("{}, {}{}", status_text(*status), tried_with(*anonymous), detail(errors))
+            }
+            Self::Broken { received, .. } => format!("broken off after {received} bytes"),
+            Self::TooLarge { limit, .. } => {
+                format!("the answer is larger than the {limit} bytes that are accepted")
+            }
+            Self::Protocol { what, .. } => what.clone(),
+            Self::Certificate { .. } => "certificate not accepted".to_owned(),
+            Self::Setup { what, .. } => what.clone(),
+            Self::Tried { tried, .. } => attempts(tried),
+            Self::Connect { .. } | Self::Resolve { .. } | Self::Verify { .. } | Self::Hosts { .. } => {
+                String::new()
+            }
+        };
+        let mut parts: Vec<String> = Some(own).filter(|text| !text.is_empty()).into_iter().collect();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            parts.push(cause.to_string());
+            source = cause.source();
+        }
+        parts.join(": ")
+    }
+}
+
+fn attempts(tried: &[(String, RegistryError)]) -> String {
+    let each: Vec<String> = tried.iter().map(|(origin, e)| format!("{origin}: {}", e.reason())).collect();
+    format!("tried {} hosts: [{}]", tried.len(), each.join("], ["))
 }
 
 fn status_text(status: StatusCode) -> String {
@@ -189,7 +268,7 @@ fn status_text(status: StatusCode) -> String {
     }
 }
 
-fn tried(anonymous: bool) -> &'static str {
+fn tried_with(anonymous: bool) -> &'static str {
     if anonymous { "no credentials were given" } else { "the credentials were not accepted" }
 }
 

@@ -1,90 +1,148 @@
-//! One request to a registry: endpoints in order, challenges, redirects, retries.
+//! One request to a registry: endpoints in order, challenges, retries.
 
-use std::time::Duration;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use reqwest::{Response, Url};
 
-use super::auth::origin_of;
+use super::Session;
 use super::challenge;
-use super::error::{At, Cause, Operation, OsError, RegistryError, parse_errors};
-use super::hosts::{Capability, Endpoint, is_loopback};
-use super::resolve::ResolveError;
-use super::{Session, tls};
-
-/// The longest chain of redirects that is followed.
-const MAX_REDIRECTS: usize = 10;
-/// As much of an error's body as is read.
-const MAX_ERROR_BODY: usize = 64 << 10;
+use super::error::{At, Operation, OsError, RegistryError, parse_errors};
+use super::hosts::{Capability, Endpoint};
+use super::reply::{Reply, read_error_body};
 
 /// A request before it is known where it goes.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) operation: Operation,
     pub(super) method: Method,
-    /// `/v2/<repository>/…`.
+    /// `/<repository>/…`, behind the endpoint's own path.
     pub(super) path: String,
     pub(super) headers: HeaderMap,
+    /// The answer may be long: it waits for its turn behind other long ones.
+    pub(super) bulk: bool,
 }
 
+/// How patient a request is, by who is left to be asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// No other server is left: waiting for this one pays.
+    pub(super) last: bool,
+    /// Not even the other scheme of this server is: connecting is tried again.
+    pub(super) alone: bool,
+}
+
+/// What is done at one endpoint.
+pub(super) type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, RegistryError>> + Send + 'a>>;
+
 impl Session {
-    /// Sends a request to the first endpoint that can answer it; the response is a success.
-    pub(super) async fn send(&self, call: Call, capability: Capability) -> Result<Response, RegistryError> {
-        let endpoints = self.client.inner.hosts.endpoints(&self.host, capability);
-        let last = endpoints.len().saturating_sub(1);
-        let mut first_error = None;
+    /// Tries the endpoints of the registry host in order until one succeeds.
+    pub(super) async fn first<'a, T>(
+        &'a self,
+        operation: &Operation,
+        capability: Capability,
+        attempt: impl Fn(&'a Self, Endpoint, Patience) -> Attempt<'a, T>,
+    ) -> Result<T, RegistryError> {
+        let endpoints = self.endpoints(operation, capability)?;
+        let end = endpoints.len().saturating_sub(1);
+        let mut tried: Vec<(String, RegistryError)> = Vec::new();
         for (i, endpoint) in endpoints.iter().enumerate() {
             // The other scheme of a server that was just tried: once is enough.
-            let same = i > 0 && server(endpoint) == server(&endpoints[i - 1]);
-            match self.send_to(endpoint, &call, i == last && !same).await {
-                Ok(response) => return Ok(response),
-                Err(error) if i < last && goes_on(&error, server(endpoint) == server(&endpoints[i + 1])) => {
-                    tracing::debug!(origin = endpoint.origin, %error, "trying the next endpoint");
-                    first_error.get_or_insert(error);
+            let again = i > 0 && server(endpoint) == server(&endpoints[i - 1]);
+            let twin = endpoints.get(i + 1).is_some_and(|next| server(next) == server(endpoint));
+            let patience = Patience { last: i + usize::from(twin) == end, alone: i == end && !again };
+            let error = match attempt(self, endpoint.clone(), patience).await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            if i < end {
+                tracing::debug!(origin = endpoint.origin, %error, "trying the next endpoint");
+            }
+            if matches!(error, RegistryError::Connect { .. } | RegistryError::Resolve { .. }) && !twin {
+                self.client.shun(&endpoint.origin);
+            }
+            // Over its other scheme a server says the same, unless it was spoken to in the wrong one.
+            let stop = twin && !is_wrong_scheme(&error);
+            match tried.last_mut() {
+                // What it said over the first scheme counts, unless only the second brought an answer.
+                Some((_, first)) if again => {
+                    if !error.is_unavailable() {
+                        *first = error;
+                    }
                 }
-                // The same server under its other scheme: what it said over the first one counts.
-                Err(error) if error.is_unavailable() => return Err(first_error.unwrap_or(error)),
-                Err(error) => return Err(error),
+                _ => tried.push((endpoint.origin.clone(), error)),
+            }
+            if stop {
+                break;
             }
         }
-        Err(first_error.unwrap_or_else(|| RegistryError::Protocol {
-            at: self.at(&call.operation),
-            what: "no endpoint is configured for this host".to_owned(),
-        }))
+        let at = self.at(operation);
+        match tried.len() {
+            0 => Err(RegistryError::Protocol {
+                at,
+                what: "no host that is configured for this registry has the capability".to_owned(),
+            }),
+            1 => Err(tried.remove(0).1),
+            // The registry's own word is the last, whatever the order was.
+            _ => {
+                let own = |origin: &str| endpoints.iter().any(|e| e.credentials && e.origin == origin);
+                tried.sort_by_key(|(origin, _)| own(origin));
+                Err(RegistryError::Tried { at, tried })
+            }
+        }
     }
 
-    async fn send_to(
+    /// The endpoints as they are asked now: those that could not be reached a moment ago come last, and one
+    /// that gave wrong content is left out.
+    fn endpoints(
+        &self,
+        operation: &Operation,
+        capability: Capability,
+    ) -> Result<Vec<Endpoint>, RegistryError> {
+        let all = self.client.inner.hosts.endpoints(&self.host, capability);
+        let all = all.map_err(|source| RegistryError::Hosts { at: self.at(operation), source })?;
+        let trusted: Vec<Endpoint> = all.iter().filter(|e| !self.is_distrusted(&e.origin)).cloned().collect();
+        let mut endpoints = if trusted.is_empty() { all } else { trusted };
+        // Stable: among equals the configured order stays.
+        endpoints.sort_by_key(|endpoint| self.client.is_shunned(&endpoint.origin));
+        Ok(endpoints)
+    }
+
+    /// Sends to one endpoint, with retries; the reply is a success.
+    pub(super) async fn send_to(
         &self,
         endpoint: &Endpoint,
         call: &Call,
-        retry_connect: bool,
-    ) -> Result<Response, RegistryError> {
+        Patience { last, alone }: Patience,
+    ) -> Result<Reply, RegistryError> {
         let config = &self.client.inner.config;
+        // Somebody else can be asked instead of waiting.
+        let attempts = if last { config.attempts } else { config.attempts.min(2) };
         let mut pause = config.retry_pause;
         let mut attempt = 1;
         loop {
             let (error, wait) = match self.authorized(endpoint, call).await {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => {
-                    let wait = retry_after(&response);
-                    let retry = is_transient(response.status());
-                    let error = self.status_error(endpoint, &call.operation, response).await;
+                Ok(reply) if reply.response.status().is_success() => return Ok(reply),
+                Ok(reply) => {
+                    let wait = retry_after(reply.response.headers());
+                    let retry = is_transient(reply.response.status());
+                    let error = self.status_error(endpoint, &call.operation, reply).await;
                     if !retry {
                         return Err(error);
                     }
                     (error, wait)
                 }
-                Err(error @ RegistryError::Connect { .. }) if retry_connect && !is_refused(&error) => {
-                    (error, None)
-                }
+                Err(error @ RegistryError::Connect { .. }) if alone && !is_refused(&error) => (error, None),
                 Err(error) => return Err(error),
             };
+            let asked = wait.is_some();
             let wait = wait.unwrap_or(pause);
-            if attempt >= config.attempts || wait > config.max_retry_after {
+            if attempt >= attempts || wait > config.max_retry_after || (asked && !last) {
                 return Err(error);
             }
+            let wait = jittered(wait, config.jitter);
             tracing::debug!(%error, ?wait, "registry request is tried again");
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(config.retry_pause * 30);
@@ -93,111 +151,80 @@ impl Session {
     }
 
     /// Sends, answers a challenge and sends again.
-    async fn authorized(&self, endpoint: &Endpoint, call: &Call) -> Result<Response, RegistryError> {
-        let mut authorization = self.authorization(endpoint);
+    async fn authorized(&self, endpoint: &Endpoint, call: &Call) -> Result<Reply, RegistryError> {
+        let mut authorization: Option<HeaderValue> = self.authorization(endpoint);
         for round in 0..2 {
             let had_one = authorization.is_some();
-            let (response, own) = self.follow(endpoint, call, authorization.take()).await?;
+            let reply = self.follow(endpoint, call, authorization.take()).await?;
             // A redirect target's challenge is not the registry's: our credentials are not for it.
-            if response.status() != StatusCode::UNAUTHORIZED || !own {
-                return Ok(response);
+            if reply.response.status() != StatusCode::UNAUTHORIZED || reply.elsewhere.is_some() {
+                return Ok(reply);
             }
             if had_one {
                 self.forget_authorization(endpoint);
             }
-            let Some(challenge) = challenge::of(response.headers()) else { return Ok(response) };
-            if round == 1 {
-                return Ok(response);
+            let Some(challenge) = challenge::of(reply.response.headers()) else { return Ok(reply) };
+            if round == 1 || !self.can_answer(endpoint, &challenge) {
+                return Ok(reply);
             }
-            match self.answer(endpoint, challenge).await? {
-                Some(value) => authorization = Some(value),
-                None => return Ok(response),
-            }
+            // Its connection is free for the next request, also when only one is allowed.
+            read_error_body(reply).await;
+            authorization = self.answer(endpoint, challenge).await?;
         }
         Err(RegistryError::Protocol { at: self.at(&call.operation), what: "endless challenges".to_owned() })
     }
 
-    /// Sends and follows redirects; true when the answer came from the endpoint itself. `Authorization`
-    /// never goes to another origin.
-    async fn follow(
-        &self,
-        endpoint: &Endpoint,
-        call: &Call,
-        authorization: Option<HeaderValue>,
-    ) -> Result<(Response, bool), RegistryError> {
-        let at = || self.at(&call.operation);
-        let bad = |what: String| RegistryError::Protocol { at: at(), what };
-        let mut url = Url::parse(&format!("{}{}", endpoint.origin, call.path))
-            .map_err(|e| bad(format!("{} is not a URL: {e}", endpoint.origin)))?;
-        let origin = url.origin();
-        for _ in 0..=MAX_REDIRECTS {
-            let own = url.origin() == origin;
-            let loopback = url.host_str().is_some_and(is_loopback);
-            let pool = self.client.pool(tls::Variant::of(own && endpoint.skip_verify, loopback))?;
-            let mut request = pool.request(call.method.clone(), url.clone()).headers(call.headers.clone());
-            if let Some(value) = authorization.as_ref().filter(|_| own) {
-                request = request.header(AUTHORIZATION, value.clone());
-            }
-            let response = request.send().await.map_err(|e| connect_error(at(), &url, e))?;
-            let status = response.status();
-            if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
-                return Ok((response, own));
-            }
-            let target = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
-            let target = target.ok_or_else(|| bad("a redirect without a target".to_owned()))?;
-            let next = url.join(target).map_err(|e| bad(format!("a redirect to no URL: {e}")))?;
-            let downgrade = url.scheme() == "https" && next.scheme() != "https";
-            if !matches!(next.scheme(), "http" | "https") || downgrade {
-                return Err(bad(format!("a redirect to {}, which is not encrypted", origin_of(&next))));
-            }
-            url = next;
-        }
-        Err(bad(format!("more than {MAX_REDIRECTS} redirects")))
-    }
-
-    async fn status_error(
-        &self,
-        endpoint: &Endpoint,
-        operation: &Operation,
-        response: Response,
-    ) -> RegistryError {
-        let at = self.at(operation);
-        let status = response.status();
-        let errors = parse_errors(&read_error_body(response).await);
+    async fn status_error(&self, endpoint: &Endpoint, operation: &Operation, reply: Reply) -> RegistryError {
+        let place = reply.elsewhere.clone().or_else(|| self.place(endpoint));
+        let at = At { place, ..self.at(operation) };
+        let status = reply.response.status();
+        // Where a redirect led, our credentials were not sent.
+        let anonymous = self.is_anonymous(endpoint) || reply.elsewhere.is_some();
+        let errors = parse_errors(&read_error_body(reply).await);
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                RegistryError::Unauthorized { at, status, anonymous: self.is_anonymous(endpoint), errors }
+                RegistryError::Unauthorized { at, status, anonymous, errors }
             }
             _ => RegistryError::Status { at, status, errors },
         }
     }
+
+    /// The endpoint as errors name it; `None` when it is the registry host itself.
+    pub(super) fn place(&self, endpoint: &Endpoint) -> Option<String> {
+        (server(endpoint) != self.host).then(|| endpoint.origin.clone())
+    }
 }
 
-/// Whether the next endpoint may do better: another server, or the same one under its other scheme.
-fn goes_on(error: &RegistryError, same_server: bool) -> bool {
+/// The server may understand its other scheme better: a TLS server that was spoken to in plain HTTP says 400
+/// or hangs up.
+fn is_wrong_scheme(error: &RegistryError) -> bool {
     match error {
-        RegistryError::Connect { .. } | RegistryError::Resolve { .. } => true,
-        // A TLS server that was spoken to in plain HTTP says 400.
-        RegistryError::Status { status: StatusCode::BAD_REQUEST, .. } => true,
-        RegistryError::Status { status, .. } => {
-            !same_server && (*status == StatusCode::NOT_FOUND || is_transient(*status))
-        }
-        RegistryError::Unauthorized { .. } => !same_server,
+        RegistryError::Connect { .. } | RegistryError::Certificate { .. } => true,
+        RegistryError::Status { status, .. } => *status == StatusCode::BAD_REQUEST,
         _ => false,
     }
 }
 
-fn server(endpoint: &Endpoint) -> &str {
+pub(super) fn server(endpoint: &Endpoint) -> &str {
     endpoint.origin.split_once("://").map_or(endpoint.origin.as_str(), |(_, server)| server)
 }
 
-pub(super) fn is_transient(status: StatusCode) -> bool {
+fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-fn retry_after(response: &Response) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+/// Seconds or a date (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+pub(super) fn jittered(pause: Duration, share: f64) -> Duration {
+    pause.mul_f64(1.0 + share.clamp(0.0, 1.0) * rand::random::<f64>())
 }
 
 fn is_refused(error: &RegistryError) -> bool {
@@ -209,80 +236,4 @@ fn is_refused(error: &RegistryError) -> bool {
         source = cause.source();
     }
     false
-}
-
-fn connect_error(at: At, url: &Url, error: reqwest::Error) -> RegistryError {
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        if let Some(resolve) = cause.downcast_ref::<ResolveError>() {
-            return RegistryError::Resolve { at, source: resolve.clone() };
-        }
-        source = cause.source();
-    }
-    RegistryError::Connect { at, endpoint: origin_of(url), source: cause(error, "connect") }
-}
-
-/// The innermost useful error: the library's own layers only say "error sending request".
-/// When it is the operating system's, `call` is named as what failed.
-pub(super) fn cause(error: reqwest::Error, call: &'static str) -> Cause {
-    let error = error.without_url();
-    let mut text = Vec::new();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text.push(cause.to_string());
-        source = cause.source();
-    }
-    // Kept as an error, so that its kind can be asked for.
-    let mut innermost: &(dyn std::error::Error + 'static) = &error;
-    while let Some(next) = innermost.source() {
-        innermost = next;
-    }
-    let io = innermost.downcast_ref::<std::io::Error>();
-    if let Some(number) = io.and_then(std::io::Error::raw_os_error) {
-        return Box::new(OsError { call, error: std::io::Error::from_raw_os_error(number) });
-    }
-    if error.is_timeout() {
-        return "timed out".into();
-    }
-    match text.last() {
-        Some(last) => last.clone().into(),
-        None => error.to_string().into(),
-    }
-}
-
-/// The whole body, when it is not larger than `limit`.
-pub(super) async fn read_bounded(
-    mut response: Response,
-    limit: u64,
-    at: &At,
-) -> Result<Bytes, RegistryError> {
-    let too_large = || RegistryError::TooLarge { at: at.clone(), limit };
-    if response.content_length().is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    let mut body = Vec::new();
-    loop {
-        let chunk = response.chunk().await.map_err(|e| RegistryError::Broken {
-            at: at.clone(),
-            received: body.len() as u64,
-            source: cause(e, "read"),
-        })?;
-        let Some(chunk) = chunk else { return Ok(body.into()) };
-        if (body.len() + chunk.len()) as u64 > limit {
-            return Err(too_large());
-        }
-        body.extend_from_slice(&chunk);
-    }
-}
-
-/// The beginning of an error's body; what cannot be read is missing.
-pub(super) async fn read_error_body(mut response: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while body.len() < MAX_ERROR_BODY {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]),
-            _ => break,
-        }
-    }
-    body
 }

@@ -20,6 +20,8 @@ pub struct ResolveError {
     pub name: String,
     /// The resolver's message.
     pub reason: String,
+    /// There is no such name; else nobody answered who could know.
+    pub no_such_host: bool,
 }
 
 /// Resolves host names by files and DNS; cheap to clone.
@@ -53,11 +55,12 @@ impl Resolver {
         if !listed.is_empty() {
             return Ok(listed);
         }
-        let fail = |reason: String| ResolveError { name: name.to_owned(), reason };
-        let dns = self.dns().map_err(&fail)?;
-        let answer = dns.lookup_ip(name).await.map_err(|e| fail(e.to_string()))?;
+        let fail =
+            |reason: String, no_such_host| ResolveError { name: name.to_owned(), reason, no_such_host };
+        let dns = self.dns().map_err(|reason| fail(reason, false))?;
+        let answer = dns.lookup_ip(name).await.map_err(|e| fail(e.to_string(), e.is_no_records_found()))?;
         let addresses: Vec<IpAddr> = answer.iter().collect();
-        if addresses.is_empty() { Err(fail("no such host".to_owned())) } else { Ok(addresses) }
+        if addresses.is_empty() { Err(fail("no such host".to_owned(), true)) } else { Ok(addresses) }
     }
 
     /// The DNS client for the present resolv.conf.

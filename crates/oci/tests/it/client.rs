@@ -12,7 +12,7 @@ use crate::fake::{Auth, Fake, Fault};
 fn client() -> Client {
     Client::new(ClientConfig {
         retry_pause: Duration::from_millis(5),
-        stall_timeout: Duration::from_millis(400),
+        stall_timeout: Duration::from_millis(1500),
         ..ClientConfig::default()
     })
     .unwrap()
@@ -72,7 +72,8 @@ async fn errors_name_host_repository_status_and_the_registrys_own_words() {
     assert!(start.elapsed() < Duration::from_secs(2));
     let nowhere = Reference::parse("no-such-host.invalid/x").unwrap();
     let error = client().session(&nowhere, Credentials::Anonymous).manifest("1").await.unwrap_err();
-    assert!(error.is_unavailable(), "{error}");
+    // IMG-31 is about registries that are down; without a name server nobody can tell the two apart.
+    assert!(matches!(error, RegistryError::Resolve { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -2,3 +2,6 @@
 
 mod client;
 mod fake;
+mod http2;
+mod mirrors;
+mod transfers;

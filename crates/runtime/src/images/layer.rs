@@ -160,13 +160,7 @@ impl ImageStore {
             let result = told_while(work, tell, &counters, LayerState::Unpacking).await;
             match (result, origin) {
                 // Damaged on our disk: gone with it, and fetched again.
-                (
-                    Err(
-                        ImageError::Verify { .. }
-                        | ImageError::Unpack { source: UnpackError::Tar { .. }, .. },
-                    ),
-                    Some(_),
-                ) => {
+                (Err(error), Some(_)) if is_wrong_content(&error) => {
                     tracing::warn!(blob = %blob.digest, "a stored blob is damaged; it is fetched again");
                     self.content.remove(&blob.digest);
                 }
@@ -176,22 +170,56 @@ impl ImageStore {
         let Some(session) = origin else {
             return Err(ImageError::Archive(format!("layer {} is missing", blob.digest)));
         };
+        let first = self.download(plan, session, tell, turn).await;
+        match first {
+            // What an earlier download left may be damaged, and another mirror may have it right.
+            (Err(error), Some(again)) if is_wrong_content(&error) && again.pays(session) => {
+                tracing::warn!(blob = %blob.digest, error = error.chain(), "wrong content; fetched once more");
+                self.content.abandon(&blob.digest);
+                self.download(plan, session, tell, turn).await.0
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// Fetches the blob and unpacks it while it arrives.
+    async fn download(
+        &self,
+        plan: &LayerPlan,
+        session: &Session,
+        tell: &watch::Sender<Told>,
+        turn: &Turn,
+    ) -> (Result<Staged, ImageError>, Option<Download>) {
+        let blob = &plan.layer.blob;
         let counters = Arc::new(Counters::default());
-        let ingest = self.content.ingest(&blob.digest, blob.size)?;
+        let ingest = match self.content.ingest(&blob.digest, blob.size) {
+            Ok(ingest) => ingest,
+            Err(error) => return (Err(error), None),
+        };
+        let resumed = ingest.offset > 0;
         // A request that fails at once must not have cost two threads.
-        let body = session.blob(blob, ingest.offset).await?;
+        let mut body = match session.blob(blob, ingest.offset).await {
+            Ok(body) => body,
+            Err(error) => return (Err(error.into()), None),
+        };
         let (parts, received) = mpsc::channel(stream::QUEUE);
-        let work = self.streaming(plan, Input::Arriving { ingest, parts: received }, &counters, turn)?;
-        let fetched = fetch(body, parts);
+        let work = match self.streaming(plan, Input::Arriving { ingest, parts: received }, &counters, turn) {
+            Ok(work) => work,
+            Err(error) => return (Err(error), None),
+        };
+        let fetched = fetch(&mut body, parts);
         let worked = told_while(work, tell, &counters, LayerState::Downloading);
         let (fetched, worked) = futures::join!(fetched, worked);
+        let download = Download { resumed, origin: body.origin().to_owned() };
         // A worker that gave up closes the queue, and then its reason is the one that counts.
-        fetched?;
+        if let Err(error) = fetched {
+            return (Err(error), Some(download));
+        }
         if matches!(worked, Err(ImageError::DiskFull { .. })) {
             // Its space is what others need now.
             self.content.abandon(&blob.digest);
         }
-        worked
+        (worked, Some(download))
     }
 
     /// Starts the blocking part.
@@ -256,9 +284,33 @@ struct Staged {
     unpacked: Unpacked,
 }
 
+/// How a blob came.
+struct Download {
+    /// Behind what an earlier download had left.
+    resumed: bool,
+    origin: String,
+}
+
+impl Download {
+    /// Whether a second download may bring something else.
+    fn pays(&self, session: &Session) -> bool {
+        let others = session.distrust(&self.origin);
+        self.resumed || others
+    }
+}
+
+/// The blob is not what its digest promises (a bent stream is often noticed before its digest).
+fn is_wrong_content(error: &ImageError) -> bool {
+    matches!(
+        error,
+        ImageError::Verify { .. }
+            | ImageError::Unpack { source: UnpackError::Tar { .. } | UnpackError::Compression(_), .. }
+    )
+}
+
 /// Moves the body into the queue. An unpacker that gave up closes the queue; its reason is told elsewhere.
 async fn fetch(
-    mut body: sampan_oci::registry::BlobStream,
+    body: &mut sampan_oci::registry::BlobStream,
     parts: mpsc::Sender<Part>,
 ) -> Result<(), ImageError> {
     loop {

@@ -71,14 +71,20 @@ async fn store(config: &ServerConfig) -> Result<Arc<dyn Store>> {
     })
 }
 
+/// What an administrator says about registry hosts; ours first, then what is there for containerd.
+const CERTS_D: [&str; 2] = ["/etc/sampan/certs.d", "/etc/containerd/certs.d"];
+
 /// The image store of these directories.
 pub(crate) async fn images(
     directories: &Directories,
     insecure_registries: &[String],
 ) -> Result<Arc<ImageStore>> {
     let mut store = ImageStoreConfig::new(directories.data().join("runtime"));
-    store.registry =
-        ClientConfig { insecure: insecure_registries.iter().cloned().collect(), ..ClientConfig::default() };
+    store.registry = ClientConfig {
+        insecure: insecure_registries.iter().cloned().collect(),
+        certs_d: CERTS_D.map(Into::into).to_vec(),
+        ..ClientConfig::default()
+    };
     store.builtin = Some(Builtin {
         executable: executable()?,
         applets: sampan_toolbox::Applet::names().map(str::to_owned).collect(),
