@@ -1,5 +1,5 @@
 //! Reconcilers over the API: namespaces, service accounts, the root CA's ConfigMap, garbage collection, nodes,
-//! endpoints.
+//! endpoints, runtime classes.
 //!
 //! One file per controller. They share one watch per resource ([`feed`]), one index of the pods ([`pods`]) and one
 //! loop ([`reconcile`]) that calls a function per key, never twice at once for the same one, with back-off. What each
@@ -16,6 +16,7 @@ mod pod_collection;
 mod pods;
 mod reconcile;
 mod root_ca;
+mod runtime_classes;
 mod service_account;
 
 use kube::Client;
@@ -59,6 +60,7 @@ pub async fn run(
     start("endpoints", Box::pin(endpoints::run(client.clone(), pods.clone(), &mut feeds)));
     start("node lifecycle", Box::pin(node_lifecycle::run(client.clone(), pods.clone(), &mut feeds)));
     start("pod collection", Box::pin(pod_collection::run(client.clone(), pods.clone(), &mut feeds)));
+    start("runtime classes", Box::pin(runtime_classes::run(client.clone(), &mut feeds)));
     start("pods", Box::pin(pods::run(pods, &mut feeds)));
     start("garbage", Box::pin(garbage::run(client)));
     start("feeds", Box::pin(feeds.run()));

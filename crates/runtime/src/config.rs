@@ -1,7 +1,7 @@
 //! How a runtime is set up.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sampan_cri::streaming;
@@ -25,7 +25,17 @@ pub enum HandlerConfig {
         args: Vec<String>,
         /// Its state directory; one below the run directory when absent.
         root: Option<PathBuf>,
+        /// Which annotations of pods their containers' specifications get: names, or beginnings of names that
+        /// end with `*` (`dev.gvisor.*`).
+        annotations: Vec<String>,
     },
+}
+
+impl HandlerConfig {
+    /// A binary without options.
+    pub fn binary(path: impl Into<PathBuf>) -> Self {
+        Self::Binary { path: path.into(), args: Vec::new(), root: None, annotations: Vec::new() }
+    }
 }
 
 /// Who manages cgroups above the containers (told to the kubelet).
@@ -51,6 +61,9 @@ pub struct RuntimeConfig {
     pub handlers: BTreeMap<String, HandlerConfig>,
     /// The handler of pods that name none.
     pub default_handler: String,
+    /// Directories as in `PATH` in which runc, crun, runsc and kata-runtime are handlers under their own names;
+    /// looked at each time, so that an engine may be installed later.
+    pub search_path: Option<String>,
     /// The pods' network.
     pub network: Arc<dyn SandboxNetwork>,
     /// The images.
@@ -89,24 +102,12 @@ impl RuntimeConfig {
             executable: executable.into(),
             handlers: BTreeMap::from([(EMBEDDED.to_owned(), HandlerConfig::Embedded)]),
             default_handler: EMBEDDED.to_owned(),
+            search_path: None,
             network,
             images,
             cgroup_driver: CgroupDriver::default(),
             streaming: streaming::Config::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
         }
-    }
-
-    /// Adds runc, crun, runsc and kata-runtime under their own names where `path` (as in `PATH`) has them.
-    #[must_use]
-    pub fn with_handlers_on_path(mut self, path: &str) -> Self {
-        for name in ["runc", "crun", "runsc", "kata-runtime"] {
-            let found = path.split(':').map(|dir| Path::new(dir).join(name)).find(|file| file.is_file());
-            if let Some(path) = found {
-                let binary = HandlerConfig::Binary { path, args: Vec::new(), root: None };
-                self.handlers.entry(name.to_owned()).or_insert(binary);
-            }
-        }
-        self
     }
 }

@@ -13,7 +13,7 @@ mod content;
 mod error;
 mod events;
 mod exits;
-mod handlers;
+pub mod handlers;
 mod ids;
 pub mod image_service;
 pub mod images;

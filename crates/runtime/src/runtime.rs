@@ -1,6 +1,6 @@
 //! The runtime itself: its sandboxes and containers in memory, and what they share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -8,7 +8,7 @@ use sampan_cri::streaming;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::config::RuntimeConfig;
+use crate::config::{HandlerConfig, RuntimeConfig};
 use crate::container::Container;
 use crate::error::Error;
 use crate::events::Events;
@@ -80,6 +80,18 @@ impl Runtime {
                 .await?;
         let _ = runtime.streaming.set(server);
         Ok(runtime)
+    }
+
+    /// Another table of handlers from now on; pods that run keep what they were made with.
+    ///
+    /// # Errors
+    /// When the default handler is none of them; then nothing changes.
+    pub fn set_handlers(
+        &self,
+        default: String,
+        handlers: BTreeMap<String, HandlerConfig>,
+    ) -> Result<(), Error> {
+        self.handlers.replace(default, handlers)
     }
 
     /// Serves CRI on the unix socket at `path` until `shutdown`. Containers run on after that.

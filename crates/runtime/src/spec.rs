@@ -9,6 +9,8 @@ use sampan_cri::v1;
 use sampan_oci::manifest::ImageConfig;
 use serde_json::{Map, Value, json};
 
+use crate::handlers;
+
 pub(crate) mod capabilities;
 mod devices;
 pub(crate) mod host;
@@ -67,6 +69,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) cgroups_path: &'a str,
     /// Image volumes: the directory that stands for `config.mounts[index]`.
     pub(crate) image_mounts: &'a [(usize, PathBuf)],
+    /// Annotations of the pod that the handler wants to see.
+    pub(crate) passed_annotations: &'a [String],
     /// What this machine and process can do.
     pub(crate) host: &'a Host,
 }
@@ -175,7 +179,9 @@ fn hidden_paths(
 /// Who the container is, for people and tools that look at the bundle. None of the keys that make runsc join
 /// a sandbox container: there is none.
 fn annotations(inputs: &Inputs<'_>) -> Map<String, Value> {
-    let mut all = Map::new();
+    let pods = inputs.sandbox.annotations.iter();
+    let passed = pods.filter(|(name, _)| handlers::passes(inputs.passed_annotations, name));
+    let mut all: Map<String, Value> = passed.map(|(name, value)| (name.clone(), json!(value))).collect();
     let mut put = |key: &str, value: &str| {
         all.insert(format!("io.kubernetes.cri.{key}"), json!(value));
     };

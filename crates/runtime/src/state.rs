@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use sampan_cri::v1;
-use sampan_shim::protocol::{ExitRecord, exit_path};
+use sampan_shim::protocol::{ExitRecord, OciRuntime, exit_path};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,13 @@ pub(crate) struct SandboxRecord {
     pub(crate) cgroup_parent: String,
     /// We made it, so we remove it.
     pub(crate) owns_cgroup: bool,
+    /// What runs all containers of the pod, whatever the table of handlers says later (RTC-17). Absent in records
+    /// of versions that did not write it.
+    #[serde(default)]
+    pub(crate) oci: Option<OciRuntime>,
+    /// Which of the pod's annotations its containers get.
+    #[serde(default)]
+    pub(crate) passed_annotations: Vec<String>,
 }
 
 /// Where a container is in its life.
@@ -94,6 +101,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) cgroup: String,
     pub(crate) log_path: Option<PathBuf>,
     pub(crate) runtime_handler: String,
+    /// As in the sandbox's record.
+    #[serde(default)]
+    pub(crate) oci: Option<OciRuntime>,
     /// Image volumes: index in `config.mounts`.
     #[serde(default)]
     pub(crate) image_mounts: Vec<usize>,

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use sampan_kubelet::KubeletConfiguration;
 use sampan_network::Ipv4Cidr;
+use sampan_runtime::{EMBEDDED, HandlerConfig, handlers::KNOWN_ENGINES};
 use serde::Deserialize;
 
 /// Where a server keeps things; two servers with different ones run side by side.
@@ -141,7 +142,7 @@ pub(crate) enum LogFormat {
 }
 
 /// The `runtime` section of the configuration file.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct RuntimeOptions {
     /// The handler of pods without a RuntimeClass.
@@ -151,7 +152,7 @@ pub(crate) struct RuntimeOptions {
 }
 
 /// An OCI runtime: a program with runc's command line.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct HandlerOptions {
     /// The program.
@@ -159,6 +160,43 @@ pub(crate) struct HandlerOptions {
     /// What it gets before the command.
     #[serde(default)]
     pub(crate) args: Vec<String>,
+    /// Its state directory (`--root`); one below the run directory without it.
+    #[serde(default)]
+    pub(crate) root: Option<PathBuf>,
+    /// Which annotations of pods their containers get: names, or beginnings that end with `*`.
+    #[serde(default)]
+    pub(crate) annotations: Vec<String>,
+}
+
+impl RuntimeOptions {
+    /// The handlers, checked, the embedded one among them; and the name of the default one. Whether a binary works
+    /// is not asked here: it may come later, and a node runs without it.
+    pub(crate) fn handlers(&self) -> Result<(String, BTreeMap<String, HandlerConfig>)> {
+        let mut handlers = BTreeMap::from([(EMBEDDED.to_owned(), HandlerConfig::Embedded)]);
+        for (name, options) in &self.handlers {
+            ensure!(
+                sampan_api::names::dns1123_label(name).is_empty(),
+                "runtime.handlers `{name}`: lower-case letters, digits and `-`, at most 63"
+            );
+            ensure!(name != EMBEDDED, "runtime.handlers `{EMBEDDED}`: this is the name of the embedded runtime");
+            for path in std::iter::once(&options.path).chain(&options.root) {
+                ensure!(path.is_absolute(), "runtime.handlers `{name}`: {} is not absolute", path.display());
+            }
+            let handler = HandlerConfig::Binary {
+                path: options.path.clone(),
+                args: options.args.clone(),
+                root: options.root.clone(),
+                annotations: options.annotations.clone(),
+            };
+            handlers.insert(name.clone(), handler);
+        }
+        let default = self.default_handler.clone().unwrap_or_else(|| EMBEDDED.to_owned());
+        if !handlers.contains_key(&default) && !KNOWN_ENGINES.contains(&default.as_str()) {
+            let known: Vec<_> = handlers.keys().map(String::as_str).collect();
+            bail!("runtime.defaultHandler `{default}` is not configured; there are {}", known.join(", "));
+        }
+        Ok((default, handlers))
+    }
 }
 
 impl ServerOptions {
@@ -211,6 +249,8 @@ impl ServerOptions {
 /// What a server does: every option decided.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerConfig {
+    /// The configuration file: its handlers are read again when it changes.
+    pub(crate) file: Option<PathBuf>,
     pub(crate) data_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
@@ -273,6 +313,7 @@ impl TryFrom<ServerOptions> for ServerConfig {
             "--bridge `{bridge}`: an interface name has 1 to 15 letters, digits or `-`"
         );
         let node_name = options.node_name.map_or_else(default_node_name, Ok)?;
+        options.runtime.handlers()?;
         ensure!(
             sampan_api::names::dns1123_subdomain(&node_name).is_empty(),
             "--node-name `{node_name}`: lower-case letters, digits, `-` and `.`, at most 253"
@@ -285,6 +326,7 @@ impl TryFrom<ServerOptions> for ServerConfig {
             node_labels.insert(key.to_owned(), value.to_owned());
         }
         Ok(Self {
+            file: None,
             data_dir: absolute(options.data_dir, "/var/lib/sampan")?,
             run_dir: absolute(options.run_dir, "/run/sampan")?,
             log_dir: absolute(

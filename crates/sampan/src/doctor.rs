@@ -50,6 +50,7 @@ pub(crate) fn checks(directories: &Directories) -> Vec<Check> {
         checks::forwarding(),
         checks::seccomp(),
         checks::resources(),
+        checks::engines(),
         checks::inotify(),
         checks::disk(&directories.data()),
     ]

@@ -7,6 +7,7 @@
 mod listen;
 mod lock;
 mod parts;
+mod reload;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 

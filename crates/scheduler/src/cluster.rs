@@ -3,13 +3,13 @@
 //! A placement is *assumed* as soon as it is decided, before the API knows it; the next pod then sees it. The watch
 //! confirms it later, or a failed binding takes it back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sampan_api::Quantity;
 use sampan_api::resources::ResourceList;
 
 use crate::node::Node;
-use crate::pod::{HostPort, Pod, PodKey};
+use crate::pod::{HostPort, Labels, Pod, PodKey};
 
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
@@ -17,15 +17,49 @@ pub(crate) struct Cluster {
     /// that is not there (yet).
     nodes: BTreeMap<String, NodeState>,
     pods: HashMap<PodKey, Known>,
+    /// The labels of namespaces, for terms that select them.
+    namespaces: BTreeMap<String, Labels>,
+    /// How many placed pods have anti-affinity: without any, nobody has to look for them.
+    averse: usize,
+    /// Nodes that are being made free for pods, as we decided it.
+    nominations: BTreeMap<PodKey, String>,
 }
 
 /// A node and what is taken on it.
 #[derive(Debug, Default)]
 pub(crate) struct NodeState {
     pub(crate) node: Option<Node>,
+    pub(crate) taken: Taken,
+    placed: BTreeSet<PodKey>,
+}
+
+/// What pods take of a node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Taken {
     pub(crate) requested: ResourceList,
     pub(crate) pods: i64,
     pub(crate) ports: Vec<HostPort>,
+}
+
+impl Taken {
+    fn add(&mut self, pod: &Pod) {
+        sampan_api::resources::add(&mut self.requested, &pod.requests);
+        self.pods += 1;
+        self.ports.extend(pod.ports.iter().cloned());
+    }
+
+    fn remove(&mut self, pod: &Pod) {
+        for (resource, quantity) in &pod.requests {
+            let requested = self.requested.entry(resource.clone()).or_insert(Quantity::ZERO);
+            *requested -= *quantity;
+        }
+        self.pods -= 1;
+        for port in &pod.ports {
+            if let Some(at) = self.ports.iter().position(|taken| taken == port) {
+                self.ports.swap_remove(at);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -50,6 +84,70 @@ impl Cluster {
         self.nodes.values().filter_map(|state| Some((state.node.as_ref()?, state)))
     }
 
+    /// The pods that have a node which exists, each with it.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (&Pod, &Node)> {
+        self.nodes().flat_map(move |(node, state)| {
+            state.placed.iter().filter_map(move |key| Some((self.pod(key)?, node)))
+        })
+    }
+
+    /// The pods of a node.
+    pub(crate) fn placed_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
+        let state = self.nodes.get(node).into_iter();
+        state.flat_map(|state| state.placed.iter().filter_map(|key| self.pod(key)))
+    }
+
+    pub(crate) fn has_anti_affinity(&self) -> bool {
+        self.averse > 0
+    }
+
+    pub(crate) fn namespaces(&self) -> &BTreeMap<String, Labels> {
+        &self.namespaces
+    }
+
+    /// Takes a namespace's labels; `None` when it is gone.
+    pub(crate) fn set_namespace(&mut self, name: String, labels: Option<Labels>) -> Effect {
+        let before = match labels.clone() {
+            Some(labels) => self.namespaces.insert(name, labels),
+            None => self.namespaces.remove(&name),
+        };
+        if before == labels { Effect::None } else { Effect::Freed }
+    }
+
+    /// The node that is being made free for a pod.
+    pub(crate) fn nominated(&self, pod: &PodKey) -> Option<&str> {
+        self.nominations.get(pod).map(String::as_str)
+    }
+
+    /// From now on this room is kept for the pod against those of lower priority.
+    pub(crate) fn nominate(&mut self, pod: &PodKey, node: &str) {
+        self.nominations.insert(pod.clone(), node.to_owned());
+    }
+
+    /// Whether some waiting pod wants others near it or spread.
+    pub(crate) fn somebody_wants_company(&self) -> bool {
+        self.pods.values().any(|known| {
+            known.pod.node.is_none() && known.pod.wishes.as_ref().is_some_and(|wishes| wishes.wants_company())
+        })
+    }
+
+    /// What is taken on a node from the point of view of `pod`: by the pods there but those in `without`, and by pods
+    /// for which it is being made free and that are at least as important.
+    pub(crate) fn taken(&self, node: &Node, pod: &Pod, without: &BTreeSet<PodKey>) -> Taken {
+        let Some(state) = self.nodes.get(&node.name) else { return Taken::default() };
+        let mut taken = state.taken.clone();
+        for gone in without.iter().filter(|key| state.placed.contains(*key)).filter_map(|key| self.pod(key)) {
+            taken.remove(gone);
+        }
+        let first = self.nominations.iter().filter(|(key, name)| **name == node.name && **key != pod.key);
+        for other in first.filter_map(|(key, _)| self.pod(key)) {
+            if other.node.is_none() && other.priority >= pod.priority {
+                taken.add(other);
+            }
+        }
+        taken
+    }
+
     pub(crate) fn pod(&self, key: &PodKey) -> Option<&Pod> {
         self.pods.get(key).map(|known| &known.pod)
     }
@@ -66,7 +164,7 @@ impl Cluster {
     pub(crate) fn remove_node(&mut self, name: &str) {
         if let Some(state) = self.nodes.get_mut(name) {
             state.node = None;
-            if state.pods == 0 {
+            if state.placed.is_empty() {
                 self.nodes.remove(name);
             }
         }
@@ -89,7 +187,10 @@ impl Cluster {
             if old.assumed && pod.node.is_none() && pod.uid == old.pod.uid {
                 pod.node.clone_from(&old.pod.node);
                 assumed = true;
-            } else if old.pod.node != pod.node || old.pod.requests != pod.requests {
+            } else if old.pod.node != pod.node
+                || old.pod.requests != pod.requests
+                || old.pod.labels != pod.labels
+            {
                 effect = Effect::Freed;
             }
         }
@@ -101,6 +202,7 @@ impl Cluster {
     pub(crate) fn remove_pod(&mut self, key: &PodKey) -> Effect {
         let Some(old) = self.pods.remove(key) else { return Effect::None };
         self.release(&old.pod);
+        self.nominations.remove(key);
         if old.pod.node.is_some() { Effect::Freed } else { Effect::None }
     }
 
@@ -114,6 +216,7 @@ impl Cluster {
         if let Some(mut known) = self.pods.remove(key) {
             known.pod.node = Some(node.to_owned());
             known.assumed = true;
+            self.nominations.remove(key);
             self.take(&known.pod);
             self.pods.insert(key.clone(), known);
         }
@@ -135,25 +238,20 @@ impl Cluster {
     fn take(&mut self, pod: &Pod) {
         let Some(node) = &pod.node else { return };
         let state = self.nodes.entry(node.clone()).or_default();
-        sampan_api::resources::add(&mut state.requested, &pod.requests);
-        state.pods += 1;
-        state.ports.extend(pod.ports.iter().cloned());
+        if state.placed.insert(pod.key.clone()) {
+            state.taken.add(pod);
+            self.averse += usize::from(!pod.anti_affinity.is_empty());
+        }
     }
 
     fn release(&mut self, pod: &Pod) {
         let Some(name) = &pod.node else { return };
         let Some(state) = self.nodes.get_mut(name) else { return };
-        for (resource, quantity) in &pod.requests {
-            let requested = state.requested.entry(resource.clone()).or_insert(Quantity::ZERO);
-            *requested -= *quantity;
+        if state.placed.remove(&pod.key) {
+            state.taken.remove(pod);
+            self.averse -= usize::from(!pod.anti_affinity.is_empty());
         }
-        state.pods -= 1;
-        for port in &pod.ports {
-            if let Some(at) = state.ports.iter().position(|taken| taken == port) {
-                state.ports.swap_remove(at);
-            }
-        }
-        if state.pods == 0 && state.node.is_none() {
+        if state.placed.is_empty() && state.node.is_none() {
             self.nodes.remove(name);
         }
     }

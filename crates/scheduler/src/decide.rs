@@ -1,64 +1,54 @@
-//! One decision: the best node for a pod, or why there is none. Pure.
+//! One decision: the best node for a pod, or why there is none and who would have to go. Pure.
 
 use crate::cluster::Cluster;
-use crate::filter::{self, Rejection};
+use crate::filter::{Question, Rejection};
 use crate::pod::{Pod, Wishes};
+use crate::preempt::{self, Sacrifice};
 use crate::score::score;
 
+/// Why there is no node.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// One for each node.
+    pub(crate) rejections: Vec<Rejection>,
+    /// Why nobody may be evicted for the pod.
+    pub(crate) ineligible: Option<&'static str>,
+    /// Who is to be evicted for it.
+    pub(crate) sacrifice: Option<Sacrifice>,
+}
+
 /// The name of the node on which the pod should run.
-pub(crate) fn decide(cluster: &Cluster, pod: &Pod, wishes: &Wishes) -> Result<String, Vec<Rejection>> {
+pub(crate) fn decide(cluster: &Cluster, pod: &Pod, wishes: &Wishes) -> Result<String, Refusal> {
+    let question = Question::new(cluster, pod, wishes);
     let mut rejections = Vec::new();
+    let mut candidates = Vec::new();
     let mut best = None;
-    for (node, state) in cluster.nodes() {
-        match filter::check(pod, wishes, node, state) {
+    for (node, _) in cluster.nodes() {
+        match question.check(node) {
             Ok(()) => {
-                let score = score(pod, wishes, node, state);
+                let score = score(&question, node);
                 if best.as_ref().is_none_or(|(highest, _)| score > *highest) {
                     best = Some((score, node.name.as_str()));
                 }
             }
-            Err(rejection) => rejections.push(rejection),
+            Err(rejection) => {
+                if rejection.preemptible {
+                    candidates.push(node);
+                }
+                rejections.push(rejection);
+            }
         }
     }
-    best.map(|(_, name)| name.to_owned()).ok_or(rejections)
+    if let Some((_, name)) = best {
+        return Ok(name.to_owned());
+    }
+    let ineligible = preempt::ineligible(cluster, pod, wishes);
+    let sacrifice = match ineligible {
+        None => preempt::choose(cluster, pod, wishes, candidates.into_iter()),
+        Some(_) => None,
+    };
+    Err(Refusal { rejections, ineligible, sacrifice })
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::filter::tests::{node, pod};
-
-    fn decide_for(cluster: &Cluster, pod: &Pod) -> Result<String, Vec<Rejection>> {
-        decide(cluster, pod, pod.wishes.as_ref().unwrap())
-    }
-
-    #[test]
-    fn emptiest_node_wins_unless_something_speaks_against_it() {
-        let mut cluster = Cluster::default();
-        cluster.set_node(node("a", json!({})));
-        cluster.set_node(node("b", json!({"labels": {"zone": "near"}})));
-        let soft = json!({"spec": {"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}});
-        cluster.set_node(node("c", soft));
-        let mut busy = pod(json!({"containers": [{"resources": {"requests": {"cpu": "1"}}}]}));
-        busy.node = Some("a".into());
-        busy.key.name = "busy".into();
-        cluster.set_pod(busy);
-        assert_eq!(decide_for(&cluster, &pod(json!({}))).unwrap(), "b");
-        let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
-            {"weight": 1, "preference": {"matchExpressions": [{"key": "zone", "operator": "DoesNotExist"}]}}
-        ]}}});
-        assert_eq!(decide_for(&cluster, &pod(preferred)).unwrap(), "a");
-    }
-
-    #[test]
-    fn no_node_is_told_apart_from_no_fitting_node() {
-        let mut cluster = Cluster::default();
-        assert_eq!(decide_for(&cluster, &pod(json!({}))).unwrap_err().len(), 0);
-        cluster.set_node(node("a", json!({"spec": {"unschedulable": true}})));
-        assert_eq!(decide_for(&cluster, &pod(json!({}))).unwrap_err().len(), 1);
-    }
-}
+mod tests;

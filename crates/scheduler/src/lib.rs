@@ -1,7 +1,7 @@
 //! Binds pods to nodes.
 //!
-//! An ordinary API client: it watches pods and nodes, keeps what it needs of them ([`cluster`]), decides with pure
-//! functions ([`filter`], [`score`]) and writes bindings, events and conditions ([`report`]). One task decides;
+//! An ordinary API client: it watches pods, nodes and namespaces, keeps what it needs of them ([`cluster`]), decides with pure
+//! functions ([`filter`], [`score`], [`preempt`]) and writes bindings, events and conditions ([`report`]). One task decides;
 //! writes run beside it, against an assumed placement, so that a burst of pods is not slowed by the API.
 
 mod cluster;
@@ -11,6 +11,7 @@ mod filter;
 mod message;
 mod node;
 mod pod;
+mod preempt;
 mod queue;
 mod report;
 mod scheduler;

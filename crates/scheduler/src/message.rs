@@ -2,21 +2,36 @@
 
 use std::collections::BTreeMap;
 
+use crate::decide::Refusal;
 use crate::filter::Rejection;
 
-/// What `FailedScheduling` says when each node rejected the pod.
-pub(crate) fn unschedulable(rejections: &[Rejection]) -> String {
-    if rejections.is_empty() {
-        return "no nodes available to schedule pods".to_owned();
+/// What `FailedScheduling` says of a pod that fits nowhere.
+pub(crate) fn unschedulable(refusal: &Refusal) -> String {
+    let (nodes, no_victims) = (&refusal.rejections, no_victims(&refusal.rejections));
+    let Some(reasons) = reasons(nodes) else { return "no nodes available to schedule pods".to_owned() };
+    match (refusal.ineligible, &refusal.sacrifice) {
+        (Some(why), _) => format!("{reasons} preemption: {why}"),
+        (None, Some(_)) => reasons,
+        (None, None) => format!("{reasons} preemption: {no_victims}"),
     }
+}
+
+/// `0/1 nodes are available: 1 Insufficient cpu.`; `None` when there are no nodes.
+fn reasons(rejections: &[Rejection]) -> Option<String> {
     let total = rejections.len();
     let reasons = rejections.iter().flat_map(|rejection| rejection.reasons.iter().map(String::as_str));
+    let text = format!("0/{total} nodes are available: {}.", histogram(reasons));
+    (total > 0).then_some(text)
+}
+
+/// Why making room did not help, node by node.
+fn no_victims(rejections: &[Rejection]) -> String {
+    let total = rejections.len();
     let preemption = rejections.iter().map(|rejection| match rejection.preemptible {
         true => "No preemption victims found for incoming pod",
         false => "Preemption is not helpful for scheduling",
     });
-    let available = format!("0/{total} nodes are available: ");
-    format!("{available}{}. preemption: {available}{}.", histogram(reasons), histogram(preemption))
+    format!("0/{total} nodes are available: {}.", histogram(preemption))
 }
 
 /// `1 Insufficient cpu, 2 Too many pods`: counted and sorted as text.
@@ -36,6 +51,28 @@ mod tests {
 
     fn rejection(reasons: &[&str], preemptible: bool) -> Rejection {
         Rejection { reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(), preemptible }
+    }
+
+    fn unschedulable(rejections: &[Rejection]) -> String {
+        let rejections = rejections.to_vec();
+        super::unschedulable(&Refusal { rejections, ineligible: None, sacrifice: None })
+    }
+
+    #[test]
+    fn rtc_22_text_tells_of_preemption() {
+        let rejections = vec![rejection(&["Insufficient cpu"], true)];
+        let never = Refusal {
+            rejections: rejections.clone(),
+            ineligible: Some("not eligible due to preemptionPolicy=Never."),
+            sacrifice: None,
+        };
+        assert_eq!(
+            super::unschedulable(&never),
+            "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."
+        );
+        let sacrifice = crate::preempt::Sacrifice { node: "a".into(), victims: Vec::new() };
+        let evicting = Refusal { rejections, ineligible: None, sacrifice: Some(sacrifice) };
+        assert_eq!(super::unschedulable(&evicting), "0/1 nodes are available: 1 Insufficient cpu.");
     }
 
     #[test]

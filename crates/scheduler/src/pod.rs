@@ -7,6 +7,12 @@ use sampan_api::meta::{items, list, str_at, str_of};
 use sampan_api::resources::{self, ResourceList};
 use serde_json::Value;
 
+mod spread;
+mod term;
+
+pub(crate) use spread::SpreadConstraint;
+pub(crate) use term::{Labels, PodTerm};
+
 /// A pod's namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PodKey {
@@ -33,6 +39,16 @@ pub(crate) struct Pod {
     pub(crate) requests: ResourceList,
     /// The host's ports that it takes.
     pub(crate) ports: Vec<HostPort>,
+    /// What other pods' affinity and spread constraints look at.
+    pub(crate) labels: Labels,
+    /// Who may be evicted for whom.
+    pub(crate) priority: i64,
+    /// Whether it is being deleted.
+    pub(crate) ending: bool,
+    /// When it was created, in seconds: of two victims the younger one goes.
+    pub(crate) created: i64,
+    /// Pods that it does not want near it; it is not put near them, and they not near it.
+    pub(crate) anti_affinity: Vec<PodTerm>,
     /// What decides where it may run; only kept while it has no node.
     pub(crate) wishes: Option<Box<Wishes>>,
 }
@@ -41,7 +57,10 @@ pub(crate) struct Pod {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Wishes {
     pub(crate) scheduler: String,
-    pub(crate) priority: i64,
+    /// Whether others may be evicted for it (`preemptionPolicy`).
+    pub(crate) preempts: bool,
+    /// The node that is being made free for it (`status.nominatedNodeName`).
+    pub(crate) nominated: Option<String>,
     /// Whether it must not be scheduled yet (`schedulingGates`).
     pub(crate) gated: bool,
     pub(crate) node_selector: Vec<(String, String)>,
@@ -50,6 +69,12 @@ pub(crate) struct Wishes {
     /// `preferredDuringSchedulingIgnoredDuringExecution` of the node affinity.
     pub(crate) preferred_terms: Vec<Value>,
     pub(crate) tolerations: Vec<Value>,
+    /// Required pod affinity.
+    pub(crate) affinity: Vec<PodTerm>,
+    /// Preferred pod affinity, and anti-affinity with negative weights.
+    pub(crate) preferred_pods: Vec<(i64, PodTerm)>,
+    /// `topologySpreadConstraints`.
+    pub(crate) spread: Vec<SpreadConstraint>,
 }
 
 /// A port of the host that a pod takes.
@@ -87,27 +112,39 @@ impl Pod {
         let node = Some(str_at(data, "/spec/nodeName")).filter(|node| !node.is_empty());
         // A pod that is being deleted before it ran will not run.
         let schedulable = node.is_none() && object.metadata.deletion_timestamp.is_none();
+        let key = key(object);
+        let namespace = key.namespace.clone();
+        let labels = object.metadata.labels.iter().flatten();
+        let labels: Labels = labels.map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
         Some(Self {
-            key: key(object),
+            key,
             uid: object.metadata.uid.clone().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
             node: node.map(ToOwned::to_owned),
             requests: resources::pod_requests(data),
             ports: host_ports(data),
-            wishes: schedulable.then(|| Box::new(Wishes::read(data))),
+            priority: data.pointer("/spec/priority").and_then(Value::as_i64).unwrap_or(0),
+            ending: object.metadata.deletion_timestamp.is_some(),
+            created: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            anti_affinity: required_terms(data, "podAntiAffinity", &namespace, &labels),
+            wishes: schedulable.then(|| Box::new(Wishes::read(data, &namespace, &labels))),
+            labels,
         })
     }
 }
 
 impl Wishes {
-    fn read(data: &Value) -> Self {
+    fn read(data: &Value, namespace: &str, labels: &Labels) -> Self {
         let selector = data.pointer("/spec/nodeSelector").and_then(Value::as_object);
         let pairs = selector.into_iter().flatten();
         let affinity = data.pointer("/spec/affinity/nodeAffinity").unwrap_or(&Value::Null);
         let terms = affinity.pointer("/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
         Self {
             scheduler: str_at(data, "/spec/schedulerName").to_owned(),
-            priority: data.pointer("/spec/priority").and_then(Value::as_i64).unwrap_or(0),
+            preempts: str_at(data, "/spec/preemptionPolicy") != "Never",
+            nominated: Some(str_at(data, "/status/nominatedNodeName"))
+                .filter(|node| !node.is_empty())
+                .map(ToOwned::to_owned),
             gated: !list(data, "/spec/schedulingGates").is_empty(),
             node_selector: pairs
                 .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
@@ -115,8 +152,39 @@ impl Wishes {
             required_terms: terms.and_then(Value::as_array).cloned(),
             preferred_terms: items(affinity, "preferredDuringSchedulingIgnoredDuringExecution").to_vec(),
             tolerations: list(data, "/spec/tolerations").to_vec(),
+            affinity: required_terms(data, "podAffinity", namespace, labels),
+            preferred_pods: preferred_terms(data, namespace, labels),
+            spread: list(data, "/spec/topologySpreadConstraints")
+                .iter()
+                .map(|constraint| SpreadConstraint::read(constraint, labels))
+                .collect(),
         }
     }
+
+    /// Whether a pod that is placed somewhere can make a node fit that did not.
+    pub(crate) fn wants_company(&self) -> bool {
+        !self.affinity.is_empty() || self.spread.iter().any(|constraint| constraint.required)
+    }
+}
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+
+fn required_terms(data: &Value, kind: &str, namespace: &str, labels: &Labels) -> Vec<PodTerm> {
+    let terms = list(data, &format!("/spec/affinity/{kind}/{REQUIRED}"));
+    terms.iter().map(|term| PodTerm::read(term, namespace, labels)).collect()
+}
+
+fn preferred_terms(data: &Value, namespace: &str, labels: &Labels) -> Vec<(i64, PodTerm)> {
+    let mut all = Vec::new();
+    for (kind, sign) in [("podAffinity", 1), ("podAntiAffinity", -1)] {
+        for weighted in list(data, &format!("/spec/affinity/{kind}/{PREFERRED}")) {
+            let weight = weighted.get("weight").and_then(Value::as_i64).unwrap_or(0);
+            let term = weighted.get("podAffinityTerm").unwrap_or(&Value::Null);
+            all.push((sign * weight, PodTerm::read(term, namespace, labels)));
+        }
+    }
+    all
 }
 
 /// The host ports of containers and sidecars; plain init containers have ended when the others start.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{DynamicObject, TypeMeta};
 use kube::{Api, Client};
 use sampan_api::meta::{format_micro_time, format_time};
@@ -101,6 +101,46 @@ impl Reporter {
                 let event = self.event(pod, "Warning", "FailedScheduling", "Scheduling", &message).await?;
                 Some(Reported { message, event, count: 1 })
             }
+        }
+    }
+
+    /// Evicts a pod for a more important one on `node`: the victim's condition and event, and its deletion.
+    pub(crate) async fn evict(&self, victim: &Pod, preemptor: &Pod, node: &str) {
+        let condition = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "PreemptionByScheduler",
+            "message": format!("{DEFAULT_SCHEDULER}: preempting to accommodate a higher priority pod"),
+            "observedGeneration": victim.generation,
+            "lastProbeTime": null,
+            "lastTransitionTime": format_time(Timestamp::now()),
+        });
+        let patch = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
+        let pods = self.api(victim, "Pod", "pods");
+        let params = PatchParams::default();
+        if let Err(error) = pods.patch_status(&victim.key.name, &params, &Patch::Strategic(&patch)).await {
+            tracing::debug!(pod = %victim.key, %error, "the victim's condition cannot be written");
+        }
+        let uid = Some(victim.uid.clone());
+        let only = Preconditions { uid, ..Preconditions::default() };
+        let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
+        match pods.delete(&victim.key.name, &params).await {
+            Ok(_) => {
+                let note = format!("Preempted by pod {} on node {node}", preemptor.uid);
+                self.event(victim, "Normal", "Preempted", "Preempting", &note).await;
+            }
+            // Gone by itself, or replaced: the room is there or the next try sees what is.
+            Err(error) => tracing::debug!(pod = %victim.key, %error, "the victim cannot be deleted"),
+        }
+    }
+
+    /// Tells everybody that a node is being made free for the pod.
+    pub(crate) async fn nominate(&self, pod: &Pod, node: &str) {
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": {"nominatedNodeName": node}});
+        let pods = self.api(pod, "Pod", "pods");
+        let params = PatchParams::default();
+        if let Err(error) = pods.patch_status(&pod.key.name, &params, &Patch::Strategic(&patch)).await {
+            tracing::debug!(pod = %pod.key, %error, "the nominated node cannot be written");
         }
     }
 

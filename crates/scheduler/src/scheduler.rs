@@ -17,6 +17,7 @@ use crate::cluster::{Cluster, Effect};
 use crate::decide::decide;
 use crate::node::Node;
 use crate::pod::{self, Pod, PodKey};
+use crate::preempt::Sacrifice;
 use crate::queue::Queue;
 use crate::report::{Reported, Reporter, resource};
 use crate::{DEFAULT_SCHEDULER, Error, message};
@@ -31,6 +32,8 @@ pub(crate) struct Scheduler {
     listed_nodes: HashSet<String>,
     pods_synced: bool,
     nodes_synced: bool,
+    namespaces_synced: bool,
+    listed_namespaces: HashSet<String>,
     /// Reports of pods that fitted nowhere. The next write for the same pod waits for the one before: a late "does not
     /// fit" must not overwrite a binding.
     reports: HashMap<PodKey, JoinHandle<Option<Reported>>>,
@@ -56,6 +59,8 @@ impl Scheduler {
             listed_nodes: HashSet::new(),
             pods_synced: false,
             nodes_synced: false,
+            namespaces_synced: false,
+            listed_namespaces: HashSet::new(),
             reports: HashMap::new(),
             outcomes,
         }
@@ -66,17 +71,19 @@ impl Scheduler {
         self.outcomes = outcomes;
         let mut pods = pin!(self.watch("Pod", "pods", "status.phase!=Succeeded,status.phase!=Failed"));
         let mut nodes = pin!(self.watch("Node", "nodes", ""));
+        let mut namespaces = pin!(self.watch("Namespace", "namespaces", ""));
         loop {
             let due = self.queue.next_due();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 event = nodes.next() => self.on_node(event.ok_or(Error::WatchEnded("nodes"))?),
+                event = namespaces.next() => self.on_namespace(event.ok_or(Error::WatchEnded("namespaces"))?),
                 Some(outcome) = results.recv() => self.on_outcome(outcome),
                 event = pods.next() => self.on_pod(event.ok_or(Error::WatchEnded("pods"))?),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.queue.wake_due(),
             }
-            if self.pods_synced && self.nodes_synced {
+            if self.pods_synced && self.nodes_synced && self.namespaces_synced {
                 while let Some(key) = self.queue.take() {
                     self.schedule(&key);
                 }
@@ -115,6 +122,38 @@ impl Scheduler {
         }
     }
 
+    fn on_namespace(&mut self, event: watcher::Result<Event<DynamicObject>>) {
+        let read = |object: &DynamicObject| {
+            let labels = object.metadata.labels.iter().flatten();
+            let labels = labels.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            (object.metadata.name.clone().unwrap_or_default(), Some(labels))
+        };
+        match event {
+            Ok(Event::Init) => self.listed_namespaces.clear(),
+            Ok(Event::InitApply(object)) => {
+                let (name, labels) = read(&object);
+                self.listed_namespaces.insert(name.clone());
+                self.apply(|cluster| cluster.set_namespace(name, labels));
+            }
+            Ok(Event::InitDone) => {
+                let listed = std::mem::take(&mut self.listed_namespaces);
+                let gone = self.cluster.namespaces().keys().filter(|name| !listed.contains(*name));
+                for name in gone.cloned().collect::<Vec<_>>() {
+                    self.apply(|cluster| cluster.set_namespace(name, None));
+                }
+                self.namespaces_synced = true;
+            }
+            Ok(Event::Apply(object)) => {
+                let (name, labels) = read(&object);
+                self.apply(|cluster| cluster.set_namespace(name, labels));
+            }
+            Ok(Event::Delete(object)) => {
+                self.apply(|cluster| cluster.set_namespace(object.metadata.name.unwrap_or_default(), None));
+            }
+            Err(error) => tracing::warn!(%error, "namespaces cannot be watched; trying again"),
+        }
+    }
+
     fn on_pod(&mut self, event: watcher::Result<Event<DynamicObject>>) {
         match event {
             Ok(Event::Init) => self.listed_pods.clear(),
@@ -147,7 +186,7 @@ impl Scheduler {
             Some(wishes) if pod.node.is_none() && wishes.scheduler == DEFAULT_SCHEDULER && !wishes.gated => {
                 // Our own condition comes back as an event: nothing to decide anew.
                 if !unchanged {
-                    self.queue.offer(key, wishes.priority);
+                    self.queue.offer(key, pod.priority);
                 }
             }
             _ => self.forget_waiting(&key),
@@ -194,11 +233,22 @@ impl Scheduler {
                     }
                 });
             }
-            Err(rejections) => {
+            Err(refusal) => {
                 self.queue.park(key);
-                let text = message::unschedulable(&rejections);
+                let text = message::unschedulable(&refusal);
+                let sacrifice = refusal.sacrifice.map(|Sacrifice { node, victims }| {
+                    self.cluster.nominate(key, &node);
+                    let victims = victims.iter().filter_map(|victim| self.cluster.pod(victim).cloned());
+                    (node, victims.collect::<Vec<_>>())
+                });
                 let report = tokio::spawn(async move {
                     let before = finished(before).await;
+                    if let Some((node, victims)) = sacrifice {
+                        reporter.nominate(&pod, &node).await;
+                        for victim in victims.iter().filter(|victim| !victim.ending) {
+                            reporter.evict(victim, &pod, &node).await;
+                        }
+                    }
                     reporter.unschedulable(&pod, text, before).await
                 });
                 self.reports.insert(key.clone(), report);
@@ -211,7 +261,14 @@ impl Scheduler {
             // Deleted meanwhile; another pod of this name has nothing to do with it.
             return;
         }
-        let Err(error) = result else { return self.queue.remove(&key) };
+        let Err(error) = result else {
+            self.queue.remove(&key);
+            // It is the company that another pod waits for, perhaps.
+            if self.cluster.somebody_wants_company() {
+                self.queue.wake();
+            }
+            return;
+        };
         tracing::warn!(pod = %key, %error, "the pod cannot be bound");
         if self.cluster.forget(&key, &uid) {
             self.queue.fail(&key);

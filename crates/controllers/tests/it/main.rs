@@ -6,3 +6,4 @@ mod endpoints;
 mod garbage;
 mod namespaces;
 mod nodes;
+mod runtime_classes;

@@ -53,6 +53,7 @@ pub(crate) async fn create(
         cgroup: format!("{}/{id}", of_sandbox.cgroup_parent),
         log_path: log_path(&of_sandbox.config.log_directory, &config.log_path),
         runtime_handler: of_sandbox.runtime_handler,
+        oci: of_sandbox.oci,
         image_mounts: (0..config.mounts.len())
             .filter(|index| config.mounts[*index].image.is_some())
             .collect(),
@@ -140,9 +141,9 @@ fn build(
     snapshots.mount(&prepared, &rootfs).map_err(failed)?;
     let image_mounts = mount_images(runtime, &record, &bundle)?;
 
-    let (config, namespaces) = {
+    let (config, namespaces, passed) = {
         let sandbox = sandbox.record();
-        (sandbox.config.clone(), sandbox.namespaces.clone())
+        (sandbox.config.clone(), sandbox.namespaces.clone(), sandbox.passed_annotations.clone())
     };
     let invalid = |error: SpecError| match error {
         SpecError::Invalid(message) => {
@@ -167,6 +168,7 @@ fn build(
         sandbox_dir: &runtime.sandbox_dir(&sandbox.id),
         cgroups_path: &record.cgroup,
         image_mounts: &image_mounts,
+        passed_annotations: &passed,
         host: &runtime.host,
     })
     .map_err(invalid)?;

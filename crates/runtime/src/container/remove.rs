@@ -28,7 +28,8 @@ pub(crate) async fn clean(runtime: &Arc<Runtime>, container: &Arc<Container>) {
 }
 
 async fn delete(runtime: &Arc<Runtime>, record: &ContainerRecord) {
-    let Ok(oci) = runtime.handlers.get(&record.runtime_handler).cloned() else { return };
+    let known = record.oci.clone().or_else(|| runtime.handlers.find(&record.runtime_handler));
+    let Some(oci) = known else { return };
     let shim = runtime.sandbox(&record.sandbox_id).and_then(|sandbox| sandbox.shim());
     let request = DeleteContainer { id: record.id.clone(), force: true, runtime: Some(oci.clone()) };
     let deleted = match shim {

@@ -62,12 +62,13 @@ pub(crate) async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>) ->
 async fn run(runtime: &Runtime, container: &Container, shim: &Shim) -> Result<i32, String> {
     let request = {
         let record = container.record();
+        let oci = record.oci.clone().or_else(|| runtime.handlers.find(&record.runtime_handler));
         let oci =
-            runtime.handlers.get(&record.runtime_handler).map_err(|status| status.message().to_owned())?;
+            oci.ok_or_else(|| format!("no runtime for {:?} is configured any more", record.runtime_handler))?;
         CreateContainer {
             id: container.id.clone(),
             bundle: runtime.bundle(&container.id),
-            runtime: oci.clone(),
+            runtime: oci,
             log_path: record.log_path.clone(),
             tty: record.config.tty,
             stdin: record.config.stdin,

@@ -16,30 +16,45 @@ pub(super) async fn status(runtime: &Runtime, request: v1::StatusRequest) -> v1:
     let network =
         runtime.config.network.ready().await.err().map(|message| ("NetworkPluginNotReady", message));
     let recursive_read_only_mounts = recursive_read_only();
-    let runtime_handlers = runtime
-        .handlers
-        .names()
-        .into_iter()
-        .map(|(name, embedded)| v1::RuntimeHandler {
-            name,
-            features: Some(v1::RuntimeHandlerFeatures {
-                recursive_read_only_mounts: recursive_read_only_mounts && embedded,
-                user_namespaces: false,
-            }),
-        })
-        .collect();
+    let surveyed = runtime.handlers.survey().await;
+    let mut runtime_handlers = Vec::new();
+    // RTC-21: what cannot be used is not offered; the default once more as "".
+    for found in &surveyed {
+        let Ok(identity) = &found.state else { continue };
+        let features = v1::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: recursive_read_only_mounts
+                && identity.as_ref().is_none_or(|identity| identity.recursive_read_only),
+            user_namespaces: false,
+        };
+        if found.is_default {
+            runtime_handlers.insert(0, v1::RuntimeHandler { name: String::new(), features: Some(features) });
+        }
+        runtime_handlers.push(v1::RuntimeHandler { name: found.name.clone(), features: Some(features) });
+    }
     let mut info = HashMap::new();
     if request.verbose {
         let details = json!({
             "dataDir": runtime.config.data_dir,
             "runDir": runtime.config.run_dir,
-            "defaultHandler": runtime.config.default_handler,
+            "defaultHandler": runtime.handlers.default_name(),
             "cgroupVersion": if runtime.host.cgroups.is_v2() { 2 } else { 1 },
             "appArmor": runtime.host.apparmor,
             "sandboxes": runtime.sandbox_map().len(),
             "containers": runtime.container_map().len(),
         });
         info.insert("config".to_owned(), details.to_string());
+        let handlers: serde_json::Map<String, serde_json::Value> = surveyed
+            .iter()
+            .map(|found| {
+                let state = match &found.state {
+                    Ok(Some(identity)) => json!({"runs": identity.to_string()}),
+                    Ok(None) => json!({"runs": concat!("sampan ", env!("CARGO_PKG_VERSION"))}),
+                    Err(reason) => json!({"unavailable": reason}),
+                };
+                (found.name.clone(), state)
+            })
+            .collect();
+        info.insert("handlers".to_owned(), json!(handlers).to_string());
     }
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus {

@@ -25,7 +25,7 @@ pub(crate) async fn run(
     handler: String,
 ) -> Result<String, Status> {
     validate(&config)?;
-    runtime.handlers.get(&handler)?;
+    let selected = runtime.handlers.select(&handler).await?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let id = ids::sandbox();
     let name = format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt);
@@ -42,6 +42,8 @@ pub(crate) async fn run(
         ips: Vec::new(),
         cgroup_parent,
         owns_cgroup: false,
+        oci: Some(selected.oci),
+        passed_annotations: selected.annotations,
     };
     match build(runtime, &mut record).await {
         Ok(shim) => {

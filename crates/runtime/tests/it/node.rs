@@ -165,7 +165,7 @@ async fn start_runtime(dir: &Path, images: &Arc<ImageStore>, network: Option<&Ar
         RuntimeConfig::new(dir.join("data"), dir.join("run"), executable, Arc::clone(images), network);
     for (name, path) in [("runc", "/usr/sbin/runc"), ("crun", "/usr/bin/crun")] {
         let path = PathBuf::from(path);
-        config.handlers.insert(name.to_owned(), HandlerConfig::Binary { path, args: Vec::new(), root: None });
+        config.handlers.insert(name.to_owned(), HandlerConfig::binary(path));
     }
     Runtime::start(config).await.unwrap()
 }

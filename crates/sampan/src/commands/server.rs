@@ -18,7 +18,8 @@ pub(super) fn run(args: ServerArgs, printer: &Printer) -> Result<ExitCode> {
         None => args.options,
     };
     super::init_logging(options.log_format.unwrap_or_default(), "info,hyper=warn,h2=warn,tower=warn")?;
-    let config = ServerConfig::try_from(options)?;
+    let mut config = ServerConfig::try_from(options)?;
+    config.file = args.config;
     super::runtime(2)?.block_on(serve(config, printer))
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use rustix::{process::geteuid, system::uname};
+use sampan_runtime::handlers::{KNOWN_ENGINES, identify};
 
 use super::Check;
 use crate::output::human_bytes;
@@ -156,6 +157,27 @@ pub(super) fn resources() -> Check {
             "pods run; negative out-of-memory scores and higher file limits are clamped",
         ),
     }
+}
+
+/// The OCI runtimes that are handlers under their own names, and why one is not (RTC-20).
+pub(super) fn engines() -> Check {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let find = |name: &str| path.split(':').map(|dir| Path::new(dir).join(name)).find(|file| file.is_file());
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Check::warning("runtime handlers", "unknown", "no event loop can be made");
+    };
+    let (mut usable, mut broken) = (vec!["sampan (embedded)".to_owned()], Vec::new());
+    for file in KNOWN_ENGINES.iter().filter_map(|name| find(name)) {
+        match runtime.block_on(identify(&file)) {
+            Ok(identity) => usable.push(identity.to_string()),
+            Err(reason) => broken.push(reason),
+        }
+    }
+    let usable = usable.join(", ");
+    if broken.is_empty() {
+        return Check::good("runtime handlers", usable);
+    }
+    Check::warning("runtime handlers", usable, format!("not usable: {}", broken.join("; ")))
 }
 
 pub(super) fn inotify() -> Check {

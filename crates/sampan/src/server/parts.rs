@@ -2,13 +2,13 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use sampan_apiserver::{ApiServer, Pki, admission::AdmissionConfig, pki::PkiConfig};
 use sampan_kubelet::{KubeletConfig, Serving};
 use sampan_network::{Network, NetworkConfig};
 use sampan_oci::registry::ClientConfig;
 use sampan_runtime::{
-    EMBEDDED, HandlerConfig, Runtime, RuntimeConfig,
+    Runtime, RuntimeConfig,
     builtin::Builtin,
     images::{ImageStore, ImageStoreConfig},
 };
@@ -107,6 +107,14 @@ pub(super) struct EmbeddedRuntime {
 }
 
 impl EmbeddedRuntime {
+    /// Reads the handlers again whenever the configuration file changes.
+    fn follow(&self, config: &ServerConfig) {
+        if let Some(path) = config.file.clone() {
+            let runtime = Arc::clone(&self.runtime);
+            tokio::spawn(super::reload::follow(path, config.runtime.clone(), runtime, self.shutdown.clone()));
+        }
+    }
+
     /// Stops serving. Running pods go on and keep their network; without any it goes too.
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
@@ -148,38 +156,21 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
         images,
         network.clone(),
     );
-    for (name, handler) in &config.runtime.handlers {
-        ensure!(
-            handler.path.is_absolute(),
-            "runtime handler {name}: path {} is not absolute",
-            handler.path.display()
-        );
-        ensure!(handler.path.is_file(), "runtime handler {name}: {} does not exist", handler.path.display());
-        let binary =
-            HandlerConfig::Binary { path: handler.path.clone(), args: handler.args.clone(), root: None };
-        options.handlers.insert(name.clone(), binary);
-    }
-    options = options.with_handlers_on_path(&std::env::var("PATH").unwrap_or_default());
-    if let Some(name) = &config.runtime.default_handler {
-        if !options.handlers.contains_key(name) {
-            let known: Vec<_> = options.handlers.keys().map(String::as_str).collect();
-            bail!("runtime.defaultHandler `{name}` is not configured; there are {}", known.join(", "));
-        }
-        options.default_handler.clone_from(name);
-    } else {
-        options.default_handler = EMBEDDED.to_owned();
-    }
+    (options.default_handler, options.handlers) = config.runtime.handlers()?;
+    options.search_path = std::env::var("PATH").ok();
     let runtime = Runtime::start(options).await.context("starting the container runtime")?;
     let shutdown = CancellationToken::new();
     let (socket, stop) = (config.run_dir.join("cri.sock"), shutdown.clone());
     // The socket of a server that was killed is still there and refuses connections: it is no sign of ours.
     let _ = fs::remove_file(&socket);
-    let (path, server) = (socket.clone(), runtime.clone());
+    let (path, server) = (socket.clone(), Arc::clone(&runtime));
     let serving = tokio::spawn(async move { server.serve(&path, stop).await });
     while !serving.is_finished() && tokio::net::UnixStream::connect(&socket).await.is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Ok(Some(EmbeddedRuntime { runtime, network, serving, shutdown }))
+    let embedded = EmbeddedRuntime { runtime, network, serving, shutdown };
+    embedded.follow(config);
+    Ok(Some(embedded))
 }
 
 /// The kubelet's connection to its runtime.

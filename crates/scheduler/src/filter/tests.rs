@@ -40,8 +40,8 @@ fn check_on(pod: &Pod, node: Node, others: &[Pod]) -> Result<(), Rejection> {
         other.node = Some(name.clone());
         cluster.set_pod(other);
     }
-    let (node, state) = cluster.nodes().next().unwrap();
-    check(pod, pod.wishes.as_ref().unwrap(), node, state)
+    let (node, _) = cluster.nodes().next().unwrap();
+    Question::new(&cluster, pod, pod.wishes.as_ref().unwrap()).check(node)
 }
 
 fn reasons(result: Result<(), Rejection>) -> Vec<String> {

@@ -63,7 +63,7 @@ impl PodWorker {
             Ok(_) => Ok(()),
             Err(status) => {
                 let error = go_error(&status);
-                if self.handler_is_unknown(&handler).await {
+                if self.handler_is_unknown(&handler, status.message()).await {
                     Err(SandboxFailure::Never(error))
                 } else {
                     Err(SandboxFailure::Again(error))
@@ -88,8 +88,16 @@ impl PodWorker {
         }
     }
 
-    /// Whether the runtime lists its handlers and this is none of them.
-    async fn handler_is_unknown(&self, handler: &str) -> bool {
+    /// Whether the runtime lists its handlers and this is none of them, or says so in words (runtimes older than
+    /// the list: containerd before 2.0, CRI-O before 1.31).
+    async fn handler_is_unknown(&self, handler: &str, said: &str) -> bool {
+        if !handler.is_empty()
+            && [format!("no runtime for {handler:?} is configured"), format!("failed to find runtime handler {handler}")]
+                .iter()
+                .any(|words| said.contains(words.as_str()))
+        {
+            return true;
+        }
         match self.ctx.config.cri.status().await {
             Ok(status) => {
                 !handler.is_empty()

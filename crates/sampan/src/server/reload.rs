@@ -1,0 +1,51 @@
+//! The configuration file's `runtime` section, read again when the file changes: handlers come and go without a
+//! restart. Everything else in the file needs one, and a file with a mistake changes nothing.
+
+use std::{os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration};
+
+use sampan_runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{RuntimeOptions, ServerOptions};
+
+/// How often the file is looked at (a stat; editors and configuration management replace files in many ways, and
+/// all of them show here).
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Follows the file until `shutdown`.
+pub(super) async fn follow(
+    path: PathBuf,
+    mut current: RuntimeOptions,
+    runtime: Arc<Runtime>,
+    shutdown: CancellationToken,
+) {
+    let version = || std::fs::metadata(&path).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()));
+    let mut seen = version();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let now = version();
+        // A file that is gone is being replaced, or was taken away: what it said holds.
+        if now.is_none() || now == seen {
+            continue;
+        }
+        seen = now;
+        let read = ServerOptions::read(&path).and_then(|options| {
+            let (default, handlers) = options.runtime.handlers()?;
+            if options.runtime != current {
+                runtime.set_handlers(default, handlers)?;
+                tracing::info!(path = %path.display(), "runtime handlers read again");
+            }
+            Ok(options.runtime)
+        });
+        match read {
+            Ok(options) => current = options,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "the configuration file is not used: the handlers stay as they are");
+            }
+        }
+    }
+}

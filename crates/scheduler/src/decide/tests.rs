@@ -1,0 +1,214 @@
+//! Several nodes, several pods, one decision at a time.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::filter::tests::{node, pod};
+use crate::message;
+
+fn decide_for(cluster: &Cluster, pod: &Pod) -> Result<String, Refusal> {
+    decide(cluster, pod, pod.wishes.as_ref().unwrap())
+}
+
+fn refused(cluster: &Cluster, pod: &Pod) -> String {
+    message::unschedulable(&decide_for(cluster, pod).unwrap_err())
+}
+
+fn labelled(spec: Value, labels: Value) -> Pod {
+    let mut pod = pod(spec.clone());
+    pod.labels = labels.as_object().unwrap().clone();
+    // Terms may look at the pod's own labels.
+    let again = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "default", "name": "web", "uid": "uid-web", "labels": labels},
+        "spec": spec,
+    });
+    Pod::read(&serde_json::from_value(again).unwrap()).unwrap()
+}
+
+/// Puts a copy of a pod on a node.
+fn place(cluster: &mut Cluster, name: &str, mut pod: Pod, node: &str) {
+    pod.key.name = name.to_owned();
+    pod.uid = format!("uid-{name}");
+    pod.node = Some(node.to_owned());
+    cluster.set_pod(pod);
+}
+
+/// Three nodes: two in zone `east`, one in `west`.
+fn three() -> Cluster {
+    let mut cluster = Cluster::default();
+    for (name, zone) in [("a", "east"), ("b", "east"), ("c", "west")] {
+        cluster.set_node(node(name, json!({"labels": {"zone": zone, "kubernetes.io/hostname": name}})));
+    }
+    cluster
+}
+
+fn affinity(kind: &str, key: &str, app: &str) -> Value {
+    let term = json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key});
+    json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
+}
+
+#[test]
+fn emptiest_node_wins_unless_something_speaks_against_it() {
+    let mut cluster = Cluster::default();
+    cluster.set_node(node("a", json!({})));
+    cluster.set_node(node("b", json!({"labels": {"zone": "near"}})));
+    let soft = json!({"spec": {"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}});
+    cluster.set_node(node("c", soft));
+    let busy = pod(json!({"containers": [{"resources": {"requests": {"cpu": "1"}}}]}));
+    place(&mut cluster, "busy", busy, "a");
+    assert_eq!(decide_for(&cluster, &pod(json!({}))).unwrap(), "b");
+    let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "preference": {"matchExpressions": [{"key": "zone", "operator": "DoesNotExist"}]}}
+    ]}}});
+    assert_eq!(decide_for(&cluster, &pod(preferred)).unwrap(), "a");
+}
+
+#[test]
+fn no_node_is_told_apart_from_no_fitting_node() {
+    let mut cluster = Cluster::default();
+    assert_eq!(refused(&cluster, &pod(json!({}))), "no nodes available to schedule pods");
+    cluster.set_node(node("a", json!({"spec": {"unschedulable": true}})));
+    assert_eq!(decide_for(&cluster, &pod(json!({}))).unwrap_err().rejections.len(), 1);
+}
+
+#[test]
+fn pod_affinity_goes_where_the_others_are() {
+    let mut cluster = three();
+    let near = labelled(affinity("podAffinity", "zone", "db"), json!({"app": "web"}));
+    assert_eq!(
+        refused(&cluster, &near),
+        "0/3 nodes are available: 3 node(s) didn't match pod affinity rules. preemption: 0/3 nodes are available: \
+         3 Preemption is not helpful for scheduling."
+    );
+    place(&mut cluster, "db", labelled(json!({}), json!({"app": "db"})), "c");
+    assert_eq!(decide_for(&cluster, &near).unwrap(), "c");
+    let mut elsewhere = near.clone();
+    elsewhere.key.namespace = "other".to_owned();
+    assert_eq!(decide_for(&cluster, &elsewhere).unwrap(), "c", "the term was read for the pod's namespace");
+    // The first of a group that wants to be together may be anywhere.
+    let first = labelled(affinity("podAffinity", "zone", "peer"), json!({"app": "peer"}));
+    let chosen = decide_for(&cluster, &first).unwrap();
+    place(&mut cluster, "peer-0", first.clone(), "b");
+    assert!(chosen != "c" || decide_for(&cluster, &first).unwrap() != "c");
+    assert_ne!(decide_for(&cluster, &first).unwrap(), "c", "the second follows the first into its zone");
+}
+
+#[test]
+fn pod_affinity_may_look_into_other_namespaces() {
+    let mut cluster = three();
+    let mut other = labelled(json!({}), json!({"app": "db"}));
+    other.key.namespace = "data".to_owned();
+    place(&mut cluster, "db", other, "c");
+    let term = |extra: Value| {
+        let mut term = json!({"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "zone"});
+        term.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
+        pod(json!({"affinity": {"podAffinity": required}}))
+    };
+    assert!(decide_for(&cluster, &term(json!({}))).is_err());
+    assert_eq!(decide_for(&cluster, &term(json!({"namespaces": ["data"]}))).unwrap(), "c");
+    assert_eq!(decide_for(&cluster, &term(json!({"namespaceSelector": {}}))).unwrap(), "c");
+    let selected = term(json!({"namespaceSelector": {"matchLabels": {"kind": "data"}}}));
+    assert!(decide_for(&cluster, &selected).is_err());
+    cluster.set_namespace("data".into(), Some(json!({"kind": "data"}).as_object().unwrap().clone()));
+    assert_eq!(decide_for(&cluster, &selected).unwrap(), "c");
+}
+
+#[test]
+fn pod_anti_affinity_holds_in_both_directions() {
+    let mut cluster = three();
+    let host = "kubernetes.io/hostname";
+    let alone = labelled(affinity("podAntiAffinity", host, "web"), json!({"app": "web"}));
+    for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+        assert_eq!(decide_for(&cluster, &alone).unwrap(), name);
+        place(&mut cluster, &format!("web-{number}"), alone.clone(), name);
+    }
+    assert!(refused(&cluster, &alone).starts_with(
+        "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules. preemption: 0/3 nodes are \
+         available: 3 No preemption victims found for incoming pod."
+    ));
+    // One that does not mind the others is minded by them.
+    let visitor = labelled(json!({}), json!({"app": "web"}));
+    assert!(refused(&cluster, &visitor).starts_with(
+        "0/3 nodes are available: 3 node(s) didn't satisfy existing pods anti-affinity rules."
+    ));
+    decide_for(&cluster, &labelled(json!({}), json!({"app": "other"}))).unwrap();
+}
+
+#[test]
+fn pods_are_spread_over_domains() {
+    let mut cluster = three();
+    cluster.set_node(node("d", json!({})));
+    let constraint = json!({
+        "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    });
+    let spread = labelled(json!({"topologySpreadConstraints": [constraint]}), json!({"app": "web"}));
+    place(&mut cluster, "web-0", spread.clone(), "a");
+    assert_eq!(decide_for(&cluster, &spread).unwrap(), "c");
+    place(&mut cluster, "web-1", spread.clone(), "c");
+    place(&mut cluster, "web-2", spread.clone(), "b");
+    cluster.set_node(node("c", json!({"labels": {"zone": "west"}, "spec": {"unschedulable": true}})));
+    let text = refused(&cluster, &spread);
+    assert!(
+        text.starts_with(
+            "0/4 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required \
+             label), 1 node(s) were unschedulable, 2 node(s) didn't match pod topology spread constraints."
+        ),
+        "{text}"
+    );
+    let mut soft = constraint.clone();
+    soft["whenUnsatisfiable"] = "ScheduleAnyway".into();
+    let soft = labelled(json!({"topologySpreadConstraints": [soft]}), json!({"app": "web"}));
+    assert!(["a", "b"].contains(&decide_for(&cluster, &soft).unwrap().as_str()));
+}
+
+fn sized(cpu: &str, priority: i64) -> Pod {
+    let mut pod = pod(json!({"containers": [{"resources": {"requests": {"cpu": cpu}}}], "priority": priority}));
+    pod.priority = priority;
+    pod
+}
+
+#[test]
+fn the_least_important_go_for_more_important_ones() {
+    let mut cluster = Cluster::default();
+    cluster.set_node(node("a", json!({})));
+    cluster.set_node(node("b", json!({})));
+    place(&mut cluster, "a-low", sized("1", 1), "a");
+    place(&mut cluster, "a-mid", sized("1", 5), "a");
+    place(&mut cluster, "b-mid", sized("2", 5), "b");
+    let refusal = decide_for(&cluster, &sized("1", 10)).unwrap_err();
+    let sacrifice = refusal.sacrifice.unwrap();
+    let victims: Vec<_> = sacrifice.victims.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!((sacrifice.node.as_str(), victims), ("a", vec!["a-low"]));
+    // Nobody of the same importance is evicted.
+    assert!(decide_for(&cluster, &sized("2", 5)).unwrap_err().sacrifice.is_none());
+    assert!(refused(&cluster, &sized("3", 100)).ends_with("2 Preemption is not helpful for scheduling."));
+    let mut humble = sized("1", 10);
+    humble.wishes.as_mut().unwrap().preempts = false;
+    assert!(refused(&cluster, &humble).ends_with("preemption: not eligible due to preemptionPolicy=Never."));
+}
+
+#[test]
+fn room_made_for_a_pod_is_kept_for_it() {
+    let mut cluster = Cluster::default();
+    cluster.set_node(node("a", json!({})));
+    let mut urgent = sized("2", 10);
+    urgent.key.name = "urgent".to_owned();
+    cluster.set_pod(urgent.clone());
+    cluster.nominate(&urgent.key, "a");
+    assert!(decide_for(&cluster, &sized("1", 1)).is_err(), "a lesser one must not take it");
+    assert_eq!(decide_for(&cluster, &sized("1", 11)).unwrap(), "a", "a greater one may");
+    assert_eq!(decide_for(&cluster, &urgent).unwrap(), "a");
+    let mut leaving = sized("2", 1);
+    leaving.ending = true;
+    place(&mut cluster, "leaving", leaving, "a");
+    assert!(
+        refused(&cluster, &urgent)
+            .ends_with("preemption: not eligible due to terminating pod on the nominated node.")
+    );
+    cluster.remove_pod(&urgent.key);
+    assert_eq!(cluster.nominated(&urgent.key), None);
+}
