@@ -65,7 +65,11 @@ fn handlers(node: &DynamicObject) -> BTreeSet<String> {
     listed.map(|handler| str_of(handler, "name").to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-async fn agree(client: &Client, offered: &BTreeSet<String>, done: &BTreeSet<String>) -> Result<(), kube::Error> {
+async fn agree(
+    client: &Client,
+    offered: &BTreeSet<String>,
+    done: &BTreeSet<String>,
+) -> Result<(), kube::Error> {
     let classes = kinds::find("node.k8s.io", "runtimeclasses");
     let api = kinds::api::<DynamicObject>(client, classes, "");
     for name in offered.difference(done) {

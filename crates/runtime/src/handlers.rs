@@ -119,9 +119,9 @@ impl Handlers {
         };
         match self.examine(&config).await {
             Ok(identity) => Ok(self.handler(name, &config, identity.as_ref())),
-            Err(reason) => Err(Status::failed_precondition(format!(
-                "the runtime for {name:?} cannot be used: {reason}"
-            ))),
+            Err(reason) => {
+                Err(Status::failed_precondition(format!("the runtime for {name:?} cannot be used: {reason}")))
+            }
         }
     }
 
@@ -201,9 +201,8 @@ impl Handlers {
         };
         let mut known = probe.lock().await;
         let file = fingerprint(path);
-        let fresh = |probed: &Probed| {
-            probed.file == file && (probed.result.is_ok() || probed.at.elapsed() < FORGIVE)
-        };
+        let fresh =
+            |probed: &Probed| probed.file == file && (probed.result.is_ok() || probed.at.elapsed() < FORGIVE);
         if let Some(probed) = known.as_ref().filter(|probed| fresh(probed)) {
             return probed.result.clone().map(Some);
         }
@@ -227,7 +226,8 @@ fn fingerprint(path: &Path) -> Option<Fingerprint> {
 /// What a binary probably is, when it cannot be asked.
 fn guess(path: &Path) -> Engine {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let families = [("crun", Engine::Crun), ("runsc", Engine::Runsc), ("kata", Engine::Kata), ("runc", Engine::Runc)];
+    let families =
+        [("crun", Engine::Crun), ("runsc", Engine::Runsc), ("kata", Engine::Kata), ("runc", Engine::Runc)];
     families.into_iter().find(|(part, _)| name.contains(part)).map_or(Engine::Other, |(_, engine)| engine)
 }
 

@@ -178,7 +178,10 @@ impl RuntimeOptions {
                 sampan_api::names::dns1123_label(name).is_empty(),
                 "runtime.handlers `{name}`: lower-case letters, digits and `-`, at most 63"
             );
-            ensure!(name != EMBEDDED, "runtime.handlers `{EMBEDDED}`: this is the name of the embedded runtime");
+            ensure!(
+                name != EMBEDDED,
+                "runtime.handlers `{EMBEDDED}`: this is the name of the embedded runtime"
+            );
             for path in std::iter::once(&options.path).chain(&options.root) {
                 ensure!(path.is_absolute(), "runtime.handlers `{name}`: {} is not absolute", path.display());
             }

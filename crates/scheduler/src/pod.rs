@@ -115,7 +115,8 @@ impl Pod {
         let key = key(object);
         let namespace = key.namespace.clone();
         let labels = object.metadata.labels.iter().flatten();
-        let labels: Labels = labels.map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+        let labels: Labels =
+            labels.map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
         Some(Self {
             key,
             uid: object.metadata.uid.clone().unwrap_or_default(),

@@ -28,10 +28,8 @@ pub(crate) fn score(question: &Question<'_>, node: &Node) -> Score {
         .iter()
         .filter(|preferred| preferred.get("preference").is_some_and(|term| matches_term(term, node)));
     let near = question.company.scores.iter();
-    let company: i64 = near
-        .filter(|((key, value), _)| node.labels.get(key) == Some(value))
-        .map(|(_, weight)| *weight)
-        .sum();
+    let company: i64 =
+        near.filter(|((key, value), _)| node.labels.get(key) == Some(value)).map(|(_, weight)| *weight).sum();
     let weight = |preferred: &Value| preferred.get("weight").and_then(Value::as_i64).unwrap_or(0);
     let free = |name: &str| {
         let amount = |list: &sampan_api::resources::ResourceList| list.get(name).map_or(0, Quantity::nanos);

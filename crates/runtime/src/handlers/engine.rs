@@ -126,8 +126,11 @@ async fn run(path: &Path, argument: &str) -> Result<String, String> {
 /// `runc version 1.1.5+ds1`, `kata-runtime  : 3.2.0`: a name and a number on the first line.
 fn parse(text: &str) -> Option<Identity> {
     let line = text.lines().next()?;
-    let words: Vec<&str> =
-        line.split_whitespace().filter(|word| !matches!(word.trim_end_matches(':'), "" | "version")).take(3).collect();
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .filter(|word| !matches!(word.trim_end_matches(':'), "" | "version"))
+        .take(3)
+        .collect();
     let [name, version, ..] = words[..] else { return None };
     let name = name.trim_end_matches(':');
     let sane = |text: &str| text.len() <= 64 && text.chars().all(|c| c.is_ascii_graphic());
@@ -152,7 +155,9 @@ fn check(identity: &Identity, kvm: bool) -> Result<(), String> {
     let mut numbers = identity.version.split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     match identity.engine {
-        Engine::Runc if version < OLDEST_RUNC => Err(format!("{identity} is too old: 1.0 or later is needed")),
+        Engine::Runc if version < OLDEST_RUNC => {
+            Err(format!("{identity} is too old: 1.0 or later is needed"))
+        }
         Engine::Kata if !kvm => Err(format!(
             "{identity} needs hardware virtualization: /dev/kvm cannot be opened (switch it on in the firmware, \
              load kvm_intel or kvm_amd)"
@@ -181,7 +186,9 @@ mod tests {
             let identity = parse(text).expect(text);
             assert_eq!((identity.engine, identity.version.as_str()), (engine, version));
         }
-        for garbage in ["", "\n", "hello", "usage: thing [options]", "a b c", "\u{1b}[2J version 1", "bash version x"] {
+        for garbage in
+            ["", "\n", "hello", "usage: thing [options]", "a b c", "\u{1b}[2J version 1", "bash version x"]
+        {
             assert_eq!(parse(garbage), None, "{garbage:?}");
         }
     }
@@ -195,6 +202,10 @@ mod tests {
         let kata = identity("kata-runtime  : 1.13.0");
         assert!(check(&kata, false).expect_err("no KVM").contains("/dev/kvm cannot be opened"));
         assert_eq!(check(&kata, true), Ok(()));
-        assert!(check(&identity("kata-runtime  : 3.2.0"), true).expect_err("no runc").contains("OCI command line"));
+        assert!(
+            check(&identity("kata-runtime  : 3.2.0"), true)
+                .expect_err("no runc")
+                .contains("OCI command line")
+        );
     }
 }

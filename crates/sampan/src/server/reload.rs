@@ -19,7 +19,9 @@ pub(super) async fn follow(
     runtime: Arc<Runtime>,
     shutdown: CancellationToken,
 ) {
-    let version = || std::fs::metadata(&path).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()));
+    let version = || {
+        std::fs::metadata(&path).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()))
+    };
     let mut seen = version();
     loop {
         tokio::select! {

@@ -7,7 +7,11 @@ use crate::filter::tests::{node, pod};
 
 fn requested(cluster: &Cluster, name: &str) -> String {
     let (_, state) = cluster.nodes().find(|(node, _)| node.name == name).unwrap();
-    format!("{} pods, {} cpu", state.taken.pods, state.taken.requested.get("cpu").copied().unwrap_or_default())
+    format!(
+        "{} pods, {} cpu",
+        state.taken.pods,
+        state.taken.requested.get("cpu").copied().unwrap_or_default()
+    )
 }
 
 fn on(mut pod: Pod, node: Option<&str>) -> Pod {

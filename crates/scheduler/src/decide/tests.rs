@@ -131,9 +131,11 @@ fn pod_anti_affinity_holds_in_both_directions() {
     ));
     // One that does not mind the others is minded by them.
     let visitor = labelled(json!({}), json!({"app": "web"}));
-    assert!(refused(&cluster, &visitor).starts_with(
-        "0/3 nodes are available: 3 node(s) didn't satisfy existing pods anti-affinity rules."
-    ));
+    assert!(
+        refused(&cluster, &visitor).starts_with(
+            "0/3 nodes are available: 3 node(s) didn't satisfy existing pods anti-affinity rules."
+        )
+    );
     decide_for(&cluster, &labelled(json!({}), json!({"app": "other"}))).unwrap();
 }
 
@@ -166,7 +168,8 @@ fn pods_are_spread_over_domains() {
 }
 
 fn sized(cpu: &str, priority: i64) -> Pod {
-    let mut pod = pod(json!({"containers": [{"resources": {"requests": {"cpu": cpu}}}], "priority": priority}));
+    let mut pod =
+        pod(json!({"containers": [{"resources": {"requests": {"cpu": cpu}}}], "priority": priority}));
     pod.priority = priority;
     pod
 }

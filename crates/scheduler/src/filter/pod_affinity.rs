@@ -73,9 +73,8 @@ pub(super) fn check(picture: &Picture, pod: &Pod, wishes: &Wishes, node: &Node) 
     if !near {
         return Err(Rejection::permanent("node(s) didn't match pod affinity rules"));
     }
-    let in_one_of = |domains: &BTreeSet<Domain>| {
-        domains.iter().any(|(key, value)| node.labels.get(key) == Some(value))
-    };
+    let in_one_of =
+        |domains: &BTreeSet<Domain>| domains.iter().any(|(key, value)| node.labels.get(key) == Some(value));
     if !pod.anti_affinity.is_empty() && in_one_of(&picture.unwanted) {
         return Err(Rejection::preemptible("node(s) didn't match pod anti-affinity rules"));
     }

@@ -58,7 +58,12 @@ pub(super) fn selector(value: Option<&Value>) -> LabelSelector {
 }
 
 /// Adds the pod's own values of these labels to a selector (KEP-3243, KEP-3633); labels that it lacks are left out.
-pub(super) fn add_own_labels(selector: &mut LabelSelector, keys: &[Value], labels: &Labels, operator: Operator) {
+pub(super) fn add_own_labels(
+    selector: &mut LabelSelector,
+    keys: &[Value],
+    labels: &Labels,
+    operator: Operator,
+) {
     for key in keys.iter().filter_map(Value::as_str) {
         let Some(value) = labels.get(key).and_then(Value::as_str) else { continue };
         selector.requirements.push(Requirement {

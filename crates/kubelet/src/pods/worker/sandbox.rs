@@ -92,9 +92,12 @@ impl PodWorker {
     /// the list: containerd before 2.0, CRI-O before 1.31).
     async fn handler_is_unknown(&self, handler: &str, said: &str) -> bool {
         if !handler.is_empty()
-            && [format!("no runtime for {handler:?} is configured"), format!("failed to find runtime handler {handler}")]
-                .iter()
-                .any(|words| said.contains(words.as_str()))
+            && [
+                format!("no runtime for {handler:?} is configured"),
+                format!("failed to find runtime handler {handler}"),
+            ]
+            .iter()
+            .any(|words| said.contains(words.as_str()))
         {
             return true;
         }
