@@ -86,6 +86,8 @@ pub struct KubeletConfig {
     pub provider_id: Option<String>,
     /// The cgroup that `kubepods` is made in, `/` for the root.
     pub cgroup_root: String,
+    /// Where control groups are mounted; `None` leaves all of them to the runtime.
+    pub cgroup_mount: Option<PathBuf>,
     /// Pulls at the same time, over all pods (IMG-43); 1 is upstream's serial default.
     pub max_parallel_image_pulls: usize,
     /// Size at which a container's log is rotated, in bytes.
@@ -162,6 +164,7 @@ impl KubeletConfig {
             container_log_monitor_interval: Duration::from_secs(10),
             provider_id: None,
             cgroup_root: "/".to_owned(),
+            cgroup_mount: Some(PathBuf::from("/sys/fs/cgroup")),
             max_parallel_image_pulls: 4,
             container_log_max_size: 10 * 1024 * 1024,
             container_log_max_files: 5,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::backoff::Backoff;
+use crate::cgroups::PodCgroups;
 use crate::config::KubeletConfig;
 use crate::events::EventRecorder;
 use crate::generate::dns::{DnsConfig, NodeDns, parse_resolv_conf};
@@ -33,6 +34,10 @@ pub(crate) struct NodeContext {
     pub(crate) runtime_name: String,
     /// Whether the runtime makes cgroups through systemd.
     pub(crate) systemd_cgroups: bool,
+    /// The cgroups of the node, its classes and its pods.
+    pub(crate) cgroups: PodCgroups,
+    /// When this kubelet began.
+    pub(crate) started: jiff::Timestamp,
     /// The node's memory in bytes.
     pub(crate) memory_capacity: i64,
     /// What pods may use, for downward API defaults (ENV-23).

@@ -45,6 +45,17 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         &self,
     ) -> Result<BoxStream<'static, Result<v1::ContainerEventResponse, Status>>, Status>;
     async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status>;
+    async fn list_pod_sandbox_stats(&self) -> Result<Vec<v1::PodSandboxStats>, Status> {
+        Err(Status::unimplemented("ListPodSandboxStats"))
+    }
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: v1::LinuxContainerResources,
+    ) -> Result<(), Status> {
+        let _ = (id, resources);
+        Err(Status::unimplemented("UpdateContainerResources"))
+    }
     async fn list_images(&self) -> Result<Vec<v1::Image>, Status>;
     async fn image_status(&self, image: v1::ImageSpec) -> Result<Option<v1::Image>, Status>;
     async fn pull_image(
@@ -194,6 +205,24 @@ impl ContainerRuntime for sampan_cri::client::Client {
     async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status> {
         let request = v1::ListContainerStatsRequest { filter: None };
         Ok(self.runtime.clone().list_container_stats(request).await?.into_inner().stats)
+    }
+
+    async fn list_pod_sandbox_stats(&self) -> Result<Vec<v1::PodSandboxStats>, Status> {
+        let request = v1::ListPodSandboxStatsRequest { filter: None };
+        Ok(self.runtime.clone().list_pod_sandbox_stats(request).await?.into_inner().stats)
+    }
+
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: v1::LinuxContainerResources,
+    ) -> Result<(), Status> {
+        let request = v1::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(resources),
+            ..Default::default()
+        };
+        self.runtime.clone().update_container_resources(request).await.map(drop)
     }
 
     async fn list_images(&self) -> Result<Vec<v1::Image>, Status> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sampan_cri::v1;
 use tokio::task::JoinHandle;
 
+use crate::cgroups::PodCgroups;
 use crate::config::{KubeletConfig, ShutdownMode};
 use crate::context::NodeContext;
 use crate::error::Error;
@@ -68,11 +69,15 @@ impl Kubelet {
             restarts: NodeContext::new_restart_backoff(&config),
             runtime_name: version.runtime_name,
             systemd_cgroups,
+            cgroups: PodCgroups::new(&config, systemd_cgroups),
+            started: config.clock.now(),
             memory_capacity: capacity::memory_bytes(),
             allocatable: capacity::allocatable(&config, &resources),
             host_ips: config.node_ips().iter().map(ToString::to_string).collect(),
             config,
         });
+        let enforced = ctx.config.enforce_node_allocatable.iter().any(|what| what == "pods");
+        ctx.cgroups.set_up(&capacity::unreserved(&ctx.config, &resources), enforced);
         let workers = Workers::new(Arc::clone(&ctx));
         let address = match server::start(&ctx, &workers).await? {
             Some((address, task)) => {

@@ -6,6 +6,7 @@
 //! ([`status`], [`events`]).
 
 pub mod backoff;
+mod cgroups;
 pub mod clock;
 mod config;
 pub mod configuration;
@@ -34,6 +35,7 @@ pub mod probes;
 pub mod quantities;
 mod server;
 pub mod shutdown;
+mod stats;
 pub mod status;
 mod volumes;
 

@@ -93,8 +93,12 @@ impl Server {
             ["pods"] if get => self.pods(),
             ["runningpods"] if get => self.running_pods().await,
             ["configz"] if get => self.configz(),
-            ["stats", "summary"] if get => self.stats_summary().await,
+            ["stats", "summary"] if get => {
+                self.stats_summary(request.uri().query().unwrap_or_default()).await
+            }
             ["metrics"] if get => self.metrics().await,
+            ["metrics", "resource"] if get => self.resource_metrics().await,
+            ["metrics", "cadvisor"] if get => self.cadvisor_metrics().await,
             ["metrics", "probes"] if get => self.probe_metrics(),
             ["containerLogs", namespace, pod, container] if get => {
                 self.container_logs(namespace, pod, container, request.uri().query().unwrap_or_default())

@@ -63,6 +63,12 @@ pub(crate) fn hard(amounts: BTreeMap<Signal, Amount>) -> Vec<Threshold> {
 }
 
 impl EvictionConfig {
+    /// No thresholds at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { thresholds: Vec::new(), ..Self::default() }
+    }
+
     /// The hard threshold of `signal`.
     pub(crate) fn hard_threshold(&self, signal: Signal) -> Option<Amount> {
         self.thresholds.iter().find(|t| t.signal == signal && !t.soft).map(|threshold| threshold.least)

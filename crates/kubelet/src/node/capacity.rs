@@ -6,7 +6,7 @@ use std::path::Path;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::config::KubeletConfig;
-use crate::eviction::Signal;
+use crate::eviction::{EvictionConfig, Signal};
 use crate::quantities;
 
 /// Resources by name.
@@ -52,6 +52,12 @@ fn max_pods(config: &KubeletConfig, cpus: usize) -> u32 {
         0 => config.max_pods,
         per_core => config.max_pods.min(per_core.saturating_mul(u32::try_from(cpus).unwrap_or(u32::MAX))),
     }
+}
+
+/// The capacity without what is reserved: the limit of all pods together.
+pub(crate) fn unreserved(config: &KubeletConfig, capacity: &Resources) -> Resources {
+    let config = KubeletConfig { eviction: EvictionConfig::none(), ..config.clone() };
+    allocatable(&config, capacity)
 }
 
 /// What pods may use: the capacity without what is reserved and what the hard thresholds of eviction protect.

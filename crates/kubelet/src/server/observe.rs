@@ -1,4 +1,4 @@
-//! What is going on: `/pods`, `/runningpods`, `/configz`, `/stats/summary`, `/metrics`.
+//! What is going on: `/pods`, `/runningpods`, `/configz`, `/stats/summary`, `/metrics` and the pages below it.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use super::Server;
 use super::body::{Body, json as json_response, respond};
 use crate::labels;
 use crate::metrics::CONTENT_TYPE;
+use crate::stats;
 
 impl Server {
     /// The pods of this node with their newest status.
@@ -70,64 +71,38 @@ impl Server {
         }}))
     }
 
-    /// CPU and memory of pods and containers, in the summary API's form.
-    pub(super) async fn stats_summary(&self) -> Response<Body> {
-        let stats = match self.ctx.config.cri.list_container_stats().await {
-            Ok(stats) => stats,
-            Err(status) => {
-                return respond(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "text/plain",
-                    crate::cri::go_error(&status),
-                );
+    /// `/stats/summary`.
+    pub(super) async fn stats_summary(&self, query: &str) -> Response<Body> {
+        let brief = query.split('&').any(|pair| pair == "only_cpu_and_memory=true");
+        match self.snapshot().await {
+            Ok(snapshot) => {
+                json_response(&stats::summary(&self.ctx.config.node_name, self.ctx.started, &snapshot, brief))
             }
-        };
-        let mut pods: BTreeMap<String, (Value, Vec<Value>, [u64; 3])> = BTreeMap::new();
-        for stat in stats {
-            let label = |key: &str| {
-                stat.attributes.as_ref().and_then(|a| a.labels.get(key)).cloned().unwrap_or_default()
-            };
-            let uid = label(labels::POD_UID);
-            let (_, containers, sums) = pods.entry(uid.clone()).or_insert_with(|| {
-                let reference =
-                    json!({"name": label(labels::POD_NAME), "namespace": label(labels::POD_NAMESPACE), "uid": uid});
-                (reference, Vec::new(), [0; 3])
-            });
-            let number = |value: Option<v1::UInt64Value>| value.map_or(0, |value| value.value);
-            let cpu = stat.cpu.unwrap_or_default();
-            let memory = stat.memory.unwrap_or_default();
-            let time = time_text(cpu.timestamp.max(memory.timestamp));
-            let values = [
-                number(cpu.usage_nano_cores),
-                number(cpu.usage_core_nano_seconds),
-                number(memory.working_set_bytes),
-            ];
-            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-            containers.push(json!({
-                "name": label(labels::CONTAINER_NAME),
-                "cpu": {"time": time, "usageNanoCores": values[0], "usageCoreNanoSeconds": values[1]},
-                "memory": {"time": time, "workingSetBytes": values[2], "usageBytes": number(memory.usage_bytes),
-                    "rssBytes": number(memory.rss_bytes)},
-            }));
+            Err(refusal) => refusal,
         }
-        let now = self.ctx.config.clock.now_seconds().to_string();
-        let mut node = [0; 3];
-        let pods: Vec<Value> = pods
-            .into_values()
-            .map(|(reference, containers, sums)| {
-                node.iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
-                json!({"podRef": reference, "containers": containers,
-                    "cpu": {"time": now, "usageNanoCores": sums[0], "usageCoreNanoSeconds": sums[1]},
-                    "memory": {"time": now, "workingSetBytes": sums[2]}})
-            })
-            .collect();
-        json_response(&json!({
-            "node": {"nodeName": self.ctx.config.node_name,
-                "cpu": {"time": now, "usageNanoCores": node[0], "usageCoreNanoSeconds": node[1]},
-                "memory": {"time": now, "workingSetBytes": node[2],
-                    "availableBytes": u64::try_from(self.ctx.memory_capacity).unwrap_or(0).saturating_sub(node[2])}},
-            "pods": pods,
-        }))
+    }
+
+    /// `/metrics/resource`.
+    pub(super) async fn resource_metrics(&self) -> Response<Body> {
+        match self.snapshot().await {
+            Ok(snapshot) => respond(StatusCode::OK, CONTENT_TYPE, stats::resource(&snapshot)),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// `/metrics/cadvisor`.
+    pub(super) async fn cadvisor_metrics(&self) -> Response<Body> {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        match self.snapshot().await {
+            Ok(snapshot) => respond(StatusCode::OK, CONTENT_TYPE, stats::cadvisor(&snapshot, cpus)),
+            Err(refusal) => refusal,
+        }
+    }
+
+    async fn snapshot(&self) -> Result<stats::Snapshot, Response<Body>> {
+        stats::collect(&self.ctx, self.workers.pods()).await.map_err(|status| {
+            respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", crate::cri::go_error(&status))
+        })
     }
 
     /// `/metrics`: what was counted, and what is looked up now.
@@ -161,10 +136,4 @@ impl Server {
     pub(super) fn probe_metrics(&self) -> Response<Body> {
         respond(StatusCode::OK, CONTENT_TYPE, self.ctx.metrics.probes_text())
     }
-}
-
-fn time_text(nanos: i64) -> String {
-    crate::clock::from_cri(nanos)
-        .map(|at| crate::clock::truncate_to_seconds(at).to_string())
-        .unwrap_or_default()
 }

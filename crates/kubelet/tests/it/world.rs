@@ -41,6 +41,7 @@ impl World {
         let config = KubeletConfig {
             log_dir: self.dir.path().join("logs"),
             container_log_dir: None,
+            cgroup_mount: None,
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             clock: self.clock.clone(),
             serving: self.serving.clone(),

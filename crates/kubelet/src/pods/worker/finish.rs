@@ -1,15 +1,11 @@
 //! `Terminated`: removes what the pod leaves behind, and confirms its deletion to the API (POD-33).
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
 use super::{Next, PodWorker};
 use crate::events::EventType;
-use crate::generate::resources::cgroup_parent;
 use crate::generate::sandbox::log_directory_name;
 use crate::pod_ref;
 use crate::volumes;
@@ -24,7 +20,7 @@ impl PodWorker {
             if let Err(error) = volumes::unmount(&pod_dir) {
                 tracing::warn!(pod = %pod_ref::full_name(&self.pod), error, "volumes of a stopped pod");
             }
-            remove_cgroups(&cgroup_parent(&self.pod, &self.ctx.config.cgroup_root, false));
+            self.ctx.cgroups.remove(&self.pod);
             return Next::Done;
         }
         // What is bound from the volumes goes before them.
@@ -34,7 +30,7 @@ impl PodWorker {
                 return self.set_back();
             }
         }
-        remove_cgroups(&cgroup_parent(&self.pod, &self.ctx.config.cgroup_root, false));
+        self.ctx.cgroups.remove(&self.pod);
         let deleted = self.pod.metadata.deletion_timestamp.is_some();
         if !self.inbox.is_gone() {
             if !deleted {
@@ -101,7 +97,7 @@ impl PodWorker {
                 && gone(cri.remove_pod_sandbox(&sandbox.id).await);
         }
         // After the runtime let go of them.
-        remove_cgroups(&cgroup_parent(&self.pod, &self.ctx.config.cgroup_root, false));
+        self.ctx.cgroups.remove(&self.pod);
         all
     }
 
@@ -114,38 +110,6 @@ impl PodWorker {
             if dangling {
                 let _ = std::fs::remove_file(entry.path());
             }
-        }
-    }
-}
-
-/// Removes the pod's cgroup in every hierarchy; what still has processes stays.
-fn remove_cgroups(parent: &str) {
-    let relative = parent.trim_start_matches('/');
-    if relative.is_empty() || !relative.contains("pod") {
-        return;
-    }
-    let root = Path::new("/sys/fs/cgroup");
-    let mut hierarchies = vec![root.to_owned()];
-    hierarchies.extend(std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()));
-    for hierarchy in hierarchies {
-        let dir = hierarchy.join(relative);
-        if dir.is_dir() {
-            remove_cgroup(&dir);
-        }
-    }
-}
-
-fn remove_cgroup(dir: &PathBuf) {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&entry.path());
-        }
-    }
-    // A cgroup directory goes by rmdir although files seem to be in it.
-    for _ in 0..3 {
-        match std::fs::remove_dir(dir) {
-            Err(error) if error.raw_os_error() == Some(16) => std::thread::sleep(Duration::from_millis(1)),
-            _ => return,
         }
     }
 }

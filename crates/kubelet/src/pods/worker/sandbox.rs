@@ -56,12 +56,15 @@ impl PodWorker {
             ));
         }
         let handler = self.runtime_handler().await?;
+        self.ctx.cgroups.ensure(&self.pod).map_err(SandboxFailure::Again)?;
+        self.ctx.metrics.pods.started.inc();
         let log_dir = self.ctx.config.log_dir.join(log_directory_name(&self.pod));
         std::fs::create_dir_all(&log_dir)
             .map_err(|error| SandboxFailure::Again(format!("mkdir {}: {error}", log_dir.display())))?;
         match self.ctx.config.cri.run_pod_sandbox(config, handler.clone()).await {
             Ok(_) => Ok(()),
             Err(status) => {
+                self.ctx.metrics.pods.start_errors.inc();
                 let error = go_error(&status);
                 if self.handler_is_unknown(&handler, status.message()).await {
                     Err(SandboxFailure::Never(error))
