@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::context::RequestContext;
 use crate::respond::{self, Body, Response};
-use crate::{ApiServer, reviews};
+use crate::{ApiServer, metrics_api, reviews};
 
 const JSON: &str = "application/json";
 
@@ -79,7 +79,7 @@ pub async fn serve_root(
     ]
     .map(str::to_owned)
     .into();
-    for (group, versions) in scheme::groups().into_iter().filter(|(group, _)| !group.is_empty()) {
+    for (group, versions) in groups().into_iter().filter(|(group, _)| !group.is_empty()) {
         paths.insert(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
@@ -103,16 +103,16 @@ fn group(name: &str, versions: &[&str]) -> Value {
 }
 
 fn group_list() -> Value {
-    let groups: Vec<Value> = scheme::groups()
+    let list: Vec<Value> = groups()
         .iter()
         .filter(|(name, _)| !name.is_empty())
         .map(|(name, versions)| group(name, versions))
         .collect();
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list})
 }
 
 fn group_document(name: &str) -> Option<Value> {
-    let groups = scheme::groups();
+    let groups = groups();
     let (name, versions) = groups.iter().find(|(have, _)| *have == name && !name.is_empty())?;
     let mut document = group(name, versions);
     document["kind"] = "APIGroup".into();
@@ -120,10 +120,17 @@ fn group_document(name: &str) -> Option<Value> {
     Some(document)
 }
 
+/// All groups with their versions: those of the scheme, then what is answered without being stored.
+fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups = scheme::groups();
+    groups.push((metrics_api::GROUP, vec!["v1beta1"]));
+    groups
+}
+
 /// The resources of a group and version, in the order in which discovery lists them.
 fn resources_of(group: &str, version: &str) -> Vec<&'static Resource> {
-    let mut list: Vec<&Resource> =
-        scheme::resources().iter().filter(|r| r.group == group && r.version == version).collect();
+    let all = scheme::resources().iter().chain(&metrics_api::RESOURCES);
+    let mut list: Vec<&Resource> = all.filter(|r| r.group == group && r.version == version).collect();
     list.sort_by_key(|resource| resource.plural);
     list
 }

@@ -31,6 +31,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod discovery;
 pub mod health;
+pub mod metrics_api;
 pub mod openapi;
 pub mod pki;
 pub mod proxy;
@@ -89,6 +90,8 @@ pub struct ApiServer {
     pub tokens: tokens::Tokens,
     /// Reaches kubelets, for logs, exec and the like.
     pub proxy: proxy::Proxy,
+    /// What `kubectl top` is answered from.
+    pub metrics_api: metrics_api::MetricsApi,
     /// What the doors count, and whether they are closing.
     pub serving: server::Serving,
 }
@@ -107,6 +110,7 @@ impl ApiServer {
             authorization: authorization::Authorization::new(&config)?,
             tokens: tokens::Tokens::new(&config)?,
             proxy: proxy::Proxy::new(&config)?,
+            metrics_api: metrics_api::MetricsApi::default(),
             serving: server::Serving::default(),
             registry,
             config,

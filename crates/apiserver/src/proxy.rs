@@ -18,6 +18,7 @@ use sampan_api::{Status, scheme};
 use serde_json::Value;
 
 pub use log::pod_log;
+pub(crate) use node::kubelet_json;
 pub use node::node_proxy;
 pub use pod::pod_proxy;
 pub use service::service_proxy;

@@ -1,10 +1,11 @@
-//! Reconcilers over the API: namespaces, service accounts, the root CA's ConfigMap, garbage collection, nodes,
-//! endpoints, runtime classes.
+//! Reconcilers over the API: namespaces, service accounts, the root CA's ConfigMap, garbage collection, nodes and
+//! their taints, disruption budgets, endpoints, runtime classes.
 //!
 //! One file per controller. They share one watch per resource ([`feed`]), one index of the pods ([`pods`]) and one
 //! loop ([`reconcile`]) that calls a function per key, never twice at once for the same one, with back-off. What each
 //! remembers of the cluster is what it decides on, not the objects.
 
+mod disruption;
 mod endpoints;
 mod error;
 mod feed;
@@ -18,6 +19,7 @@ mod reconcile;
 mod root_ca;
 mod runtime_classes;
 mod service_account;
+mod taint_eviction;
 
 use kube::Client;
 use tokio::task::JoinSet;
@@ -61,6 +63,8 @@ pub async fn run(
     start("node lifecycle", Box::pin(node_lifecycle::run(client.clone(), pods.clone(), &mut feeds)));
     start("pod collection", Box::pin(pod_collection::run(client.clone(), pods.clone(), &mut feeds)));
     start("runtime classes", Box::pin(runtime_classes::run(client.clone(), &mut feeds)));
+    start("disruption", Box::pin(disruption::run(client.clone(), pods.clone(), &mut feeds)));
+    start("taint eviction", Box::pin(taint_eviction::run(client.clone(), &mut feeds)));
     start("pods", Box::pin(pods::run(pods, &mut feeds)));
     start("garbage", Box::pin(garbage::run(client)));
     start("feeds", Box::pin(feeds.run()));

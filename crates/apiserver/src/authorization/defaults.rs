@@ -76,6 +76,7 @@ const CLUSTER_ROLES: &[ClusterRole] = &[
     ClusterRole("admin", "", "admin", &[]),
     ClusterRole("edit", "admin", "edit", &[]),
     ClusterRole("view", "edit", "view", &[]),
+    ClusterRole("system:aggregated-metrics-reader", "view", "", &[on(&["metrics.k8s.io"], &["nodes", "pods"], READ)]),
     ClusterRole("system:aggregate-to-admin", "admin", "", &[
         on(AUTHZ, &["localsubjectaccessreviews"], CREATE),
         on(RBAC, &["rolebindings", "roles"], READ_WRITE),

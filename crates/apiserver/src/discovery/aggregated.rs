@@ -49,7 +49,7 @@ pub(super) fn answer(context: &RequestContext, core: bool, version: &'static str
 }
 
 pub(super) fn document(core: bool, version: &str) -> Value {
-    let items: Vec<Value> = scheme::groups()
+    let items: Vec<Value> = super::groups()
         .iter()
         .filter(|(name, _)| name.is_empty() == core)
         .map(|(name, versions)| {

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
+use http_body_util::{BodyExt as _, Limited};
 use sampan_api::Status;
 use serde_json::Value;
 
@@ -14,6 +16,10 @@ use crate::context::RequestContext;
 use crate::respond::{self, Body, Response};
 
 const KUBELET_PORT: u64 = 10250;
+/// The largest answer that is read whole, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
+/// How long a kubelet may take for it.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Addresses before names: a name would have to be resolved, an address is where the kubelet listens.
 const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
 
@@ -34,6 +40,31 @@ pub(super) async fn kubelet(server: &ApiServer, node: &str, verified: bool) -> R
         authority: authority(&address, &port.to_string()),
         tls: Some((config.clone(), node.to_owned())),
     })
+}
+
+/// What a kubelet answers at `path`, which is JSON.
+///
+/// # Errors
+/// 404 without the node, 500 when its kubelet cannot be reached, answers with an error, too much, or no JSON.
+pub(crate) async fn kubelet_json(server: &ApiServer, node: &str, path: &str) -> Result<Value, Status> {
+    let request = Request::get(path).body(Body::empty()).map_err(Status::internal_error)?;
+    let answer = async {
+        let response = kubelet(server, node, true).await?.send(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(Status::internal_error)?
+            .to_bytes();
+        if !status.is_success() {
+            return Err(Status::internal_error(format!(
+                "the kubelet of {node} answers {path} with {status}"
+            )));
+        }
+        serde_json::from_slice(&body).map_err(Status::internal_error)
+    };
+    let slow = || Status::internal_error(format!("the kubelet of {node} does not answer {path} in time"));
+    tokio::time::timeout(ANSWER, answer).await.map_err(|_| slow())?
 }
 
 pub(super) fn address(node: &Value) -> Option<String> {

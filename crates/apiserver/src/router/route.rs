@@ -7,7 +7,10 @@ use sampan_api::scheme;
 
 use crate::context::RequestContext;
 use crate::respond::{self, Body, Response};
-use crate::{ApiServer, discovery, handlers, health, openapi, proxy, reviews, subresources, tokens, version};
+use crate::{
+    ApiServer, discovery, handlers, health, metrics_api, openapi, proxy, reviews, subresources, tokens,
+    version,
+};
 
 /// Sends a request that is authorized to its handler.
 pub(crate) async fn route(
@@ -19,6 +22,9 @@ pub(crate) async fn route(
         return path(server, context, request).await;
     }
     let info = context.info.clone();
+    if info.group == metrics_api::GROUP {
+        return metrics_api::serve(server, context).await;
+    }
     let Some(resource) = scheme::find(&info.group, &info.version, &info.resource) else {
         return unserved(&context);
     };
