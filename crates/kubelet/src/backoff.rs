@@ -17,6 +17,8 @@ pub const MAXIMUM: Duration = Duration::from_secs(300);
 struct Entry {
     wait: Duration,
     last_update: Timestamp,
+    /// The rest of this wait is not waited for.
+    excused: bool,
 }
 
 /// Back-off per key.
@@ -61,7 +63,8 @@ impl Backoff {
     /// How much longer `key` must wait when its wait counts from its last failure, else `None`.
     #[must_use]
     pub fn remaining_since_update(&self, key: &str) -> Option<Duration> {
-        let entry = self.entries.get(key).filter(|entry| !self.is_stale(entry, self.clock.now()))?;
+        let counts = |entry: &&Entry| !entry.excused && !self.is_stale(entry, self.clock.now());
+        let entry = self.entries.get(key).filter(counts)?;
         entry.wait.checked_sub(self.clock.since(entry.last_update)).filter(|left| !left.is_zero())
     }
 
@@ -72,7 +75,14 @@ impl Backoff {
             Some(entry) if !self.is_stale(entry, event) => (entry.wait * 2).min(self.maximum),
             _ => self.initial,
         };
-        self.entries.insert(key.to_owned(), Entry { wait, last_update: now });
+        self.entries.insert(key.to_owned(), Entry { wait, last_update: now, excused: false });
+    }
+
+    /// Lets `key` try again now; its next failure still counts as one more in the row.
+    pub fn excuse(&mut self, key: &str) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.excused = true;
+        }
     }
 
     /// Drops everything that is forgotten by now.
@@ -148,6 +158,10 @@ mod tests {
         assert_eq!(backoff.remaining_since_update("uid_image"), None);
         backoff.next("uid_image", clock.now());
         assert_eq!(backoff.remaining_since_update("uid_image"), Some(Duration::from_secs(20)));
+        backoff.excuse("uid_image");
+        assert_eq!(backoff.remaining_since_update("uid_image"), None);
+        backoff.next("uid_image", clock.now());
+        assert_eq!(backoff.remaining_since_update("uid_image"), Some(Duration::from_secs(40)));
         backoff.forget_prefix("uid_");
         assert_eq!(backoff.remaining_since_update("uid_image"), None);
     }

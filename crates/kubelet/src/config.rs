@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::cri::ContainerRuntime;
 use crate::eviction::EvictionConfig;
+use crate::images::config::ImageConfig;
 use crate::shutdown::ShutdownStep;
 
 /// The kubelet's configuration. [`KubeletConfig::new`] fills in upstream's defaults.
@@ -88,8 +89,8 @@ pub struct KubeletConfig {
     pub cgroup_root: String,
     /// Where control groups are mounted; `None` leaves all of them to the runtime.
     pub cgroup_mount: Option<PathBuf>,
-    /// Pulls at the same time, over all pods (IMG-43); 1 is upstream's serial default.
-    pub max_parallel_image_pulls: usize,
+    /// Pulls, credentials, access to and removal of images.
+    pub images: ImageConfig,
     /// Size at which a container's log is rotated, in bytes.
     pub container_log_max_size: u64,
     /// How many log files are kept per container.
@@ -165,7 +166,7 @@ impl KubeletConfig {
             provider_id: None,
             cgroup_root: "/".to_owned(),
             cgroup_mount: Some(PathBuf::from("/sys/fs/cgroup")),
-            max_parallel_image_pulls: 4,
+            images: ImageConfig::default(),
             container_log_max_size: 10 * 1024 * 1024,
             container_log_max_files: 5,
             version: sampan_api::version::GIT_VERSION.to_owned(),

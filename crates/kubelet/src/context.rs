@@ -12,7 +12,7 @@ use crate::cgroups::PodCgroups;
 use crate::config::KubeletConfig;
 use crate::events::EventRecorder;
 use crate::generate::dns::{DnsConfig, NodeDns, parse_resolv_conf};
-use crate::images::ImagePulls;
+use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::status::writer::StatusWriter;
@@ -28,7 +28,7 @@ pub(crate) struct NodeContext {
     pub(crate) metrics: Metrics,
     pub(crate) status: StatusWriter,
     pub(crate) objects: Objects,
-    pub(crate) images: ImagePulls,
+    pub(crate) images: Images,
     pub(crate) restarts: Mutex<Backoff>,
     /// The prefix of container ids, from the runtime's `Version`.
     pub(crate) runtime_name: String,

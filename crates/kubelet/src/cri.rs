@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use sampan_cri::v1;
+use sampan_cri::{progress, v1};
 use tonic::{Code, Status};
 
 /// A CRI runtime and image service. `sampan_cri::client::Client` implements it.
@@ -64,7 +64,14 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         auth: Option<v1::AuthConfig>,
         sandbox: v1::PodSandboxConfig,
     ) -> Result<String, Status>;
+    async fn remove_image(&self, image: v1::ImageSpec) -> Result<(), Status>;
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status>;
+    /// The states of the pull of `image` that is under way. This one is not CRI but our own service beside it;
+    /// other runtimes answer `Unimplemented`.
+    async fn watch_pull(
+        &self,
+        image: &str,
+    ) -> Result<BoxStream<'static, Result<progress::WatchResponse, Status>>, Status>;
 }
 
 /// `error` as Go prints a gRPC error; upstream's events and messages hold this form.
@@ -244,7 +251,20 @@ impl ContainerRuntime for sampan_cri::client::Client {
         Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
     }
 
+    async fn remove_image(&self, image: v1::ImageSpec) -> Result<(), Status> {
+        let request = v1::RemoveImageRequest { image: Some(image) };
+        self.images.clone().remove_image(request).await.map(drop)
+    }
+
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status> {
         Ok(self.images.clone().image_fs_info(v1::ImageFsInfoRequest {}).await?.into_inner())
+    }
+
+    async fn watch_pull(
+        &self,
+        image: &str,
+    ) -> Result<BoxStream<'static, Result<progress::WatchResponse, Status>>, Status> {
+        let request = progress::WatchRequest { image: image.to_owned(), wait_seconds: 2 };
+        Ok(self.progress.clone().watch(request).await?.into_inner().boxed())
     }
 }

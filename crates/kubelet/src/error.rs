@@ -15,6 +15,12 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The configuration is wrong.
+    #[error("kubelet configuration: {reason}")]
+    Config {
+        /// The field, and what is wrong with it.
+        reason: String,
+    },
     /// The container runtime did not answer.
     #[error("the container runtime does not answer `{call}`")]
     Runtime {

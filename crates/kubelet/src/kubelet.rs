@@ -12,7 +12,7 @@ use crate::config::{KubeletConfig, ShutdownMode};
 use crate::context::NodeContext;
 use crate::error::Error;
 use crate::events::EventRecorder;
-use crate::images::ImagePulls;
+use crate::images::{Images, collect};
 use crate::metrics::Metrics;
 use crate::node::capacity;
 use crate::objects::Objects;
@@ -53,6 +53,9 @@ impl Kubelet {
         let systemd_cgroups = config.cri.runtime_config().await.is_ok_and(|answer| {
             answer.linux.is_some_and(|linux| linux.cgroup_driver == v1::CgroupDriver::Systemd as i32)
         });
+        let images = Images::new(&config.images, &config.data_dir, config.clock.clone())
+            .map_err(|reason| Error::Config { reason })?;
+        images.access.recover(&*config.cri).await;
         let mut tasks = Vec::new();
         let (recorder, task) =
             EventRecorder::start(config.client.clone(), &config.node_name, config.clock.clone());
@@ -65,7 +68,7 @@ impl Kubelet {
             metrics: Metrics::new(&config.node_name),
             status: StatusWriter::new(config.client.clone()),
             objects,
-            images: ImagePulls::new(config.clock.clone(), config.max_parallel_image_pulls),
+            images,
             restarts: NodeContext::new_restart_backoff(&config),
             runtime_name: version.runtime_name,
             systemd_cgroups,
@@ -91,6 +94,7 @@ impl Kubelet {
         tasks.push(tokio::spawn(node::renew(Arc::clone(&ctx))));
         tasks.push(tokio::spawn(source::watch_pods(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(source::watch_runtime(Arc::clone(&ctx), workers.clone())));
+        tasks.push(tokio::spawn(collect::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(log_rotation::run(ctx)));
         Ok(Self { workers, address, tasks })
     }

@@ -42,4 +42,5 @@ mod volumes;
 pub use config::{KubeletConfig, Serving, ShutdownMode};
 pub use configuration::{ConfigurationError, KubeletConfiguration};
 pub use error::Error;
+pub use images::config::{ImageConfig, VerificationPolicy};
 pub use kubelet::Kubelet;

@@ -45,13 +45,13 @@ impl PodVolumes {
 
     /// Whether all volumes of the pod are there.
     pub(crate) fn complete(&self, pod: &Pod) -> bool {
-        pod_ref::spec(pod).volumes.iter().flatten().all(|volume| self.paths.contains_key(&volume.name))
+        own_volumes(pod).all(|volume| self.paths.contains_key(&volume.name))
     }
 
     /// Sets up what is missing and brings the content of the others up to date.
     pub(crate) async fn sync(&mut self, ctx: &Arc<NodeContext>, pod: &Pod) -> Result<(), Vec<VolumeError>> {
         let mut errors = Vec::new();
-        for volume in pod_ref::spec(pod).volumes.iter().flatten() {
+        for volume in own_volumes(pod) {
             match set_up(ctx, pod, volume, &mut self.tokens).await {
                 Ok(path) => {
                     self.paths.insert(volume.name.clone(), path);
@@ -61,6 +61,11 @@ impl PodVolumes {
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
+}
+
+/// The volumes that the kubelet itself sets up; those that are images are the runtime's (IMG-87).
+fn own_volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    pod_ref::spec(pod).volumes.iter().flatten().filter(|volume| volume.image.is_none())
 }
 
 async fn set_up(

@@ -24,6 +24,10 @@ pub(super) fn authorize(graph: &NodeGraph, node: &str, ask: &Attributes<'_>) -> 
         },
         ("", "persistentvolumeclaims") => get(graph, node, Kind::PersistentVolumeClaim, ask),
         ("", "persistentvolumes") => get(graph, node, Kind::PersistentVolume, ask),
+        ("", "serviceaccounts") if ask.subresource.is_empty() => {
+            // For credential provider plugins, and to see when a waiting pod is worth another try.
+            read_namespaced(graph, node, Kind::ServiceAccount, ask)
+        }
         ("", "serviceaccounts") => token(graph, node, ask),
         ("", "nodes") => own_node(node, ask),
         ("", "pods") => pod(graph, node, ask),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{ConfigurationError, KubeletConfiguration};
 use crate::eviction::{Amount, EvictionConfig, Signal, Threshold, default_hard, hard, parse_amount};
 use crate::shutdown::ShutdownStep;
-use crate::{KubeletConfig, go_duration, quantities};
+use crate::{ImageConfig, KubeletConfig, VerificationPolicy, go_duration, quantities};
 
 /// Upstream's lowest priority of a critical pod.
 const CRITICAL: i32 = 2_000_000_000;
@@ -65,11 +65,31 @@ impl KubeletConfiguration {
         set(&mut config.kube_reserved, self.resources("kubeReserved"));
         config.eviction = self.eviction(config.eviction.clone());
         set(&mut config.shutdown, self.shutdown());
-        if self.value["serializeImagePulls"] == true {
-            config.max_parallel_image_pulls = 1;
-        } else {
-            set(&mut config.max_parallel_image_pulls, self.number("maxParallelImagePulls"));
-        }
+        self.apply_images(&mut config.images);
+    }
+
+    fn apply_images(&self, images: &mut ImageConfig) {
+        let duration = |field: &str| self.duration(&self.value[field]);
+        let serial = self.value["serializeImagePulls"].as_bool();
+        set(&mut images.serialize_image_pulls, serial);
+        let parallel = if serial == Some(true) { Some(1) } else { self.number("maxParallelImagePulls") };
+        set(&mut images.max_parallel_image_pulls, parallel);
+        set(&mut images.registry_pull_qps, self.number("registryPullQPS"));
+        set(&mut images.registry_burst, self.number("registryBurst"));
+        set(&mut images.image_minimum_gc_age, duration("imageMinimumGCAge"));
+        set(&mut images.image_maximum_gc_age, duration("imageMaximumGCAge"));
+        set(&mut images.image_gc_high_threshold_percent, self.number("imageGCHighThresholdPercent"));
+        set(&mut images.image_gc_low_threshold_percent, self.number("imageGCLowThresholdPercent"));
+        set(&mut images.node_status_max_images, self.number("nodeStatusMaxImages"));
+        let policy = self.text("imagePullCredentialsVerificationPolicy");
+        set(
+            &mut images.image_pull_credentials_verification_policy,
+            policy.and_then(|name| VerificationPolicy::from_name(&name)),
+        );
+        set(
+            &mut images.preloaded_images_verification_allowlist,
+            self.texts("preloadedImagesVerificationAllowlist"),
+        );
     }
 
     /// What only shows when values meet each other.

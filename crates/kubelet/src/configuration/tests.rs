@@ -27,7 +27,7 @@ async fn what_is_set_takes_effect_and_the_rest_keeps_upstreams_defaults() {
          crashLoopBackOff: {maxContainerRestartPeriod: 20s}\nsystemReserved: {cpu: 100m}\n\
          registerWithTaints: [{key: a, effect: NoSchedule}]\n",
     );
-    assert_eq!((config.max_pods, config.pod_pids_limit, config.max_parallel_image_pulls), (7, 100, 1));
+    assert_eq!((config.max_pods, config.pod_pids_limit, config.images.max_parallel_image_pulls), (7, 100, 1));
     assert_eq!(config.cluster_dns, ["10.0.0.10".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(config.sync_frequency, Duration::from_secs(30));
     assert_eq!(config.static_pod_path.as_deref(), Some("/etc/m".as_ref()));

@@ -208,7 +208,7 @@ async fn node_status(
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
         node_info: Some(system_info(&ctx.config.version, version)),
-        images: images.ok().map(node_images),
+        images: images.ok().map(|images| node_images(images, ctx.config.images.node_status_max_images)),
         runtime_handlers: (!handlers.is_empty()).then_some(handlers),
         features: runtime.features.map(|features| NodeFeatures {
             supplemental_groups_policy: Some(features.supplemental_groups_policy),

@@ -82,6 +82,8 @@ pub struct RuntimeSandbox {
     pub ips: Vec<String>,
     /// Whether it is on the host's network.
     pub host_network: bool,
+    /// The handler it runs with; empty for the runtime's default.
+    pub runtime_handler: String,
 }
 
 /// A pod in the runtime.
@@ -209,6 +211,7 @@ fn sandbox_from_status(status: v1::PodSandboxStatus) -> RuntimeSandbox {
         created_at: from_cri(status.created_at),
         ips,
         host_network: mode == Some(v1::NamespaceMode::Node as i32),
+        runtime_handler: status.runtime_handler,
     }
 }
 

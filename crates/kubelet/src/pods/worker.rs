@@ -5,6 +5,7 @@
 
 mod awaited;
 mod finish;
+mod image;
 pub(crate) mod inbox;
 mod kill;
 mod probing;
@@ -20,6 +21,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::time::Instant;
 
 use crate::context::NodeContext;
+use crate::images::wait::CauseWatch;
 use crate::pod_ref;
 use crate::pods::runtime_pod::RuntimePod;
 use crate::probes::{ProbeKind, ProbeResults};
@@ -66,6 +68,8 @@ pub(crate) struct PodWorker {
     not_before: HashMap<String, Instant>,
     /// News of what they lacked ends that wait.
     awaited: awaited::Awaited,
+    /// What ends the waits of containers for their images.
+    image_waits: HashMap<String, CauseWatch>,
     probes: ProbeResults,
     probers: probing::Probers,
     in_post_start: HashSet<String>,
@@ -105,6 +109,7 @@ impl PodWorker {
             start_errors: HashMap::new(),
             not_before: HashMap::new(),
             awaited: awaited::Awaited::default(),
+            image_waits: HashMap::new(),
             probes,
             probers: probing::Probers::default(),
             in_post_start: HashSet::new(),
@@ -151,6 +156,7 @@ impl PodWorker {
             self.volumes_synced = None;
         }
         self.pod = pod;
+        self.end_waits();
     }
 
     /// Whether the pod was finished before: then nothing is started, only cleaned up.

@@ -202,9 +202,12 @@ fn apply_readiness(
 
 /// `Waiting` of a container about which nothing else is known (POD-08).
 fn waiting_by_default(pod: &Pod) -> ContainerState {
-    let reason =
-        if pod_ref::init_containers(pod).is_empty() { "ContainerCreating" } else { "PodInitializing" };
-    waiting(reason, "")
+    waiting(waiting_reason_by_default(pod), "")
+}
+
+/// Its reason.
+pub(crate) fn waiting_reason_by_default(pod: &Pod) -> &'static str {
+    if pod_ref::init_containers(pod).is_empty() { "ContainerCreating" } else { "PodInitializing" }
 }
 
 fn waiting(reason: &str, message: &str) -> ContainerState {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use sampan_cri::v1;
 
 use super::{PodVolumes, sub_path};
@@ -22,9 +22,14 @@ pub(crate) fn mounts(
     pod_dir: &Path,
     environment: &BTreeMap<String, String>,
     hosts_file: Option<&Path>,
+    images: &BTreeMap<String, v1::ImageSpec>,
 ) -> Result<Vec<v1::Mount>, String> {
     let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        if let Some(image) = images.get(&mount.name) {
+            mounts.push(image_mount(mount, image, environment)?);
+            continue;
+        }
         let volume = volumes.path(&mount.name).ok_or_else(|| {
             format!("volume {:?} of container {:?} is not mounted", mount.name, container.name)
         })?;
@@ -75,6 +80,25 @@ pub(crate) fn mounts(
         mounts.push(plain_mount(&file, message_path));
     }
     Ok(mounts)
+}
+
+/// An image's files; the runtime mounts them, read-only whatever the mount says (IMG-87).
+fn image_mount(
+    mount: &VolumeMount,
+    image: &v1::ImageSpec,
+    environment: &BTreeMap<String, String>,
+) -> Result<v1::Mount, String> {
+    let sub_path = match mount.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
+        Some(expression) => expand_sub_path(expression, environment)?,
+        None => mount.sub_path.clone().unwrap_or_default(),
+    };
+    Ok(v1::Mount {
+        container_path: absolute(&mount.mount_path),
+        image: Some(image.clone()),
+        image_sub_path: sub_path,
+        readonly: true,
+        ..Default::default()
+    })
 }
 
 fn plain_mount(host: &Path, container: &str) -> v1::Mount {
@@ -160,9 +184,16 @@ mod tests {
             termination_message_path: Some("/x/y".into()),
             ..Default::default()
         };
-        let mounts =
-            mounts(&Pod::default(), &container, &PodVolumes::default(), dir.path(), &BTreeMap::new(), None)
-                .unwrap();
+        let mounts = mounts(
+            &Pod::default(),
+            &container,
+            &PodVolumes::default(),
+            dir.path(),
+            &BTreeMap::new(),
+            None,
+            &BTreeMap::new(),
+        )
+        .unwrap();
         assert_eq!(mounts[0].container_path, "/x/y");
         let mode = std::fs::metadata(&mounts[0].host_path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o666);

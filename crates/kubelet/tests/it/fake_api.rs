@@ -155,7 +155,10 @@ impl FakeApi {
 }
 
 fn is_collection(path: &str) -> bool {
-    matches!(path.rsplit('/').next(), Some("pods" | "services" | "nodes" | "events" | "configmaps" | "secrets"))
+    matches!(
+        path.rsplit('/').next(),
+        Some("pods" | "services" | "nodes" | "events" | "configmaps" | "secrets" | "serviceaccounts")
+    )
 }
 
 fn collection_of(path: &str) -> &str {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use sampan_cri::progress::WatchResponse;
 use sampan_cri::v1;
 use sampan_kubelet::clock::Clock;
 use sampan_kubelet::cri::ContainerRuntime;
@@ -36,6 +37,14 @@ struct Inner {
     scripts: HashMap<String, VecDeque<Script>>,
     pulls: VecDeque<Result<(), Status>>,
     images: Vec<String>,
+    image_status_error: Option<Status>,
+    image_disk: Option<String>,
+    pull_takes: Duration,
+    progress: Vec<WatchResponse>,
+    /// The only user who may pull, and what the others are told.
+    private: Option<(String, Status)>,
+    /// `user:password` of each pull.
+    logins: Vec<String>,
     exec: HashMap<String, (i32, Duration)>,
     streaming_url: Option<String>,
     next: u32,
@@ -79,6 +88,48 @@ impl FakeRuntime {
     /// Where exec streams are served.
     pub(crate) fn stream_at(&self, url: &str) {
         self.inner.lock().unwrap().streaming_url = Some(url.to_owned());
+    }
+
+    /// How long each pull takes, and the states it goes through, one a second.
+    pub(crate) fn slow_pulls(&self, takes: Duration, progress: Vec<WatchResponse>) {
+        let mut inner = self.inner.lock().unwrap();
+        (inner.pull_takes, inner.progress) = (takes, progress);
+    }
+
+    /// The file system that images are on: a path of this machine.
+    pub(crate) fn image_disk(&self, path: &str) {
+        self.inner.lock().unwrap().image_disk = Some(path.to_owned());
+    }
+
+    /// From now on only `user` may pull.
+    pub(crate) fn private(&self, user: &str, error: Status) {
+        self.inner.lock().unwrap().private = Some((user.to_owned(), error));
+    }
+
+    /// `user:password` of each pull so far.
+    pub(crate) fn logins(&self) -> Vec<String> {
+        self.inner.lock().unwrap().logins.clone()
+    }
+
+    /// What look-ups of local images fail with.
+    pub(crate) fn image_status_fails(&self, error: Option<Status>) {
+        self.inner.lock().unwrap().image_status_error = error;
+    }
+
+    /// The configurations of the containers' mounts, newest last.
+    pub(crate) fn mounts(&self, container: &str) -> Vec<v1::Mount> {
+        let inner = self.inner.lock().unwrap();
+        let of = |status: &v1::ContainerStatus| status.metadata.as_ref().unwrap().name == container;
+        inner
+            .containers
+            .values()
+            .filter(|(status, _, _)| of(status))
+            .flat_map(|(s, _, _)| s.mounts.clone())
+            .collect()
+    }
+
+    pub(crate) fn images(&self) -> Vec<String> {
+        self.inner.lock().unwrap().images.clone()
     }
 
     pub(crate) fn add_image(&self, name: &str) {
@@ -358,6 +409,8 @@ impl ContainerRuntime for FakeRuntime {
                 id: status.id.clone(),
                 pod_sandbox_id: sandbox.clone(),
                 state: status.state,
+                image: status.image.clone(),
+                image_ref: status.image_ref.clone(),
                 labels: status.labels.clone(),
                 annotations: status.annotations.clone(),
                 ..Default::default()
@@ -403,28 +456,67 @@ impl ContainerRuntime for FakeRuntime {
     }
 
     async fn list_images(&self) -> Result<Vec<v1::Image>, Status> {
-        Ok(Vec::new())
+        let image = |id: &String| v1::Image { id: id.clone(), size: 7, ..Default::default() };
+        Ok(self.inner.lock().unwrap().images.iter().map(image).collect())
     }
 
     async fn image_status(&self, image: v1::ImageSpec) -> Result<Option<v1::Image>, Status> {
-        let known = self.inner.lock().unwrap().images.contains(&image.image);
+        let inner = self.inner.lock().unwrap();
+        if let Some(status) = &inner.image_status_error {
+            return Err(status.clone());
+        }
+        let known = inner.images.contains(&image.image);
         Ok(known.then(|| v1::Image { id: image.image, size: 7, ..Default::default() }))
     }
 
     async fn pull_image(
         &self,
         image: v1::ImageSpec,
-        _: Option<v1::AuthConfig>,
+        auth: Option<v1::AuthConfig>,
         _: v1::PodSandboxConfig,
     ) -> Result<String, Status> {
         self.note(format!("pull {}", image.image));
+        let auth = auth.unwrap_or_default();
+        let takes = {
+            let mut inner = self.inner.lock().unwrap();
+            inner.logins.push(format!("{}:{}", auth.username, auth.password));
+            inner.pull_takes
+        };
+        tokio::time::sleep(takes).await;
         let mut inner = self.inner.lock().unwrap();
+        if let Some((user, error)) = &inner.private
+            && *user != auth.username
+        {
+            return Err(error.clone());
+        }
         inner.pulls.pop_front().unwrap_or(Ok(()))?;
-        inner.images.push(image.image.clone());
+        if !inner.images.contains(&image.image) {
+            inner.images.push(image.image.clone());
+        }
         Ok(image.image)
     }
 
+    async fn remove_image(&self, image: v1::ImageSpec) -> Result<(), Status> {
+        self.note(format!("remove image {}", image.image));
+        self.inner.lock().unwrap().images.retain(|known| *known != image.image);
+        Ok(())
+    }
+
+    async fn watch_pull(&self, _: &str) -> Result<BoxStream<'static, Result<WatchResponse, Status>>, Status> {
+        let states = self.inner.lock().unwrap().progress.clone();
+        let states = futures::stream::iter(states.into_iter().map(Ok)).then(|state| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            state
+        });
+        Ok(states.boxed())
+    }
+
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status> {
-        Ok(v1::ImageFsInfoResponse::default())
+        let Some(mountpoint) = self.inner.lock().unwrap().image_disk.clone() else {
+            return Ok(v1::ImageFsInfoResponse::default());
+        };
+        let fs_id = v1::FilesystemIdentifier { mountpoint };
+        let usage = v1::FilesystemUsage { fs_id: Some(fs_id), ..Default::default() };
+        Ok(v1::ImageFsInfoResponse { image_filesystems: vec![usage], ..Default::default() })
     }
 }

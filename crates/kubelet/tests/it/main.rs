@@ -2,6 +2,7 @@
 //! in milliseconds.
 #![allow(clippy::unwrap_used)]
 
+mod credentials;
 mod fake_api;
 mod fake_runtime;
 mod images;

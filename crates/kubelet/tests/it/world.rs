@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sampan_kubelet::clock::Clock;
-use sampan_kubelet::{Kubelet, KubeletConfig, Serving};
+use sampan_kubelet::{ImageConfig, Kubelet, KubeletConfig, Serving};
 use serde_json::{Value, json};
 
 use crate::fake_api::FakeApi;
@@ -16,6 +16,7 @@ pub(crate) struct World {
     kubelet: Option<Kubelet>,
     serving: Option<Serving>,
     clock: Clock,
+    images: ImageConfig,
     dir: tempfile::TempDir,
 }
 
@@ -29,9 +30,24 @@ impl World {
         let clock = Clock::following_tokio("2026-01-01T00:00:00Z".parse().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let runtime = FakeRuntime::new(clock.clone(), dir.path().join("logs"));
-        let mut world = Self { api: FakeApi::new(), runtime, kubelet: None, serving, clock, dir };
+        let images =
+            ImageConfig { credential_search_dirs: Some(vec![dir.path().into()]), ..Default::default() };
+        let mut world = Self { api: FakeApi::new(), runtime, kubelet: None, serving, clock, images, dir };
         world.start_kubelet().await;
         world
+    }
+
+    /// A node with this configuration of images.
+    pub(crate) async fn with_images(images: ImageConfig) -> Self {
+        let mut world = Self::new().await;
+        world.images = images;
+        world.start_kubelet().await;
+        world
+    }
+
+    /// Where the node's own credentials are.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// Starts a kubelet; an earlier one ends as if it were killed.
@@ -45,6 +61,7 @@ impl World {
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             clock: self.clock.clone(),
             serving: self.serving.clone(),
+            images: self.images.clone(),
             ..KubeletConfig::new(
                 "node",
                 self.api.client(),
@@ -83,6 +100,23 @@ impl World {
             json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "p", "namespace": "default", "uid": "uid-1", "generation": 1},
             "spec": spec, "status": {"phase": "Pending", "qosClass": "BestEffort"}}),
+        );
+    }
+
+    /// Makes a Secret of a docker type with a login for `far.io`.
+    pub(crate) fn pull_secret(&self, name: &str, user: &str, password: &str) {
+        let config = json!({"auths": {"far.io": {"username": user, "password": password}}});
+        self.secret(name, &config.to_string());
+    }
+
+    /// Makes a Secret whose `.dockerconfigjson` is this.
+    pub(crate) fn secret(&self, name: &str, content: &str) {
+        let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, content);
+        self.api.put(
+            &format!("/api/v1/namespaces/default/secrets/{name}"),
+            json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+            "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+            "data": {".dockerconfigjson": encoded}}),
         );
     }
 
@@ -133,6 +167,12 @@ impl World {
             .as_str()
             .unwrap_or_default()
             .to_owned()
+    }
+
+    /// The first container's waiting message, or empty.
+    pub(crate) fn waiting_message(&self) -> String {
+        let waiting = &self.status()["containerStatuses"][0]["state"]["waiting"];
+        waiting["message"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Events about pods as `Type Reason field: message`.

@@ -30,6 +30,7 @@ fn sandbox(ready: bool, attempt: u32) -> RuntimeSandbox {
         created_at: None,
         ips: vec!["10.0.0.2".into()],
         host_network: false,
+        runtime_handler: String::new(),
     }
 }
 

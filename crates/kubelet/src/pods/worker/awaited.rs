@@ -10,9 +10,9 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::core::PartialObjectMeta;
 use kube::{Api, Resource, ResourceExt};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -71,12 +71,7 @@ impl Awaited {
 }
 
 /// An item for each state of an object other than the one that was `seen`.
-fn news<K>(
-    client: &kube::Client,
-    namespace: &str,
-    name: &str,
-    seen: Option<String>,
-) -> BoxStream<'static, ()>
+fn news<K>(client: &kube::Client, namespace: &str, name: &str, seen: Option<String>) -> BoxStream<'static, ()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone

@@ -16,6 +16,8 @@ struct State {
     gone: bool,
     /// The node stops its pods.
     node_stops: bool,
+    /// Containers that need not wait any longer.
+    retries: Vec<String>,
 }
 
 /// The mailbox of one worker.
@@ -33,7 +35,7 @@ impl Inbox {
         if pod.metadata.deletion_timestamp.is_some() {
             ending.cancel();
         }
-        let state = Mutex::new(State { pod, gone: false, node_stops: false });
+        let state = Mutex::new(State { pod, gone: false, node_stops: false, retries: Vec::new() });
         Self { state, wake: Notify::new(), ending }
     }
 
@@ -67,6 +69,16 @@ impl Inbox {
     /// Something happened in the runtime or to a probe.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// What the container waited for happened.
+    pub(crate) fn retry(&self, container: &str) {
+        self.lock().retries.push(container.to_owned());
+        self.wake.notify_one();
+    }
+
+    pub(super) fn take_retries(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().retries)
     }
 
     pub(super) fn take(&self) -> Arc<Pod> {

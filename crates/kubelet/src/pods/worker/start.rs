@@ -1,5 +1,6 @@
 //! Starting one container: back-off, image, configuration, create, start, postStart.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::generate::sandbox::log_directory_name;
 use crate::generate::{hostname, hosts, security, service_env};
 use crate::go_duration;
 use crate::hooks::{self, HookTarget};
-use crate::images::{self, LookedUp, PresentImage};
+use crate::images::LookedUp;
 use crate::labels::container_hash;
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::runtime_pod::{State, restart_count_from_logs};
@@ -33,23 +34,28 @@ const CONFIG_RETRY: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Why a container did not start.
-struct Failure {
-    reason: &'static str,
-    message: String,
+pub(super) struct Failure {
+    pub(super) reason: Cow<'static, str>,
+    pub(super) message: String,
     /// The text of the `Failed` event, when it has to be recorded.
-    event: Option<String>,
-    retry_after: Duration,
+    pub(super) event: Option<String>,
+    pub(super) retry_after: Duration,
 }
 
 impl Failure {
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { reason, event: Some(format!("Error: {message}")), message, retry_after: RETRY }
+        Self { reason: reason.into(), event: Some(format!("Error: {message}")), message, retry_after: RETRY }
     }
 
     /// The container cannot be configured (POD-11, ENV-42).
     fn config(message: String) -> Self {
         Self { retry_after: CONFIG_RETRY, ..Self::new("CreateContainerConfigError", message) }
+    }
+
+    /// A failure that needs no event.
+    pub(super) fn silent(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { event: None, ..Self::new(reason, message) }
     }
 }
 
@@ -84,14 +90,14 @@ impl PodWorker {
     }
 
     fn note_failure(&mut self, kind: ContainerKind, container: &Container, failure: Failure) {
-        tracing::info!(pod = %pod_ref::full_name(&self.pod), container = container.name, reason = failure.reason, message = failure.message, "container not started");
+        tracing::info!(pod = %pod_ref::full_name(&self.pod), container = container.name, reason = &*failure.reason, message = failure.message, "container not started");
         if let Some(event) = failure.event {
-            self.ctx.metrics.containers.start_failed(kind, failure.reason);
+            self.ctx.metrics.containers.start_failed(kind, &failure.reason);
             self.container_event(kind, container, EventType::Warning, "Failed", event);
         }
         self.start_errors.insert(
             container.name.clone(),
-            StartError { reason: failure.reason.to_owned(), message: failure.message },
+            StartError { reason: failure.reason.into_owned(), message: failure.message },
         );
         self.not_before.insert(container.name.clone(), Instant::now() + failure.retry_after);
         self.publish(false);
@@ -140,7 +146,7 @@ impl PodWorker {
                 format!("Back-off restarting failed container {} in pod {full_name}", container.name),
             );
         }
-        Some(Failure { reason: "CrashLoopBackOff", message, event: None, retry_after: remaining })
+        Some(Failure { retry_after: remaining, ..Failure::silent("CrashLoopBackOff", message) })
     }
 
     async fn start(
@@ -153,13 +159,14 @@ impl PodWorker {
         let cri = &ctx.config.cri;
         let sandbox_id = match self.runtime.ready_sandbox() {
             Some(sandbox) => sandbox.id.clone(),
-            None => return Err(Failure { event: None, ..Failure::new("ContainerCreating", "no sandbox") }),
+            None => return Err(Failure::silent("ContainerCreating", "no sandbox")),
         };
         let sandbox_config = match &self.sandbox_config {
             Some(config) => config.clone(),
             None => self.sandbox_config(0).map_err(Failure::config)?,
         };
         let image = self.image(kind, container, &sandbox_config, looked_up).await?;
+        let volume_images = self.volume_images(container, &sandbox_config).await?;
         let restart_count = self.next_restart_count(container).await;
         security::verify_run_as_non_root(&self.pod, container, image.uid, &image.username)
             .map_err(Failure::config)?;
@@ -172,6 +179,7 @@ impl PodWorker {
             &ctx.pod_dir(&self.uid),
             &environment,
             Some(&hosts_file),
+            &volume_images,
         )
         .map_err(Failure::config)?;
         let target_id = self.target_id(kind, container).map_err(Failure::config)?;
@@ -202,34 +210,6 @@ impl PodWorker {
         self.post_start(kind, container, &id).await?;
         self.remove_old_runs(&container.name).await;
         Ok(())
-    }
-
-    async fn image(
-        &mut self,
-        kind: ContainerKind,
-        container: &Container,
-        sandbox_config: &sampan_cri::v1::PodSandboxConfig,
-        looked_up: &mut HashMap<String, LookedUp>,
-    ) -> Result<PresentImage, Failure> {
-        let ahead = crate::image_name::with_default_tag(container.image.as_deref().unwrap_or_default())
-            .ok()
-            .and_then(|name| looked_up.remove(&name));
-        let ending = self.inbox.ending();
-        let ctx = Arc::clone(&self.ctx);
-        let pod = Arc::clone(&self.pod);
-        let ensure = images::ensure_image(&ctx, &pod, kind, container, sandbox_config, ahead);
-        let result = tokio::select! {
-            result = ensure => result,
-            () = ending.cancelled() => {
-                return Err(Failure { event: None, ..Failure::new("ContainerCreating", "") });
-            }
-        };
-        result.map_err(|error| Failure {
-            event: Some(format!("Error: {}", error.start_error.reason)),
-            reason: known_reason(&error.start_error.reason),
-            message: error.start_error.message,
-            retry_after: error.retry_after,
-        })
     }
 
     /// One more than the last run's count. A container that was made but never started (the daemon died in
@@ -435,18 +415,4 @@ impl PodWorker {
             }
         }
     }
-}
-
-/// The waiting reasons of images as constants.
-fn known_reason(reason: &str) -> &'static str {
-    const REASONS: [&str; 7] = [
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "ErrImageNeverPull",
-        "InvalidImageName",
-        "ImageInspectError",
-        "RegistryUnavailable",
-        "SignatureValidationFailed",
-    ];
-    REASONS.into_iter().find(|known| *known == reason).unwrap_or("ErrImagePull")
 }

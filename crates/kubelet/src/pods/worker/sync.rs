@@ -59,7 +59,9 @@ impl PodWorker {
         let pod = Arc::clone(&self.pod);
         let due = self.volumes_synced.is_none_or(|at| at.elapsed() >= ctx.config.sync_frequency.mul_f64(0.9));
         let sync_volumes = due || !self.volumes.complete(&pod);
-        let images = if actions.create_sandbox { images_to_look_up(&pod, actions) } else { Vec::new() };
+        // With a RuntimeClass the handler belongs to the question, and is not known yet.
+        let ahead = actions.create_sandbox && pod_ref::spec(&pod).runtime_class_name.is_none();
+        let images = if ahead { images_to_look_up(&pod, actions) } else { Vec::new() };
         let mut volumes = std::mem::take(&mut self.volumes);
         let sandbox_config = self.sandbox_config(actions.attempt);
         let (volume_result, sandbox_result, looked_up) = tokio::join!(
@@ -73,7 +75,7 @@ impl PodWorker {
             },
             async {
                 let look_ups = images.into_iter().map(|image| {
-                    let spec = images::image_spec(&image, &pod);
+                    let spec = images::image_spec(&image, &pod, "");
                     let cri = &ctx.config.cri;
                     async move { (image, cri.image_status(spec).await) }
                 });

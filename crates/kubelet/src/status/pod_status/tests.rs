@@ -43,6 +43,7 @@ impl Situation {
             created_at: None,
             ips: vec!["10.0.0.2".into()],
             host_network: false,
+            runtime_handler: String::new(),
         });
         self
     }
