@@ -244,22 +244,27 @@ fn label_selector(selector: &Value, path: &Path, out: &mut Errors) {
     for (i, expression) in items(selector, "matchExpressions").iter().enumerate() {
         let path = path.child("matchExpressions").index(i);
         let values = items(expression, "values");
-        match str_of(expression, "operator") {
-            "In" | "NotIn" if values.is_empty() => out.push(FieldError::required(
-                path.child("values"),
-                "must be specified when `operator` is 'In' or 'NotIn'",
-            )),
-            "Exists" | "DoesNotExist" if !values.is_empty() => out.push(FieldError::forbidden(
-                path.child("values"),
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            )),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => {
-                out.push(FieldError::invalid(path.child("operator"), other, "not a valid selector operator"))
-            }
-        }
+        selector_operator(str_of(expression, "operator"), values, &path, out);
         let key = str_of(expression, "key");
         invalid_all(names::qualified_name(key), key, &path.child("key"), out);
+    }
+}
+
+/// The operators that all selectors have, and how many values they take.
+fn selector_operator(operator: &str, values: &[Value], path: &Path, out: &mut Errors) {
+    match operator {
+        "In" | "NotIn" if values.is_empty() => out.push(FieldError::required(
+            path.child("values"),
+            "must be specified when `operator` is 'In' or 'NotIn'",
+        )),
+        "Exists" | "DoesNotExist" if !values.is_empty() => out.push(FieldError::forbidden(
+            path.child("values"),
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        )),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => {
+            out.push(FieldError::invalid(path.child("operator"), other, "not a valid selector operator"))
+        }
     }
 }
 

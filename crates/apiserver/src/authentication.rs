@@ -24,7 +24,7 @@ use crate::user::{AUTHENTICATED, UserInfo};
 use crate::{ApiServer, Config, Error};
 
 /// What browsers, which cannot set headers, offer as a WebSocket subprotocol instead of a bearer token.
-const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
+pub(crate) const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 /// What everybody may ask without saying who they are.
 const ANONYMOUS_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 

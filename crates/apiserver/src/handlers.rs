@@ -58,7 +58,7 @@ pub(crate) async fn serve(
     match verb {
         "get" => get::get(&scope).await,
         "list" => list::list(&scope).await,
-        "watch" => watch::watch(&scope).await,
+        "watch" => watch::watch(&scope, request).await,
         "create" => create::create(&scope, request).await,
         "update" => update::update(&scope, request).await,
         "patch" => patch::patch(&scope, request).await,

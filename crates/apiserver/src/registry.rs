@@ -10,6 +10,7 @@ mod compaction;
 pub mod continue_token;
 pub mod create;
 pub mod delete;
+mod inert;
 pub mod key;
 mod lease;
 pub mod list;

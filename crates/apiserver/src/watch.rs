@@ -7,6 +7,7 @@
 mod cache;
 mod dispatcher;
 mod object;
+pub(crate) mod socket;
 pub mod stream;
 
 use std::collections::HashMap;

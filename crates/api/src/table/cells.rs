@@ -100,31 +100,13 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
             int(object, "/status/disruptionsAllowed"),
             age()
         ],
-        ("", "ReplicationController") => {
+        ("", "ReplicationController") | ("apps", "ReplicaSet") => {
             let (names, images) = template();
-            let counts = counts(object);
-            row![
-                counts[0],
-                counts[1],
-                counts[2],
-                age(),
-                names,
-                images,
-                map_text(object.pointer("/spec/selector"))
-            ]
-        }
-        ("apps", "ReplicaSet") => {
-            let (names, images) = template();
-            let counts = counts(object);
-            row![
-                counts[0],
-                counts[1],
-                counts[2],
-                age(),
-                names,
-                images,
-                selector_text(object.pointer("/spec/selector"))
-            ]
+            let [desired, current, ready] = counts(object);
+            let selector = object.pointer("/spec/selector");
+            let selector =
+                if resource.group.is_empty() { map_text(selector) } else { selector_text(selector) };
+            row![desired, current, ready, age(), names, images, selector]
         }
         ("apps", "DaemonSet") => {
             let (names, images) = template();

@@ -3,7 +3,7 @@
 use sampan_api::{FieldError, Resource, Status, meta, strategy, validation};
 use serde_json::Value;
 
-use super::Scope;
+use super::{Scope, inert};
 use crate::authorization::{self, Escalation};
 
 /// Before an object is stored for the first time.
@@ -41,6 +41,13 @@ fn findings(scope: &Scope<'_>, object: &Value, found: Vec<FieldError>) -> Result
 
 /// Warnings for an object that was created.
 pub(super) fn warn_create(scope: &Scope<'_>, object: &Value) {
+    if let Some(text) = inert::warning(scope.resource) {
+        scope.context.warnings.add(text);
+    }
+    warn(scope, object);
+}
+
+fn warn(scope: &Scope<'_>, object: &Value) {
     for text in validation::warnings(scope.storage(), object) {
         scope.context.warnings.add(text);
     }
@@ -49,7 +56,7 @@ pub(super) fn warn_create(scope: &Scope<'_>, object: &Value) {
 /// Warnings for an object that was changed; status writes warn of nothing.
 pub(super) fn warn_update(scope: &Scope<'_>, object: &Value, old: &Value) {
     if scope.subresource.is_empty() && object.get("spec") != old.get("spec") {
-        warn_create(scope, object);
+        warn(scope, object);
     }
 }
 

@@ -95,7 +95,8 @@ async fn what_is_no_such_object_is_refused_in_upstreams_words() {
     let empty = api.call(Method::POST, PODS, &JSON, Vec::new()).await.message();
     let begin = "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: ";
     assert!(empty.starts_with(begin) && empty.ends_with(" (<empty>)"), "{empty}");
-    let broken = api.call(Method::POST, PODS, &JSON, b"{\"kind\": \"Pod\", \"apiVersion\": \"v1\", x".to_vec()).await;
+    let broken =
+        api.call(Method::POST, PODS, &JSON, b"{\"kind\": \"Pod\", \"apiVersion\": \"v1\", x".to_vec()).await;
     assert!(broken.message().ends_with(r#" ({"kind": "Pod", "apiVersion":  ...)"#), "{}", broken.message());
     let binary = api.call(Method::POST, PODS, &JSON, vec![0, 159, 255]).await.message();
     assert!(binary.ends_with(" (009fff)"), "{binary}");

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use crate::harness::Api;
+use crate::harness::{Api, PODS, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -217,4 +217,21 @@ async fn events_are_the_same_objects_in_both_groups() {
     assert_eq!(list["items"][0]["note"], "m");
     let selected = api.get("/api/v1/events?fieldSelector=involvedObject.name%3Dp").await.expect(200);
     assert_eq!(selected["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn who_creates_what_nothing_acts_on_is_warned() {
+    let api = Api::start().await;
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {
+        "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let created = api.post(deployments, deployment).await;
+    assert_eq!(
+        created.warnings(),
+        [r#"299 - "sampan stores deployments.apps, but nothing acts on them yet""#]
+    );
+    let scaled = api.merge(&format!("{deployments}/d"), json!({"spec": {"replicas": 2}})).await;
+    assert_eq!((scaled.code, scaled.warnings().len()), (200, 0));
+    assert!(api.post(PODS, pod("p")).await.warnings().is_empty());
 }

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use serde_json::json;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::harness::{Api, pod};
+use crate::https::{Door, tls};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -170,4 +173,34 @@ async fn a_thousand_watchers_hear_of_a_pod_soon() {
     println!("create to watcher, 1000 watchers: median {:?}", latencies[10]);
     assert!(latencies[10] < Duration::from_millis(500), "{:?}", latencies[10]);
     assert_eq!(watches[0].brief().await, "ADDED p0");
+}
+
+#[tokio::test]
+async fn a_browser_watches_over_a_websocket() {
+    let api = Api::start().await;
+    let door = Door::open(&api).await;
+    api.config_map("a", json!({})).await;
+    let pki = api.server.config.pki.clone();
+    let stream = tls(door.address, pki.ca_pem(), Some(pki.admin())).await;
+    let mut request =
+        format!("wss://localhost{MAPS}?watch=true&resourceVersion=0").into_client_request().unwrap();
+    // Browsers want one of the protocols that they offer; the one with a token in it is no protocol.
+    let offered = "base64url.bearer.authorization.k8s.io.eA, base64.binary.k8s.io";
+    request.headers_mut().insert("sec-websocket-protocol", offered.parse().unwrap());
+    let (mut socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "base64.binary.k8s.io");
+    let mut event = async || -> serde_json::Value {
+        let message = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.unwrap();
+        serde_json::from_str(message.unwrap().unwrap().to_text().unwrap()).unwrap()
+    };
+    assert_eq!(event().await["object"]["metadata"]["name"], "a");
+    for name in ["b", "c"] {
+        api.config_map(name, json!({})).await;
+    }
+    for name in ["b", "c"] {
+        let event = event().await;
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!(name)));
+    }
+    socket.close(None).await.unwrap();
+    door.close().await;
 }

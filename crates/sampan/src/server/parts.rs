@@ -66,7 +66,7 @@ pub(super) async fn api(config: &ServerConfig, address: SocketAddr) -> Result<(A
 
 async fn store(config: &ServerConfig) -> Result<Arc<dyn Store>> {
     Ok(match &config.datastore_endpoint {
-        Some(endpoint) => Etcd::connect(endpoint, None).await.with_context(|| format!("etcd {endpoint}"))?,
+        Some(endpoint) => Etcd::connect(endpoint, None).await.context("--datastore-endpoint")?,
         None => Embedded::open(&config.data_dir.join("store")).context("opening the store")?,
     })
 }

@@ -5,6 +5,7 @@ mod node;
 pub(crate) mod peer;
 mod registry;
 mod remains;
+mod small_disk;
 
 use std::{
     process::Output,
@@ -12,9 +13,10 @@ use std::{
 };
 
 pub(crate) use self::{
-    image::{Layer, TestImage, busybox_layer, tar_of},
+    image::{Layer, TestImage, busybox_layer, tar_of, tar_with},
     node::{Node, free_port},
     registry::Registry,
+    small_disk::SmallDisk,
 };
 
 /// What a program said, as text.

@@ -106,3 +106,19 @@ fn the_image_command_with_a_server_and_without() {
     // The built-in image is always there.
     assert!(node.sampan(&["image", "ls"]).ok().contains("sampan.local/toolbox"));
 }
+
+#[test]
+fn a_command_that_fails_halfway_leaves_no_socket_behind() {
+    let mut node = Node::start();
+    node.terminate();
+    // An archive that can be opened and not read.
+    let directory = node.path("archive.tar");
+    std::fs::create_dir(&directory).unwrap();
+    let said = node.sampan(&["image", "load", directory.to_str().unwrap()]).fails();
+    assert!(said.contains(&format!("reading {}: ", directory.display())), "{said}");
+    assert!(said.to_lowercase().contains("is a directory"), "{said}");
+    node.sampan(&["image", "inspect", "no/such:image"]).fails();
+    let left: Vec<_> =
+        std::fs::read_dir(node.path("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("images-")), "{left:?}");
+}

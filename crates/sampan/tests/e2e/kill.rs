@@ -118,6 +118,23 @@ fn a_clean_stop_keeps_pods_and_exits_with_0() {
 }
 
 #[test]
+fn a_clean_stop_without_pods_takes_the_network_away() {
+    let mut node = Node::start_with(&[]);
+    let bridge = std::path::Path::new("/sys/class/net").join(node.option("--bridge"));
+    let tables = || {
+        let said = std::process::Command::new("nft").args(["list", "tables"]).output().unwrap();
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    };
+    let table = format!("table ip {}\n", node.option("--bridge"));
+    assert!(bridge.exists() && tables().contains(&table));
+    assert_eq!(node.terminate(), 0, "{}", node.log());
+    assert!(!bridge.exists() && !tables().contains(&table), "{}", tables());
+    // And the next start makes it again.
+    node.launch();
+    assert!(bridge.exists() && tables().contains(&table));
+}
+
+#[test]
 fn stopped_pods_run_again_with_the_node() {
     let mut node = Node::start();
     node.apply(WEB);

@@ -10,6 +10,8 @@ mod bad_images;
 mod bad_manifests;
 mod bad_starts;
 mod commands;
+mod datastore;
+mod hostile_layers;
 mod images;
 mod kill;
 mod lifecycle;

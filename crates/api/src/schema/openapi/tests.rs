@@ -48,3 +48,21 @@ fn every_merge_fact_is_in_the_table() {
     let rows = facts.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).count();
     assert_eq!(crate::schema::merge_facts().count(), rows);
 }
+
+#[test]
+fn fields_with_few_values_list_them() {
+    let document: Value = serde_json::from_slice(&openapi_v3("api/v1").unwrap()).unwrap();
+    let schemas = &document["components"]["schemas"];
+    let policy = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["restartPolicy"];
+    assert_eq!(policy["enum"], json!(["Always", "Never", "OnFailure"]));
+    let description = policy["description"].as_str().unwrap();
+    assert!(
+        description
+            .ends_with("\n\nPossible enum values:\n - `\"Always\"`\n - `\"Never\"`\n - `\"OnFailure\"`"),
+        "{description}"
+    );
+    let modes = &schemas["io.k8s.api.core.v1.PersistentVolumeSpec"]["properties"]["accessModes"];
+    assert_eq!(modes["items"]["enum"][0], "ReadOnlyMany");
+    let host_path = &schemas["io.k8s.api.core.v1.HostPathVolumeSource"]["properties"]["type"];
+    assert_eq!(host_path["enum"][0], "");
+}

@@ -7,7 +7,7 @@ use crate::{
     field::Path,
     meta::{items, str_of},
     names,
-    validation::{Errors, invalid_all, label_selector, one_of},
+    validation::{Errors, invalid_all, label_selector, one_of, selector_operator},
 };
 
 pub(in crate::validation) fn tolerations(list: &[Value], path: &Path, out: &mut Errors) {
@@ -104,22 +104,12 @@ fn node_term(term: &Value, path: &Path, out: &mut Errors) {
         let path = path.child("matchExpressions").index(i);
         let values = items(expression, "values");
         match str_of(expression, "operator") {
-            "In" | "NotIn" if values.is_empty() => out.push(FieldError::required(
-                path.child("values"),
-                "must be specified when `operator` is 'In' or 'NotIn'",
-            )),
-            "Exists" | "DoesNotExist" if !values.is_empty() => out.push(FieldError::forbidden(
-                path.child("values"),
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            )),
             "Gt" | "Lt" if values.len() != 1 => out.push(FieldError::required(
                 path.child("values"),
                 "must be specified single value when `operator` is 'Lt' or 'Gt'",
             )),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            other => {
-                out.push(FieldError::invalid(path.child("operator"), other, "not a valid selector operator"))
-            }
+            "Gt" | "Lt" => {}
+            other => selector_operator(other, values, &path, out),
         }
         let key = str_of(expression, "key");
         invalid_all(names::qualified_name(key), key, &path.child("key"), out);
