@@ -12,9 +12,9 @@ mod reload;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use sampan_apiserver::{ApiServer, UserInfo};
+use sampan_apiserver::{ApiServer, Pki, UserInfo};
 use sampan_kubelet::{Kubelet, ShutdownMode};
-use tokio::task::JoinSet;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{lock::RunLock, parts::EmbeddedRuntime};
@@ -52,8 +52,34 @@ impl Server {
         let listener = listen::api(&config).await?;
         let address = listener.local_addr().context("the API's address")?;
 
-        let (api, runtime) = tokio::try_join!(parts::api(&config, address), parts::runtime(&config))?;
-        let (api, pki) = api;
+        let (api, runtime) = tokio::join!(parts::api(&config, address), parts::runtime(&config));
+        // A server that cannot start takes away again what it made for pods, unless pods of an earlier one use it.
+        let (api, mut runtime) = match (api, runtime) {
+            (Ok(api), Ok(runtime)) => (api, runtime),
+            (Err(error), runtime) => {
+                if let Ok(Some(runtime)) = runtime {
+                    runtime.stop().await;
+                }
+                return Err(error);
+            }
+            (_, Err(error)) => return Err(error),
+        };
+        let started = Self::assemble(config, lock, listener, api, &mut runtime).await;
+        if let Some(runtime) = runtime {
+            runtime.stop().await;
+        }
+        started
+    }
+
+    /// Starts what stands on the API and the runtime, and takes the runtime once nothing can fail any more.
+    async fn assemble(
+        config: ServerConfig,
+        lock: RunLock,
+        listener: TcpListener,
+        (api, pki): (Arc<ApiServer>, Pki),
+        runtime: &mut Option<EmbeddedRuntime>,
+    ) -> Result<Self> {
+        let address = listener.local_addr().context("the API's address")?;
         let (shutdown, api_shutdown) = (CancellationToken::new(), CancellationToken::new());
         let mut api_tasks = JoinSet::new();
         let serving = api.clone().serve(listener, api_shutdown.clone());
@@ -91,7 +117,7 @@ impl Server {
         Ok(Self {
             api,
             kubelet,
-            runtime,
+            runtime: runtime.take(),
             api_tasks,
             api_shutdown,
             tasks,
