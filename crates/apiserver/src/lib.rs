@@ -20,25 +20,23 @@ mod respond;
 mod user;
 
 pub mod admission;
-pub mod handlers;
-pub mod registry;
-pub mod router;
-pub mod subresources;
-pub mod watch;
-
-// IDENTITY's modules.
 pub mod authentication;
 pub mod authorization;
 pub mod discovery;
+pub mod handlers;
 pub mod health;
 pub mod metrics_api;
 pub mod openapi;
 pub mod pki;
 pub mod proxy;
+pub mod registry;
 pub mod reviews;
+pub mod router;
 pub mod server;
+pub mod subresources;
 pub mod tokens;
 pub mod version;
+pub mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;

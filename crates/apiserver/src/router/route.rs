@@ -34,7 +34,7 @@ pub(crate) async fn route(
     {
         return respond::not_found_path();
     }
-    // What IDENTITY answers: reviews and tokens, which are posted and never stored, and streams to kubelets.
+    // Reviews and tokens, which are posted and never stored, and what is passed on to kubelets and pods.
     match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
         ("authentication.k8s.io" | "authorization.k8s.io", _, _) => {
             reviews::create(server, context, request).await
