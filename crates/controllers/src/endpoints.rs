@@ -1,6 +1,7 @@
 //! Where Services lead: EndpointSlices, and the older Endpoints beside them, from the pods that a selector selects.
 
 mod address;
+mod mirror;
 mod slice;
 mod subset;
 
@@ -75,6 +76,15 @@ pub(crate) fn run(client: Client, pods: PodIndex, feeds: &mut Feeds) -> impl Fut
         };
         std::future::ready(key)
     });
+    // What people write for Services without a selector is mirrored.
+    let written = feeds.subscribe("", "endpoints").filter_map(|change| {
+        std::future::ready(match change {
+            Change::Set(endpoints) => Some(Key::of(&endpoints.metadata)),
+            Change::Gone(key, _) => Some(key),
+            Change::Listed => None,
+        })
+    });
+    let services = stream::select(services, written);
     let changes = BroadcastStream::new(pods.changes());
     let of_pods = changes.flat_map(move |change| stream::iter(selectors.concerned(change.ok().as_ref())));
     reconcile::run("endpoints", stream::select(services, of_pods), move |key: Key| {
@@ -92,7 +102,11 @@ async fn sync(client: &Client, pods: &PodIndex, key: &Key) -> Result<Next, kube:
         return Ok(Next::Wait);
     };
     let selector = selector(&service);
-    if selector.is_empty() || service.metadata.deletion_timestamp.is_some() || !pods.listed() {
+    if selector.is_empty() && service.metadata.deletion_timestamp.is_none() {
+        mirror::sync(client, key).await?;
+        return Ok(Next::Wait);
+    }
+    if service.metadata.deletion_timestamp.is_some() || !pods.listed() {
         return Ok(Next::Wait);
     }
     let mut selected = pods.in_namespace(&key.namespace);

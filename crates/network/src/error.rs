@@ -76,6 +76,33 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// There is no CNI network, or its configuration is broken.
+    #[error("CNI configuration {path}: {message}", path = .path.display())]
+    CniConfiguration {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A CNI plugin refused.
+    #[error("{operation} CNI plugin {plugin}: {message}")]
+    CniPlugin {
+        /// The plugin's name.
+        plugin: String,
+        /// What was asked of it.
+        operation: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// The rules cannot be looked at.
+    #[error("reading nftables table ip {table}")]
+    ReadRules {
+        /// The table.
+        table: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// An error and its causes on one line.

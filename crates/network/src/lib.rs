@@ -14,6 +14,7 @@
 
 mod bridge;
 mod cidr;
+mod cni;
 mod conntrack;
 mod error;
 mod ipam;
@@ -35,6 +36,7 @@ use std::{
 use self::ipam::Ipam;
 pub use self::{
     cidr::Ipv4Cidr,
+    cni::{Cni, CniPod},
     error::Error,
     route::{ServiceRoute, add_service_route, remove_service_route},
     service::{Protocol, ServicePort, TrafficPolicy},

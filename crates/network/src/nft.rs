@@ -19,6 +19,7 @@ const NFTABLES: u8 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = kind(NFTABLES, 0);
+const GET_TABLE: u16 = kind(NFTABLES, 1);
 const DELETE_TABLE: u16 = kind(NFTABLES, 2);
 const NEW_CHAIN: u16 = kind(NFTABLES, 3);
 const DELETE_CHAIN: u16 = kind(NFTABLES, 5);
@@ -85,6 +86,19 @@ pub(crate) struct Set<'a> {
     pub(crate) data: KeyType<'a>,
     /// Elements are added by rules, at most [`MOST_REMEMBERED`], and go after this many milliseconds.
     pub(crate) timeout: Option<u64>,
+}
+
+/// Whether the table is there.
+pub(crate) fn table_exists(table: &str) -> io::Result<bool> {
+    let mut request = Messages::default();
+    request.add(GET_TABLE, 0, FAMILY_IPV4, 0, |message| {
+        message.text(1, table);
+    });
+    match Socket::open()?.send(&request) {
+        Ok(()) => Ok(true),
+        Err(refused) if refused.source.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(refused) => Err(refused.source),
+    }
 }
 
 /// Changes of one table that become true together or not at all.

@@ -198,6 +198,24 @@ impl RuleTable {
         Ok(())
     }
 
+    /// Brings the table back when somebody deleted it: a firewall's restart flushes everybody's rules.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn restore_if_gone(&self) -> Result<(), Error> {
+        let mut state = self.state.lock().await;
+        if state.known && !self.exists()? {
+            tracing::warn!(table = &*self.name, "somebody deleted the rules; here they are again");
+            self.rebuild(&mut state).await?;
+        }
+        Ok(())
+    }
+
+    fn exists(&self) -> Result<bool, Error> {
+        let failed = |source| Error::ReadRules { table: self.name.to_string(), source };
+        crate::nft::table_exists(&self.name).map_err(failed)
+    }
+
     /// Deletes the table.
     ///
     /// # Errors

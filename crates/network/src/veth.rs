@@ -37,6 +37,19 @@ pub(crate) fn host_name(bridge: &str, id: &str) -> String {
     format!("veth{hex}")
 }
 
+/// Brings `lo` up, for networks that are made by others.
+pub(crate) async fn bring_loopback_up(netns: &std::path::Path) -> Result<(), Error> {
+    kernel::inside(netns, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let runtime = runtime.map_err(Error::Socket)?;
+        runtime.block_on(bridge::with_netlink(async |links| {
+            let failed = |source| Error::Link { operation: "bringing up", link: "lo".to_owned(), source };
+            links.link().change(LinkUnspec::new_with_index(1).up().build()).execute().await.map_err(failed)
+        }))
+    })
+    .await
+}
+
 impl Veth {
     /// Makes the pair and configures both ends. A host end left by an earlier attempt is replaced.
     pub(crate) async fn create(self) -> Result<(), Error> {

@@ -60,6 +60,38 @@ impl SandboxNetwork for sampan_network::Network {
     }
 }
 
+/// Networks of CNI plugins.
+#[async_trait]
+impl SandboxNetwork for sampan_network::Cni {
+    async fn setup(&self, request: &NetworkRequest) -> Result<Vec<IpAddr>, String> {
+        let port_mappings = request.port_mappings.iter().map(port_mapping).collect::<Result<_, _>>()?;
+        let sandbox = sampan_network::SandboxNetwork {
+            id: request.id.clone(),
+            netns: request.netns.clone(),
+            port_mappings,
+        };
+        let pod = sampan_network::CniPod {
+            namespace: request.metadata.namespace.clone(),
+            name: request.metadata.name.clone(),
+            uid: request.metadata.uid.clone(),
+        };
+        let status = Self::setup(self, &sandbox, &pod).await.map_err(|error| chain(&error))?;
+        Ok(status.ips)
+    }
+
+    async fn teardown(&self, id: &str, _: Option<&std::path::Path>) -> Result<(), String> {
+        Self::teardown(self, id).await.map_err(|error| chain(&error))
+    }
+
+    async fn reconcile(&self, living: &HashSet<String>) -> Result<(), String> {
+        Self::reconcile(self, living).await.map_err(|error| chain(&error))
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Self::ready(self).map_err(|error| format!("Network plugin returns error: {}", chain(&error)))
+    }
+}
+
 fn port_mapping(mapping: &v1::PortMapping) -> Result<sampan_network::PortMapping, String> {
     let protocol = match mapping.protocol() {
         v1::Protocol::Tcp => sampan_network::Protocol::Tcp,

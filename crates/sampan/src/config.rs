@@ -92,6 +92,12 @@ pub(crate) struct ServerOptions {
     /// The bridge that pods hang on [default: sampan0]
     #[arg(long, value_name = "NAME")]
     pub(crate) bridge: Option<String>,
+    /// A directory of CNI configurations: pods get the first network of it instead of the built-in one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cni_conf_dir: Option<PathBuf>,
+    /// Where CNI plugins are [default: /opt/cni/bin,/usr/lib/cni]
+    #[arg(long, value_name = "DIRS", value_delimiter = ',')]
+    pub(crate) cni_bin_dir: Option<Vec<PathBuf>>,
     /// The cgroup in which `kubepods` is made [default: /]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) cgroup_root: Option<String>,
@@ -128,6 +134,13 @@ pub(crate) struct ServerOptions {
     /// Runtime handlers; in the file only
     #[arg(skip)]
     pub(crate) runtime: RuntimeOptions,
+}
+
+/// Where CNI configurations and plugins are.
+#[derive(Clone, Debug)]
+pub(crate) struct CniOptions {
+    pub(crate) conf_dir: PathBuf,
+    pub(crate) bin_dirs: Vec<PathBuf>,
 }
 
 /// The form of log lines.
@@ -234,6 +247,8 @@ impl ServerOptions {
             service_cidr,
             cluster_domain,
             bridge,
+            cni_conf_dir,
+            cni_bin_dir,
             cgroup_root,
             max_pods,
             kubelet_config,
@@ -270,6 +285,10 @@ pub(crate) struct ServerConfig {
     pub(crate) services: Ipv4Cidr,
     pub(crate) cluster_domain: String,
     pub(crate) bridge: String,
+    /// The network is other people's CNI plugins.
+    pub(crate) cni: Option<CniOptions>,
+    /// The range of all pods; this node's own is a part of it.
+    pub(crate) cluster_cidr: Ipv4Cidr,
     pub(crate) cgroup_root: String,
     pub(crate) max_pods: u32,
     pub(crate) kubelet: KubeletConfiguration,
@@ -351,6 +370,8 @@ impl TryFrom<ServerOptions> for ServerConfig {
                 "cluster.local",
             ),
             bridge,
+            cni: cni(options.cni_conf_dir, options.cni_bin_dir)?,
+            cluster_cidr,
             cgroup_root: text(options.cgroup_root.or_else(|| kubelet.text("cgroupRoot")), "/"),
             max_pods: options.max_pods.or_else(|| kubelet.number("maxPods")).unwrap_or(110),
             static_pod_path,
@@ -366,6 +387,19 @@ impl TryFrom<ServerOptions> for ServerConfig {
             runtime: options.runtime,
         })
     }
+}
+
+fn cni(conf_dir: Option<PathBuf>, bin_dirs: Option<Vec<PathBuf>>) -> Result<Option<CniOptions>> {
+    let Some(conf_dir) = conf_dir else {
+        ensure!(bin_dirs.is_none(), "--cni-bin-dir says nothing without --cni-conf-dir");
+        return Ok(None);
+    };
+    let usual = || vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()];
+    let bin_dirs = bin_dirs.unwrap_or_else(usual).into_iter().map(|dir| absolute(Some(dir), ""));
+    Ok(Some(CniOptions {
+        conf_dir: absolute(Some(conf_dir), "")?,
+        bin_dirs: bin_dirs.collect::<Result<_>>()?,
+    }))
 }
 
 fn absolute(path: Option<PathBuf>, default: &str) -> Result<PathBuf> {

@@ -8,6 +8,7 @@ mod listen;
 mod lock;
 mod parts;
 mod reload;
+mod services;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -17,7 +18,7 @@ use sampan_kubelet::{Kubelet, ShutdownMode};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::{lock::RunLock, parts::EmbeddedRuntime};
+use self::{lock::RunLock, parts::EmbeddedRuntime, services::ServiceNetwork};
 pub(crate) use self::{lock::is_running, parts::images};
 use crate::config::ServerConfig;
 
@@ -85,16 +86,24 @@ impl Server {
         let serving = api.clone().serve(listener, api_shutdown.clone());
         api_tasks.spawn(async move { serving.await.context("serving the API") });
 
+        let built_in = runtime.as_ref().and_then(|runtime| runtime.network().built_in());
+        let services = ServiceNetwork::make(&config, built_in).await?;
         let node = UserInfo::node(&config.node_name);
         let cri = parts::cri_client(&config, runtime.is_some()).await?;
-        let kubelet = Kubelet::start(parts::kubelet_config(&config, &pki, api.client(node), cri))
-            .await
-            .map_err(|error| match error {
-                sampan_kubelet::Error::Listen { address, source } => {
-                    listen::explain(&source, address, "--kubelet-port")
-                }
-                error => anyhow::Error::new(error).context("starting the kubelet"),
-            })?;
+        let kubelet = Kubelet::start(parts::kubelet_config(
+            &config,
+            &pki,
+            api.client(node),
+            cri,
+            services.cluster_dns(),
+        ))
+        .await
+        .map_err(|error| match error {
+            sampan_kubelet::Error::Listen { address, source } => {
+                listen::explain(&source, address, "--kubelet-port")
+            }
+            error => anyhow::Error::new(error).context("starting the kubelet"),
+        })?;
 
         let mut tasks = JoinSet::new();
         let scheduler = sampan_scheduler::run(
@@ -111,6 +120,13 @@ impl Server {
             shutdown.clone(),
         );
         tasks.spawn(async move { controllers.await.context("controllers") });
+
+        let proxy = UserInfo::new("system:kube-proxy", ["system:masters", "system:authenticated"]);
+        let following = services.run(config.node_name.clone(), api.client(proxy), shutdown.clone());
+        tasks.spawn(async move {
+            following.await;
+            Ok(())
+        });
 
         parts::write_kubeconfig(&config, &pki, address)?;
         let kubeconfig = config.kubeconfig.clone();

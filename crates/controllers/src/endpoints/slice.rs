@@ -14,8 +14,11 @@ use super::address::{hostname, labels, ports, publishes_not_ready, target};
 use crate::kinds::{self, or_gone};
 use crate::pods::PodSummary;
 
-const LARGEST: usize = 100;
+/// How many endpoints a slice has at most.
+pub(super) const LARGEST: usize = 100;
 const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// The label that says whose work a slice is.
+pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// Writes the slices of a Service.
 pub(super) async fn sync(
@@ -23,50 +26,69 @@ pub(super) async fn sync(
     service: &DynamicObject,
     pods: &[Arc<PodSummary>],
 ) -> Result<(), kube::Error> {
-    let resource = kinds::find("discovery.k8s.io", "endpointslices");
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let name = service.metadata.name.as_deref().unwrap_or_default();
-    let api = kinds::api::<DynamicObject>(client, resource, namespace);
-    let labels = labels(
-        service,
-        &[("kubernetes.io/service-name", name), ("endpointslice.kubernetes.io/managed-by", MANAGER)],
-    );
-    let selector =
-        format!("kubernetes.io/service-name={name},endpointslice.kubernetes.io/managed-by={MANAGER}");
-    let mut existing = api.list(&ListParams::default().labels(&selector)).await?.items;
-    for wanted in slices(service, pods) {
-        // The one with the most in common is rewritten; a slice's family cannot change.
-        let same = |slice: &DynamicObject| slice.data["addressType"] == wanted["addressType"];
-        let exact = |slice: &DynamicObject| same(slice) && slice.data["ports"] == wanted["ports"];
-        let found = existing.iter().position(exact).or_else(|| existing.iter().position(same));
-        match found.map(|at| existing.swap_remove(at)) {
-            None => {
-                let mut slice = kinds::object(resource, namespace, "", wanted);
-                slice.metadata.name = None;
-                slice.metadata.generate_name = Some(format!("{name}-"));
-                slice.metadata.labels = Some(labels.clone());
-                slice.metadata.owner_references = Some(vec![owner(service)]);
-                api.create(&PostParams::default(), &slice).await?;
-            }
-            Some(slice) => {
-                let unchanged =
-                    ["endpoints", "ports"].iter().all(|field| slice.data[*field] == wanted[*field]);
-                if !unchanged || slice.metadata.labels.as_ref() != Some(&labels) {
-                    let patch = json!({
-                        "metadata": {"resourceVersion": slice.metadata.resource_version, "labels": labels},
-                        "endpoints": wanted["endpoints"], "ports": wanted["ports"],
-                    });
-                    let name = slice.metadata.name.as_deref().unwrap_or_default();
-                    or_gone(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
+    let own = [("kubernetes.io/service-name", name), (MANAGED_BY, MANAGER)];
+    let set = SliceSet {
+        namespace: service.metadata.namespace.as_deref().unwrap_or_default(),
+        service: name,
+        manager: MANAGER,
+        labels: labels(service, &own),
+        owner: owner(service),
+    };
+    set.write(client, slices(service, pods)).await
+}
+
+/// The slices that one manager keeps for one Service.
+pub(super) struct SliceSet<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) service: &'a str,
+    pub(super) manager: &'a str,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) owner: OwnerReference,
+}
+
+impl SliceSet<'_> {
+    /// Makes them what is wanted (`addressType`, `endpoints`, `ports`), changing as few as possible.
+    pub(super) async fn write(&self, client: &Client, wanted: Vec<Value>) -> Result<(), kube::Error> {
+        let resource = kinds::find("discovery.k8s.io", "endpointslices");
+        let api = kinds::api::<DynamicObject>(client, resource, self.namespace);
+        let selector = format!("kubernetes.io/service-name={},{MANAGED_BY}={}", self.service, self.manager);
+        let mut existing = api.list(&ListParams::default().labels(&selector)).await?.items;
+        for wanted in wanted {
+            // The one with the most in common is rewritten; a slice's family cannot change.
+            let same = |slice: &DynamicObject| slice.data["addressType"] == wanted["addressType"];
+            let exact = |slice: &DynamicObject| same(slice) && slice.data["ports"] == wanted["ports"];
+            let found = existing.iter().position(exact).or_else(|| existing.iter().position(same));
+            match found.map(|at| existing.swap_remove(at)) {
+                None => {
+                    let mut slice = kinds::object(resource, self.namespace, "", wanted);
+                    slice.metadata.name = None;
+                    slice.metadata.generate_name = Some(format!("{}-", self.service));
+                    slice.metadata.labels = Some(self.labels.clone());
+                    slice.metadata.owner_references = Some(vec![self.owner.clone()]);
+                    api.create(&PostParams::default(), &slice).await?;
+                }
+                Some(slice) => {
+                    let unchanged =
+                        ["endpoints", "ports"].iter().all(|field| slice.data[*field] == wanted[*field]);
+                    if !unchanged || slice.metadata.labels.as_ref() != Some(&self.labels) {
+                        let version = slice.metadata.resource_version;
+                        let patch = json!({
+                            "metadata": {"resourceVersion": version, "labels": self.labels},
+                            "endpoints": wanted["endpoints"], "ports": wanted["ports"],
+                        });
+                        let name = slice.metadata.name.as_deref().unwrap_or_default();
+                        or_gone(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
+                    }
                 }
             }
         }
+        for slice in existing {
+            let name = slice.metadata.name.as_deref().unwrap_or_default();
+            or_gone(api.delete(name, &DeleteParams::default()).await)?;
+        }
+        Ok(())
     }
-    for slice in existing {
-        let name = slice.metadata.name.as_deref().unwrap_or_default();
-        or_gone(api.delete(name, &DeleteParams::default()).await)?;
-    }
-    Ok(())
 }
 
 fn owner(service: &DynamicObject) -> OwnerReference {

@@ -5,10 +5,10 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::A
 use anyhow::{Context, Result};
 use sampan_apiserver::{ApiServer, Pki, admission::AdmissionConfig, pki::PkiConfig};
 use sampan_kubelet::{KubeletConfig, Serving};
-use sampan_network::{Network, NetworkConfig};
+use sampan_network::{Cni, Network, NetworkConfig};
 use sampan_oci::registry::ClientConfig;
 use sampan_runtime::{
-    Runtime, RuntimeConfig,
+    Runtime, RuntimeConfig, SandboxNetwork,
     builtin::Builtin,
     images::{ImageStore, ImageStoreConfig},
 };
@@ -98,10 +98,51 @@ fn executable() -> Result<std::path::PathBuf> {
     std::env::current_exe().context("finding our own binary")
 }
 
+/// How pods are connected.
+pub(super) enum PodNetwork {
+    /// By the bridge of this server.
+    BuiltIn(Arc<Network>),
+    /// By CNI plugins.
+    Cni(Arc<Cni>),
+}
+
+impl PodNetwork {
+    async fn make(config: &ServerConfig) -> Result<Self> {
+        if let Some(cni) = &config.cni {
+            let state = config.data_dir.join("network/cni");
+            let cni = Cni::new(cni.conf_dir.clone(), cni.bin_dirs.clone(), state).context("CNI")?;
+            return Ok(Self::Cni(Arc::new(cni)));
+        }
+        let network = Network::new(NetworkConfig {
+            bridge: config.bridge.clone(),
+            pod_cidr: config.pod_cidr,
+            service_cidr: config.services,
+            state_dir: config.data_dir.join("network"),
+            mtu: None,
+        });
+        Ok(Self::BuiltIn(network.await.context("making the pod network")?))
+    }
+
+    /// The built-in network, if it is that.
+    pub(super) fn built_in(&self) -> Option<&Arc<Network>> {
+        match self {
+            Self::BuiltIn(network) => Some(network),
+            Self::Cni(_) => None,
+        }
+    }
+
+    fn for_runtime(&self) -> Arc<dyn SandboxNetwork> {
+        match self {
+            Self::BuiltIn(network) => network.clone(),
+            Self::Cni(cni) => cni.clone(),
+        }
+    }
+}
+
 /// The embedded runtime, being served.
 pub(super) struct EmbeddedRuntime {
     runtime: Arc<Runtime>,
-    network: Arc<Network>,
+    network: PodNetwork,
     serving: JoinHandle<Result<(), sampan_runtime::Error>>,
     shutdown: CancellationToken,
 }
@@ -115,6 +156,11 @@ impl EmbeddedRuntime {
         }
     }
 
+    /// How its pods are connected.
+    pub(super) fn network(&self) -> &PodNetwork {
+        &self.network
+    }
+
     /// Stops serving. Running pods go on and keep their network; without any it goes too.
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
@@ -124,7 +170,8 @@ impl EmbeddedRuntime {
             Err(error) => tracing::warn!(%error, "container runtime"),
         }
         if !self.runtime.has_running_sandboxes()
-            && let Err(error) = self.network.destroy().await
+            && let Some(network) = self.network.built_in()
+            && let Err(error) = network.destroy().await
         {
             tracing::warn!(%error, "removing the network");
         }
@@ -138,23 +185,14 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
     }
     let directories =
         Directories { data_dir: Some(config.data_dir.clone()), run_dir: Some(config.run_dir.clone()) };
-    let network = Network::new(NetworkConfig {
-        bridge: config.bridge.clone(),
-        pod_cidr: config.pod_cidr,
-        service_cidr: config.services,
-        state_dir: config.data_dir.join("network"),
-        mtu: None,
-    });
-    let (network, images) = tokio::try_join!(
-        async { network.await.context("making the pod network") },
-        images(&directories, &config.insecure_registries)
-    )?;
+    let (network, images) =
+        tokio::try_join!(PodNetwork::make(config), images(&directories, &config.insecure_registries))?;
     let mut options = RuntimeConfig::new(
         config.data_dir.join("runtime"),
         config.run_dir.clone(),
         executable()?,
         images,
-        network.clone(),
+        network.for_runtime(),
     );
     (options.default_handler, options.handlers) = config.runtime.handlers()?;
     options.search_path = std::env::var("PATH").ok();
@@ -192,6 +230,7 @@ pub(super) fn kubelet_config(
     pki: &Pki,
     client: kube::Client,
     cri: sampan_cri::client::Client,
+    cluster_dns: Option<std::net::IpAddr>,
 ) -> KubeletConfig {
     let mut kubelet = KubeletConfig::new(
         &config.node_name,
@@ -203,6 +242,7 @@ pub(super) fn kubelet_config(
     for warning in config.kubelet.warnings() {
         tracing::warn!("{warning}");
     }
+    kubelet.cluster_dns.extend(cluster_dns);
     config.kubelet.apply(&mut kubelet);
     // The flat links are shared by the machine: only the server with the usual log directory makes them.
     let usual_logs = config.log_dir == Path::new("/var/log/pods");

@@ -17,3 +17,4 @@ mod kill;
 mod lifecycle;
 mod network;
 mod run;
+mod services;

@@ -12,9 +12,11 @@ use std::{
 
 use crate::{Failure, about, signals};
 
-const USAGE: &str = "httpd [-p PORT] [-h DIRECTORY] [-t TEXT]";
+const USAGE: &str = "httpd [-p PORT] [-h DIRECTORY] [-t TEXT] [-b BOOK] [-x http://HOST[:PORT]]";
 /// A request's head is at most this long, in bytes.
 const HEAD_LIMIT: u64 = 16 * 1024;
+/// What may be posted, in bytes.
+const BODY_LIMIT: u64 = 64 * 1024;
 /// How many connections are served at once.
 const CONNECTIONS: usize = 64;
 
@@ -22,12 +24,23 @@ struct Site {
     root: PathBuf,
     /// What `/` answers; the host's name when neither a text nor an index.html is there.
     text: Option<String>,
+    /// A file whose lines `/` shows, and to which it adds what is posted.
+    book: Option<PathBuf>,
+    /// A server that answers everything but `/healthz`.
+    behind: Option<String>,
+}
+
+/// What a client wants.
+struct Request<'a> {
+    method: &'a str,
+    target: &'a str,
+    body: Vec<u8>,
 }
 
 /// Serves until SIGTERM. `/healthz` answers `ok`, `/hostname` the host's name, `/env` the environment,
 /// `/status/N` the status N.
 pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
-    let (mut port, mut site) = (8080, Site { root: ".".into(), text: None });
+    let (mut port, mut site) = (8080, Site { root: ".".into(), text: None, book: None, behind: None });
     let mut args = args.iter();
     while let Some(option) = args.next() {
         let value = args.next().ok_or_else(|| Failure::usage(USAGE))?;
@@ -35,6 +48,8 @@ pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
             "-p" => port = value.parse().map_err(about(format!("port {value}")))?,
             "-h" => site.root = value.into(),
             "-t" => site.text = Some(value.clone()),
+            "-b" => site.book = Some(value.into()),
+            "-x" => site.behind = Some(value.clone()),
             _ => return Err(Failure::usage(USAGE)),
         }
     }
@@ -60,21 +75,67 @@ pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
 
 fn serve(stream: &TcpStream, site: &Site) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut lines = BufReader::new(stream.take(HEAD_LIMIT)).lines();
-    let first = lines.next().transpose()?.unwrap_or_default();
-    for line in lines {
-        if line?.is_empty() {
+    let mut reader = BufReader::new(stream);
+    let mut head = reader.by_ref().take(HEAD_LIMIT).lines();
+    let first = head.next().transpose()?.unwrap_or_default();
+    let mut length = 0;
+    for line in head {
+        let line = line?;
+        if line.is_empty() {
             break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or(0);
         }
     }
     let mut words = first.split(' ');
     let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let path = target.split('?').next().unwrap_or("");
     println!("{method} {target}");
-    match method {
-        "GET" | "HEAD" | "POST" => route(stream, site, path),
+    if length > BODY_LIMIT {
+        return answer(stream, 413, "too long\n");
+    }
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body)?;
+    let request = Request { method, target, body };
+    match (method, &site.behind, &site.book) {
+        ("GET" | "HEAD" | "POST", Some(behind), _) if path != "/healthz" => pass_on(stream, behind, &request),
+        ("POST", _, Some(book)) if path == "/" => sign(stream, book, &request.body),
+        ("GET" | "HEAD", _, Some(book)) if path == "/" => {
+            answer(stream, 200, &std::fs::read_to_string(book).unwrap_or_default())
+        }
+        ("GET" | "HEAD" | "POST", ..) => route(stream, site, path),
         _ => answer(stream, 405, "method not allowed\n"),
     }
+}
+
+/// Adds a line to the book.
+fn sign(stream: &TcpStream, book: &Path, body: &[u8]) -> io::Result<()> {
+    let line = String::from_utf8_lossy(body).replace(['\r', '\n'], " ");
+    let file = File::options().create(true).append(true).open(book);
+    match file.and_then(|mut file| writeln!(file, "{}", line.trim())) {
+        Ok(()) => answer(stream, 200, "thank you\n"),
+        Err(error) => answer(stream, 500, &format!("{}: {error}\n", book.display())),
+    }
+}
+
+/// Lets another server answer.
+fn pass_on(mut stream: &TcpStream, behind: &str, request: &Request<'_>) -> io::Result<()> {
+    let authority = behind.trim_start_matches("http://").trim_end_matches('/');
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
+    let connected = port.parse().map_err(|_| format!("port {port}")).and_then(|port| {
+        super::nc::connect(host, port, Duration::from_secs(5)).map_err(|failure| failure.message)
+    });
+    let mut server = match connected {
+        Ok(server) => server,
+        Err(why) => return answer(stream, 502, &format!("{behind}: {why}\n")),
+    };
+    let (method, target, length) = (request.method, request.target, request.body.len());
+    write!(server, "{method} {target} HTTP/1.0\r\nHost: {authority}\r\nContent-Length: {length}\r\n\r\n")?;
+    server.write_all(&request.body)?;
+    io::copy(&mut server, &mut stream).map(drop)
 }
 
 fn route(stream: &TcpStream, site: &Site, path: &str) -> io::Result<()> {
@@ -121,7 +182,9 @@ fn answer(mut stream: &TcpStream, code: u16, text: &str) -> io::Result<()> {
     let reason = match code {
         200 => "OK",
         404 => "Not Found",
+        413 => "Content Too Large",
         500 => "Internal Server Error",
+        502 => "Bad Gateway",
         _ => "Status",
     };
     let length = text.len();

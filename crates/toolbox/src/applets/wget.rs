@@ -11,12 +11,12 @@ use std::{
 use super::nc::connect;
 use crate::{Failure, about};
 
-const USAGE: &str = "wget [-q] [-S] [-T SECONDS] [-O FILE] http://HOST[:PORT]/PATH";
+const USAGE: &str = "wget [-q] [-S] [-T SECONDS] [-O FILE] [--post-data TEXT] http://HOST[:PORT]/PATH";
 
 /// Prints the body to standard output (unlike the usual wget: a container has nowhere to keep it); exit
 /// code 1 for a status of 400 or more, as the usual one.
 pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
-    let (mut url, mut timeout, mut show_head, mut target) = (None, 10, false, "-");
+    let (mut url, mut timeout, mut show_head, mut target, mut post) = (None, 10, false, "-", None);
     let mut args = args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
         match arg {
@@ -27,6 +27,7 @@ pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
             }
             "-O" => target = args.next().ok_or_else(|| Failure::usage(USAGE))?,
             "-O-" | "-qO-" => target = "-",
+            "--post-data" => post = Some(args.next().ok_or_else(|| Failure::usage(USAGE))?),
             _ if url.is_none() && !arg.starts_with('-') => url = Some(arg),
             _ => return Err(Failure::usage(USAGE)),
         }
@@ -47,7 +48,12 @@ pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
     let timeout = Duration::from_secs(timeout);
     let stream = connect(host, port, timeout)?;
     stream.set_read_timeout(Some(timeout)).map_err(about(url))?;
-    let request = format!("GET /{path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: sampan-toolbox\r\n\r\n");
+    let method = if post.is_some() { "POST" } else { "GET" };
+    let body = post.unwrap_or_default();
+    let length = post.map(|body| format!("Content-Length: {}\r\n", body.len())).unwrap_or_default();
+    let request = format!(
+        "{method} /{path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: sampan-toolbox\r\n{length}\r\n{body}"
+    );
     (&stream).write_all(request.as_bytes()).map_err(about(url))?;
     let mut reader = BufReader::new(stream);
     let status = read_head(&mut reader, show_head).map_err(about(url))?;
