@@ -5,7 +5,10 @@ use anyhow::{Result, bail};
 use crate::command::{self, exists};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 13] = [
+    ("curl", "curl"),
+    ("python3", "python3"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("docker-registry", "docker-registry"),
     ("runc", "runc"),
     ("crun", "crun"),
@@ -19,7 +22,7 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// What only the benchmark needs.
-const PEERS: [(&str, &str); 1] = [("podman", "podman")];
+const PEERS: [(&str, &str); 2] = [("dnsmasq", "dnsmasq-base"), ("podman", "podman")];
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args, Default)]

@@ -4,11 +4,13 @@
 //! alternately in the same run, and the ratio is what counts. `cargo xtask bench` builds and runs this.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table for people")]
 
+mod dns;
 mod memory;
 mod node;
 mod podman;
 mod pods;
 mod report;
+mod services;
 
 use std::path::PathBuf;
 
@@ -26,9 +28,12 @@ struct Options {
     /// Rounds per figure
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Leave podman out
+    /// Leave podman and dnsmasq out
     #[arg(long)]
     no_peers: bool,
+    /// Only Services and DNS
+    #[arg(long)]
+    only_services: bool,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -37,6 +42,11 @@ async fn main() -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "run it as root: it starts pods");
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut report = Report::default();
+    if options.only_services {
+        services_and_dns(&options, &mut report).await?;
+        report.print();
+        return Ok(());
+    }
 
     let mut ready = Vec::new();
     for _ in 0..options.rounds {
@@ -89,6 +99,17 @@ async fn main() -> Result<()> {
         report.figure("`podman run --rm` of `true`, the same image", "", theirs.clone());
         report.ratio("podman / sampan", &theirs, &ours);
     }
+    services_and_dns(&options, &mut report).await?;
     report.print();
     Ok(())
+}
+
+/// On a server of their own: a thousand Services are not what the other figures are about.
+async fn services_and_dns(options: &Options, report: &mut Report) -> Result<()> {
+    let mut node = Node::new(&options.binary)?;
+    node.start().await?;
+    let client = node.client().await?;
+    dns::measure(&client, !options.no_peers, report).await?;
+    services::measure(&node, &client, options.rounds, report).await?;
+    node.stop().await
 }

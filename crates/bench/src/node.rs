@@ -48,7 +48,7 @@ impl Node {
                 "--cluster-cidr",
                 "10.207.0.0/24",
             ])
-            .args(["--service-cidr", "10.208.0.0/24"])
+            .args(["--service-cidr", "10.208.0.0/20"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -29,6 +29,12 @@ impl Report {
         self.line(what, promise, format!("{:.1} MB", bytes as f64 / 1e6));
     }
 
+    /// How often a second: the median.
+    pub(crate) fn rate(&mut self, what: &str, mut rates: Vec<f64>) {
+        rates.sort_by(f64::total_cmp);
+        self.line(what, "", format!("{:.0} /s", rates[rates.len() / 2]));
+    }
+
     /// How many times slower `slow` is, by medians.
     pub(crate) fn ratio(&mut self, what: &str, slow: &[Duration], fast: &[Duration]) {
         let median = |times: &[Duration]| {

@@ -213,6 +213,10 @@ impl ServicePort {
         }
         for endpoint in &self.endpoints {
             let ip = *endpoint.ip();
+            if ip == pods.gateway() {
+                // The machine itself, by the bridge's address.
+                continue;
+            }
             elements.push(if pods.contains(ip) {
                 ((base::HAIRPINS, base::hairpin(ip)), Data::None)
             } else {

@@ -2,6 +2,7 @@
 //! own and leaves nothing behind. `nft` reads back what was written.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod cni;
 mod fixture;
 mod rules;
 mod sandboxes;

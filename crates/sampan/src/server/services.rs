@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::Arc,
 };
 
@@ -77,7 +77,7 @@ impl ServiceNetwork {
                     own: vec![service.into()],
                     // Pods, and this machine by whatever address.
                     is_client: Arc::new(move |ip| match ip {
-                        IpAddr::V4(ip) => pods.contains(ip) || ip == node || ip == listen || ip.is_loopback(),
+                        IpAddr::V4(ip) => pods.contains(ip) || is_own(ip),
                         IpAddr::V6(_) => false,
                     }),
                 };
@@ -112,4 +112,9 @@ impl ServiceNetwork {
             }
         }
     }
+}
+
+/// Whether this machine has the address: only then can it be bound.
+fn is_own(ip: Ipv4Addr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }

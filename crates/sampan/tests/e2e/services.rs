@@ -389,3 +389,16 @@ fn the_dns_server_answers_pods_and_the_machine_but_nobody_outside() {
     let there = query(&address, port);
     assert_eq!(said(outside.run(&there.each_ref().map(String::as_str))), "", "outside");
 }
+
+/// The example, with a node port that nobody else has.
+#[test]
+fn the_guestbook_example_runs_with_one_command() {
+    let node = Node::start();
+    let port = 32_700 + std::process::id() % 60;
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/guestbook.yaml"));
+    node.apply(&text.unwrap().replace("30080", &port.to_string()));
+    node.wait_for("pod/visitor", "{.status.phase}", "Succeeded");
+    assert_eq!(node.kubectl(&["logs", "visitor"]).ok(), "Hello from visitor\n");
+    let said = Command::new("curl").args(["-s", &format!("http://127.0.0.1:{port}/")]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "Hello from visitor\n");
+}
