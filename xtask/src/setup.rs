@@ -5,13 +5,15 @@ use anyhow::{Result, bail};
 use crate::command::{self, exists};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("curl", "curl"),
     ("python3", "python3"),
-    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("docker-registry", "docker-registry"),
     ("runc", "runc"),
     ("crun", "crun"),
+    ("runsc", "runsc"),
+    ("containerd", "containerd"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("etcd", "etcd-server"),
     ("ip", "iproute2"),
     ("nft", "nftables"),

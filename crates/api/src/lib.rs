@@ -14,6 +14,7 @@ pub mod names;
 pub mod patch;
 pub mod qos;
 pub mod quantity;
+pub mod quota;
 pub mod resources;
 pub mod schema;
 pub mod scheme;

@@ -2,9 +2,11 @@
 
 mod always_pull_images;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 
@@ -117,12 +119,14 @@ impl Chain {
         // (plugin, on by default)
         let all: Vec<(Box<dyn Plugin>, bool)> = vec![
             (Box::new(namespace_lifecycle::NamespaceLifecycle), true),
+            (Box::new(limit_ranger::LimitRanger), true),
             (Box::new(service_account::ServiceAccount), true),
             (Box::new(node_restriction::NodeRestriction), true),
             (Box::new(always_pull_images::AlwaysPullImages), false),
             (Box::new(priority::Priority), true),
             (Box::new(default_toleration_seconds::DefaultTolerationSeconds), true),
             (Box::new(runtime_class::RuntimeClass), true),
+            (Box::new(resource_quota::ResourceQuota), true),
         ];
         for name in config.enable.iter().chain(&config.disable) {
             if !all.iter().any(|(plugin, _)| plugin.name() == name) {

@@ -1,5 +1,6 @@
 //! Reconcilers over the API: namespaces, service accounts, the root CA's ConfigMap, garbage collection, nodes and
-//! their taints, disruption budgets, endpoints, runtime classes.
+//! their taints, disruption budgets, endpoints, runtime classes,
+//! quotas.
 //!
 //! One file per controller. They share one watch per resource ([`feed`]), one index of the pods ([`pods`]) and one
 //! loop ([`reconcile`]) that calls a function per key, never twice at once for the same one, with back-off. What each
@@ -16,6 +17,7 @@ mod node_lifecycle;
 mod pod_collection;
 mod pods;
 mod reconcile;
+mod resource_quota;
 mod root_ca;
 mod runtime_classes;
 mod service_account;
@@ -62,6 +64,7 @@ pub async fn run(
     start("endpoints", Box::pin(endpoints::run(client.clone(), pods.clone(), &mut feeds)));
     start("node lifecycle", Box::pin(node_lifecycle::run(client.clone(), pods.clone(), &mut feeds)));
     start("pod collection", Box::pin(pod_collection::run(client.clone(), pods.clone(), &mut feeds)));
+    start("resource quota", Box::pin(resource_quota::run(client.clone(), &mut feeds)));
     start("runtime classes", Box::pin(runtime_classes::run(client.clone(), &mut feeds)));
     start("disruption", Box::pin(disruption::run(client.clone(), pods.clone(), &mut feeds)));
     start("taint eviction", Box::pin(taint_eviction::run(client.clone(), &mut feeds)));

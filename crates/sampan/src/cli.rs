@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Directories, ServerOptions};
+use crate::config::{Directories, LogFormat, ServerOptions};
 
 /// A Kubernetes node in one binary
 #[derive(Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run the API server, scheduler, controllers, kubelet and container runtime
     Server(Box<ServerArgs>),
+    /// Run the container runtime alone, for another kubelet or crictl
+    Cri(CriArgs),
     /// Work with the images of this node
     #[command(subcommand)]
     Image(ImageCommand),
@@ -45,6 +47,27 @@ pub(crate) struct ServerArgs {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) options: ServerOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct CriArgs {
+    /// A configuration file as of `sampan server`; what is given here wins
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+    /// Addresses for pods; this node takes the first /24 of it [default: 10.42.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) cluster_cidr: Option<String>,
+    /// The bridge that pods hang on [default: sampan0]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bridge: Option<String>,
+    /// Registry hosts (host or host:port) that are reached over plain HTTP; loopback always is
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    pub(crate) insecure_registries: Option<Vec<String>>,
+    /// How log lines look [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Args)]

@@ -1,6 +1,7 @@
 //! What each command does, one file per command.
 
 mod completion;
+mod cri;
 mod doctor;
 mod image;
 mod run;
@@ -22,6 +23,7 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Completion { shell } => Ok(completion::run(shell, printer)),
         Command::Doctor(args) => Ok(doctor::run(&args, printer)),
         Command::Server(args) => server::run(*args, printer),
+        Command::Cri(args) => cri::run(args, printer),
         Command::Image(command) => {
             init_logging(LogFormat::Text, "error")?;
             runtime(1)?.block_on(image::run(command, printer))

@@ -4,6 +4,7 @@
 //! runtime with its living shims) starts first and at the same time; the kubelet starts as soon as there is an
 //! API and a runtime; scheduler and controllers need only the API.
 
+mod alone;
 mod listen;
 mod lock;
 mod parts;
@@ -18,8 +19,8 @@ use sampan_kubelet::{Kubelet, ShutdownMode};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::{alone::serve_cri, lock::is_running, parts::images};
 use self::{lock::RunLock, parts::EmbeddedRuntime, services::ServiceNetwork};
-pub(crate) use self::{lock::is_running, parts::images};
 use crate::config::ServerConfig;
 
 /// A running server.

@@ -12,6 +12,8 @@ mod lists;
 mod negotiation;
 mod objects;
 mod patches;
+mod quotas;
 mod rbac;
+mod runtime_classes;
 mod subresources;
 mod watches;

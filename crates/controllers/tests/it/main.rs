@@ -6,4 +6,5 @@ mod endpoints;
 mod garbage;
 mod namespaces;
 mod nodes;
+mod quotas;
 mod runtime_classes;

@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Directories, ServerConfig};
 
+/// How long a runtime may take for its first answer: a socket of something else may never give one.
+const CRI_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Directories for root only: they hold keys, secrets and sockets.
 pub(super) fn make_directories(config: &ServerConfig) -> Result<()> {
     for dir in [&config.data_dir, &config.run_dir] {
@@ -214,9 +217,25 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
 /// The kubelet's connection to its runtime.
 pub(super) async fn cri_client(config: &ServerConfig, embedded: bool) -> Result<sampan_cri::client::Client> {
     match &config.container_runtime_endpoint {
-        Some(endpoint) if !embedded => sampan_cri::client::connect(endpoint)
-            .await
-            .with_context(|| format!("--container-runtime-endpoint {endpoint}")),
+        Some(endpoint) if !embedded => {
+            let answers = async {
+                let client = sampan_cri::client::connect(endpoint).await?;
+                let request = sampan_cri::v1::VersionRequest { version: "v1".to_owned() };
+                let version = client.runtime.clone().version(request).await?.into_inner();
+                tracing::info!(
+                    runtime = version.runtime_name,
+                    version = version.runtime_version,
+                    endpoint,
+                    "CRI"
+                );
+                Ok(client)
+            };
+            match tokio::time::timeout(CRI_PATIENCE, answers).await {
+                Ok(client) => client,
+                Err(_) => Err(anyhow::anyhow!("nothing that speaks CRI answers within {CRI_PATIENCE:?}")),
+            }
+            .with_context(|| format!("--container-runtime-endpoint {endpoint}"))
+        }
         _ => {
             let endpoint = format!("unix://{}", config.run_dir.join("cri.sock").display());
             Ok(sampan_cri::client::connect_lazy(&endpoint)?)

@@ -1,5 +1,6 @@
 //! What the tests stand on: a server, a kubectl for it, a registry.
 
+pub(crate) mod containerd;
 mod image;
 mod node;
 pub(crate) mod peer;

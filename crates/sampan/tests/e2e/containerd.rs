@@ -1,0 +1,148 @@
+//! The same kubelet over another runtime: Debian's containerd, with several handlers.
+
+use std::{io::Write, os::unix::net::UnixListener, process::Stdio, time::Duration};
+
+use serde_json::json;
+
+use crate::fixture::{Node, Said, TestImage, containerd::Containerd, eventually, free_port};
+
+#[test]
+fn rtc_17_rtc_18_pods_on_containerd() {
+    let mut containerd = Containerd::start();
+    let image = containerd.registry.push("busybox:1", &TestImage::busybox(&json!({})));
+    let endpoint = containerd.endpoint();
+    let node = Node::start_with(&["--stop-pods=true", "--container-runtime-endpoint", &endpoint]);
+    let version = node.field("nodes", "{.items[0].status.nodeInfo.containerRuntimeVersion}");
+    assert!(version.starts_with("containerd://1."), "{version}");
+    node.apply(&format!(
+        r#"
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {{name: second}}
+handler: second
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {{name: nowhere}}
+handler: no-such-handler
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: web}}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - name: web
+    image: {image}
+    command: [sh, -c, "mkdir /w; echo page > /w/index.html; echo to stdout; echo to stderr >&2; httpd -f -p 8080 -h /w"]
+    lifecycle: {{postStart: {{exec: {{command: [touch, /started]}}}}}}
+    livenessProbe: {{exec: {{command: [cat, /started]}}, periodSeconds: 1}}
+    readinessProbe: {{httpGet: {{port: 8080, path: /}}, periodSeconds: 1}}
+  - {{name: shell, image: {image}, stdin: true, command: [cat]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: other}}
+spec:
+  runtimeClassName: second
+  restartPolicy: Never
+  containers: [{{name: c, image: {image}, command: [sh, -c, exit 3]}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: lost}}
+spec:
+  runtimeClassName: nowhere
+  containers: [{{name: c, image: {image}, command: [sleep, '60']}}]
+"#
+    ));
+    node.wait_for("pod/web", "{.status.conditions[?(@.type==\"Ready\")].status}", "True");
+    node.wait_for("pod/other", "{.status.containerStatuses[0].state.terminated.exitCode}", "3");
+    node.wait_for("pod/lost", "{.status.phase}", "Failed");
+    node.wait_for_event(
+        "lost",
+        "FailedCreatePodSandBox",
+        "Warning Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for \"no-such-handler\" is configured",
+    );
+    let logs = node.kubectl(&["logs", "web", "-c", "web"]).ok();
+    assert!(logs.contains("to stdout\n") && logs.contains("to stderr\n"), "{logs}");
+    assert_eq!(node.kubectl(&["exec", "web", "-c", "web", "--", "cat", "/w/index.html"]).ok(), "page\n");
+    assert_eq!(node.kubectl(&["exec", "web", "-c", "web", "--", "sh", "-c", "exit 7"]).code, 7);
+    let mut attach = node.kubectl_command(&["attach", "-i", "web", "-c", "shell"]);
+    let mut attached =
+        attach.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    attached.stdin.take().unwrap().write_all(b"over the wall\n").unwrap();
+    node.wait_for("pod/web", "{.status.containerStatuses[?(@.name==\"shell\")].ready}", "true");
+    eventually("what was typed to be said", || {
+        node.kubectl(&["logs", "web", "-c", "shell"]).out.contains("over the wall").then_some(())
+    });
+    let _ = attached.kill();
+    let _ = attached.wait();
+    let port = free_port();
+    let mut forward = node
+        .kubectl_command(&["port-forward", "web", &format!("{port}:8080")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let page = eventually("the forwarded port", || {
+        use std::io::Read;
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.contains("200 OK").then_some(text)
+    });
+    let _ = forward.kill();
+    let _ = forward.wait();
+    assert!(page.ends_with("page\n"), "{page}");
+
+    // containerd dies under the kubelet: the node says so, the pods go on, and everything works again afterwards.
+    let id =
+        |node: &Node| node.field("pod/web", "{.status.containerStatuses[?(@.name==\"web\")].containerID}");
+    let before = id(&node);
+    assert!(before.starts_with("containerd://"), "{before}");
+    containerd.kill_9();
+    node.wait_for("nodes", "{.items[0].status.conditions[?(@.type==\"Ready\")].status}", "False");
+    assert!(node.kubectl(&["exec", "web", "-c", "web", "--", "true"]).code != 0);
+    containerd.launch();
+    node.wait_for("nodes", "{.items[0].status.conditions[?(@.type==\"Ready\")].status}", "True");
+    assert_eq!(node.kubectl(&["exec", "web", "-c", "web", "--", "cat", "/w/index.html"]).ok(), "page\n");
+    assert_eq!(id(&node), before, "the container was not replaced");
+    node.kubectl(&["exec", "web", "-c", "web", "--", "rm", "/started"]).ok();
+    node.wait_for("pod/web", "{.status.containerStatuses[?(@.name==\"web\")].restartCount}", "1");
+    node.kubectl(&["delete", "pods", "--all", "--wait=true", "--timeout=60s"]).ok();
+    drop(node);
+}
+
+#[test]
+fn a_socket_that_is_no_runtime_is_told_apart() {
+    let node = Node::prepare(&[]);
+    let refused = |endpoint: &str| {
+        let mut command = node.command();
+        command.args(["--container-runtime-endpoint", endpoint]);
+        let said: Said = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap().into();
+        said.fails()
+    };
+    let socket = node.path("other.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // Accepts and says nothing, as many other servers would.
+    let held = std::thread::spawn(move || {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = listener.accept() {
+            connections.push(connection);
+            if connections.len() > 8 {
+                break;
+            }
+        }
+    });
+    let endpoint = format!("unix://{}", socket.display());
+    let said = refused(&endpoint);
+    assert!(said.contains("--container-runtime-endpoint") && said.contains("CRI"), "{said}");
+    let said = refused("unix:///no/such.sock");
+    assert!(said.contains("/no/such.sock"), "{said}");
+    let said = refused("tcp://127.0.0.1:1");
+    assert!(said.contains("unix"), "{said}");
+    drop(held);
+}
