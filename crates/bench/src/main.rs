@@ -4,6 +4,7 @@
 //! alternately in the same run, and the ratio is what counts. `cargo xtask bench` builds and runs this.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table for people")]
 
+mod cri;
 mod dns;
 mod memory;
 mod node;
@@ -28,7 +29,10 @@ struct Options {
     /// Rounds per figure
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Leave podman and dnsmasq out
+    /// Only what container runtimes take over CRI
+    #[arg(long)]
+    only_cri: bool,
+    /// Leave podman, dnsmasq and containerd out
     #[arg(long)]
     no_peers: bool,
     /// Only Services and DNS
@@ -44,6 +48,11 @@ async fn main() -> Result<()> {
     let mut report = Report::default();
     if options.only_services {
         services_and_dns(&options, &mut report).await?;
+        report.print();
+        return Ok(());
+    }
+    if options.only_cri {
+        cri::measure(&options.binary, options.rounds, !options.no_peers, &mut report).await?;
         report.print();
         return Ok(());
     }
@@ -100,6 +109,7 @@ async fn main() -> Result<()> {
         report.ratio("podman / sampan", &theirs, &ours);
     }
     services_and_dns(&options, &mut report).await?;
+    cri::measure(&options.binary, options.rounds, !options.no_peers, &mut report).await?;
     report.print();
     Ok(())
 }

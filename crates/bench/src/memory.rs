@@ -32,3 +32,17 @@ pub(crate) fn median(mut sizes: Vec<u64>) -> u64 {
     sizes.sort_unstable();
     sizes.get(sizes.len() / 2).copied().unwrap_or(0)
 }
+
+/// PSS of all processes that have this directory on their command line: a runtime and its shims.
+pub(crate) fn marked(dir: std::path::PathBuf) -> Result<u64> {
+    let mark = dir.display().to_string();
+    let mut sum = 0;
+    for process in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let cmdline = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if pid != std::process::id() && String::from_utf8_lossy(&cmdline).contains(&mark) {
+            sum += pss(pid).unwrap_or(0);
+        }
+    }
+    Ok(sum)
+}

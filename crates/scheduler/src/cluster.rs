@@ -124,6 +124,13 @@ impl Cluster {
         self.nominations.insert(pod.clone(), node.to_owned());
     }
 
+    /// A pod is being evicted: until the watch says so itself nobody has to ask again.
+    pub(crate) fn expect_end(&mut self, pod: &PodKey) {
+        if let Some(known) = self.pods.get_mut(pod) {
+            known.pod.ending = true;
+        }
+    }
+
     /// Whether some waiting pod wants others near it or spread.
     pub(crate) fn somebody_wants_company(&self) -> bool {
         self.pods.values().any(|known| {

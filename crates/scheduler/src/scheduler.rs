@@ -179,12 +179,17 @@ impl Scheduler {
             self.remove_pod(&key);
         }
         let known = self.cluster.pod(&key);
-        let unchanged = known.is_some_and(|known| known.uid == pod.uid && known.wishes == pod.wishes);
+        // What we ourselves write, the nominated node too, comes back as an event: nothing to decide anew.
+        let wishes = |pod: &Pod| {
+            let mut wishes = pod.wishes.clone();
+            wishes.iter_mut().for_each(|wishes| wishes.nominated = None);
+            wishes
+        };
+        let unchanged = known.is_some_and(|known| known.uid == pod.uid && wishes(known) == wishes(&pod));
         self.apply(|cluster| cluster.set_pod(pod));
         let Some(pod) = self.cluster.pod(&key) else { return };
         match &pod.wishes {
             Some(wishes) if pod.node.is_none() && wishes.scheduler == DEFAULT_SCHEDULER && !wishes.gated => {
-                // Our own condition comes back as an event: nothing to decide anew.
                 if !unchanged {
                     self.queue.offer(key, pod.priority);
                 }
@@ -238,8 +243,10 @@ impl Scheduler {
                 let text = message::unschedulable(&refusal);
                 let sacrifice = refusal.sacrifice.map(|Sacrifice { node, victims }| {
                     self.cluster.nominate(key, &node);
-                    let victims = victims.iter().filter_map(|victim| self.cluster.pod(victim).cloned());
-                    (node, victims.collect::<Vec<_>>())
+                    let found = victims.iter().filter_map(|victim| self.cluster.pod(victim).cloned());
+                    let found: Vec<_> = found.collect();
+                    victims.iter().for_each(|victim| self.cluster.expect_end(victim));
+                    (node, found)
                 });
                 let report = tokio::spawn(async move {
                     let before = finished(before).await;

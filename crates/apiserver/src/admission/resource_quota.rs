@@ -39,8 +39,7 @@ impl Plugin for ResourceQuota {
         let Some(quotas) = scheme::find("", "v1", "resourcequotas") else { return Ok(()) };
         let registry = &scope.server.registry;
         let Some(cache) = registry.cache(quotas) else { return Ok(()) };
-        // Most namespaces have none: no waiting for the caches then, and a quota that is a millisecond old may
-        // miss what is created in the same one.
+        registry.catch_up().await?;
         let here = cache.snapshot(scope.namespace, 0).objects;
         let names: Vec<String> = here.iter().map(|quota| quota.name().to_owned()).collect();
         for name in names {

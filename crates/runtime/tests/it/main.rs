@@ -12,6 +12,7 @@ mod conformance;
 mod containers;
 mod images;
 mod node;
+mod peer;
 mod probe;
 mod restarts;
 mod roles;

@@ -9,7 +9,7 @@ use crate::fixture::{Node, Said, TestImage, containerd::Containerd, eventually, 
 #[test]
 fn rtc_17_rtc_18_pods_on_containerd() {
     let mut containerd = Containerd::start();
-    let image = containerd.registry.push("busybox:1", &TestImage::busybox(&json!({})));
+    let image = containerd.registry.push("busybox:1", &TestImage::busybox(&json!({"Env": ["PATH=/bin"]})));
     let endpoint = containerd.endpoint();
     let node = Node::start_with(&["--stop-pods=true", "--container-runtime-endpoint", &endpoint]);
     let version = node.field("nodes", "{.items[0].status.nodeInfo.containerRuntimeVersion}");

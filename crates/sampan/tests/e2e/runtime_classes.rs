@@ -62,7 +62,7 @@ spec:
       preStop: {{exec: {{command: [sh, -c, "echo stopped > /out/stopped"]}}}}
     livenessProbe: {{exec: {{command: [cat, /started]}}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 10}}
     readinessProbe: {{httpGet: {{port: 8080, path: /}}, periodSeconds: 1}}
-  - {{name: shell, image: {image}, stdin: true, command: [cat]}}
+  - {{name: shell, image: sampan.local/toolbox, stdin: true, command: [cat]}}
 "#
     ));
     node.wait_for("pod/web", "{.status.conditions[?(@.type==\"Ready\")].status}", "True");
@@ -75,14 +75,14 @@ spec:
         let names: Vec<_> = state.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         assert!(names.iter().any(|name| name.contains(id)), "{id} is not in {}: {names:?}", root.display());
     }
-    let release = node.kubectl(&["exec", "web", "-c", "web", "--", "uname", "-r"]).ok();
-    let ours = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let release = node.kubectl(&["exec", "web", "-c", "web", "--", "cat", "/proc/version"]).ok();
+    let ours = fs::read_to_string("/proc/version").unwrap();
     assert_eq!(release.trim() != ours.trim(), own_kernel, "the container sees kernel {release}");
     let logs = node.kubectl(&["logs", "web", "-c", "web"]).ok();
     assert!(logs.contains("to stdout\n") && logs.contains("to stderr\n"), "{logs}");
     assert_eq!(node.kubectl(&["exec", "web", "-c", "web", "--", "sh", "-c", "exit 7"]).code, 7);
     // The containers share the pod's network, whatever kernel they have.
-    let page = ["exec", "web", "-c", "shell", "--", "wget", "-qO-", "http://127.0.0.1:8080/"];
+    let page = ["exec", "web", "-c", "shell", "--", "wget", "-q", "-O-", "http://127.0.0.1:8080/"];
     assert_eq!(node.kubectl(&page).ok(), "page\n");
     attach(&node);
     forward(&node);
