@@ -6,14 +6,7 @@ use sampan_api::Resource;
 /// The warning for a new object of a kind that nothing acts on.
 pub(super) fn warning(resource: &Resource) -> Option<String> {
     let inert = match resource.group {
-        "" => matches!(
-            resource.kind,
-            "LimitRange"
-                | "PersistentVolume"
-                | "PersistentVolumeClaim"
-                | "ReplicationController"
-                | "ResourceQuota"
-        ),
+        "" => matches!(resource.kind, "PersistentVolume" | "PersistentVolumeClaim" | "ReplicationController"),
         "apps" => resource.kind != "ControllerRevision",
         "networking.k8s.io" => matches!(resource.kind, "Ingress" | "NetworkPolicy"),
         "admissionregistration.k8s.io" | "autoscaling" | "batch" | "certificates.k8s.io" => true,
