@@ -4,7 +4,7 @@ mod kinds;
 mod words;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use self::kinds::{
     autoscaler_targets, certificate_condition, endpoints, event, external_ip, few, job, node, service_ports,
@@ -15,10 +15,8 @@ use self::words::{
 use super::pod;
 use crate::{
     duration,
-    field_error::go_quote,
     meta::{self, items, list, str_at, str_of},
     scheme::Resource,
-    selector::LabelSelector,
 };
 
 /// The cells of one row, in the order of the columns.
