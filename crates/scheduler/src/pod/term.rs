@@ -68,7 +68,7 @@ pub(super) fn add_own_labels(
         let Some(value) = labels.get(key).and_then(Value::as_str) else { continue };
         selector.requirements.push(Requirement {
             key: key.to_owned(),
-            operator: *operator,
+            operator,
             values: vec![value.to_owned()],
         });
     }
