@@ -1,6 +1,8 @@
 //! The wall clock, injected: back-off, conditions and deadlines compare wall-clock times (a container's
 //! `finishedAt` outlives the daemon), yet tests run them on tokio's paused clock in milliseconds.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +18,8 @@ pub enum Clock {
         origin: Timestamp,
         /// The tokio instant that `origin` belongs to.
         start: tokio::time::Instant,
+        /// Seconds by which the clock was set since.
+        jumped: Arc<AtomicI64>,
     },
 }
 
@@ -23,7 +27,14 @@ impl Clock {
     /// A clock that begins at `origin` and follows tokio's (pausable) clock.
     #[must_use]
     pub fn following_tokio(origin: Timestamp) -> Self {
-        Self::Tokio { origin, start: tokio::time::Instant::now() }
+        Self::Tokio { origin, start: tokio::time::Instant::now(), jumped: Arc::default() }
+    }
+
+    /// Sets a tokio clock by this many seconds, as an administrator or a time server does with a machine's.
+    pub fn jump(&self, seconds: i64) {
+        if let Self::Tokio { jumped, .. } = self {
+            jumped.fetch_add(seconds, Ordering::Relaxed);
+        }
     }
 
     /// The time now.
@@ -31,7 +42,11 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp::now(),
-            Self::Tokio { origin, start } => origin.checked_add(start.elapsed()).unwrap_or(Timestamp::MAX),
+            Self::Tokio { origin, start, jumped } => {
+                let jumped = jiff::SignedDuration::from_secs(jumped.load(Ordering::Relaxed));
+                let now = origin.checked_add(start.elapsed()).and_then(|now| now.checked_add(jumped));
+                now.unwrap_or(Timestamp::MAX)
+            }
         }
     }
 

@@ -1,19 +1,26 @@
 //! A small HTTP client for probes and hooks: one GET, bounded, certificates unchecked, redirects to the same
 //! host only (HOOK-08 to HOOK-13, POD-40).
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::HTTPHeader;
+use sampan_oci::registry::Resolver;
 use tokio::net::TcpStream;
 
 /// Bytes of an answer's body that are read.
 const MAX_BODY: usize = 10 * 1024;
 const MAX_REDIRECTS: usize = 10;
+/// How long a connection may take to come about.
+const DIAL_TIME: Duration = Duration::from_secs(30);
+/// How long an answer's body may take: status and headers are what counts.
+const BODY_TIME: Duration = Duration::from_secs(1);
 
 /// What to ask for.
 #[derive(Clone, Debug)]
@@ -59,16 +66,60 @@ pub(crate) fn headers(user: Option<&Vec<HTTPHeader>>, agent: &str) -> HeaderMap 
     headers
 }
 
+impl HttpGet {
+    /// The address as error texts show it.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        let path = self.path.trim_start_matches('/');
+        format!("{scheme}://{}/{path}", authority(&self.host, self.port))
+    }
+}
+
+/// `host:port`, with brackets around IPv6.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Sends the request and follows redirects to the same host.
+///
+/// # Errors
+/// The text that Go's client would give: `Get "<url>": <why>`.
 pub(crate) async fn get(request: &HttpGet) -> Result<HttpAnswer, String> {
     let mut request = request.clone();
-    for _ in 0..=MAX_REDIRECTS {
-        let (answer, location) = get_once(&request).await?;
+    let told = |request: &HttpGet, error: String| format!("Get {:?}: {error}", request.url());
+    for _ in 0..MAX_REDIRECTS {
+        let (answer, location) = get_once(&request).await.map_err(|error| told(&request, error))?;
         let Some(location) = location.filter(|_| answer.status.is_redirection()) else { return Ok(answer) };
         let Some(next) = redirect(&request, &location) else { return Ok(answer) };
         request = next;
     }
-    Err(format!("stopped after {MAX_REDIRECTS} redirects"))
+    Err(told(&request, format!("stopped after {MAX_REDIRECTS} redirects")))
+}
+
+/// A TCP connection.
+///
+/// # Errors
+/// The text that Go's dialer would give.
+pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+    // The static binary cannot look names up through the C library.
+    static RESOLVER: LazyLock<Resolver> = LazyLock::new(Resolver::from_system);
+    let target = authority(host, port);
+    let connect = async {
+        let addresses: Vec<SocketAddr> = match host.parse() {
+            Ok(ip) => vec![SocketAddr::new(ip, port)],
+            Err(_) => {
+                let found = RESOLVER.lookup(host).await;
+                let found = found.map_err(|error| format!("dial tcp: lookup {host}: {}", error.reason))?;
+                found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+            }
+        };
+        TcpStream::connect(addresses.as_slice())
+            .await
+            .map_err(|error| format!("dial tcp {target}: connect: {}", dial_error(&error)))
+    };
+    tokio::time::timeout(DIAL_TIME, connect)
+        .await
+        .unwrap_or_else(|_| Err(format!("dial tcp {target}: i/o timeout")))
 }
 
 /// The request that a redirect leads to, when it stays on the host.
@@ -92,16 +143,7 @@ fn redirect(request: &HttpGet, location: &str) -> Option<HttpGet> {
 }
 
 async fn get_once(request: &HttpGet) -> Result<(HttpAnswer, Option<String>), String> {
-    let address = (request.host.as_str(), request.port);
-    // The static binary cannot look names up through libc; addresses (the usual case) need no look-up.
-    let stream = match request.host.parse::<std::net::IpAddr>() {
-        Ok(ip) => TcpStream::connect((ip, request.port)).await,
-        Err(_) if request.host == "localhost" => TcpStream::connect(("127.0.0.1", request.port)).await,
-        Err(_) => TcpStream::connect(address).await,
-    };
-    let stream = stream.map_err(|error| {
-        format!("dial tcp {}:{}: connect: {}", request.host, request.port, dial_error(&error))
-    })?;
+    let stream = dial(&request.host, request.port).await?;
     if request.https {
         let connector = tokio_rustls::TlsConnector::from(unverified_tls());
         let name = rustls_pki_types::ServerName::try_from(request.host.clone())
@@ -114,7 +156,7 @@ async fn get_once(request: &HttpGet) -> Result<(HttpAnswer, Option<String>), Str
 }
 
 /// A connection error as Go words it.
-pub(crate) fn dial_error(error: &std::io::Error) -> String {
+fn dial_error(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         std::io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
@@ -129,33 +171,43 @@ where
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
-    let connection = tokio::spawn(connection);
+    // Aborted also when this call is given up in the middle.
+    let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
     let path =
         if request.path.starts_with('/') { request.path.clone() } else { format!("/{}", request.path) };
+    let path = path.split('#').next().unwrap_or_default();
     let mut outgoing = Request::get(path).body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
     *outgoing.headers_mut() = request.headers.clone();
     if !outgoing.headers().contains_key(HOST) {
-        let host = match request.host.contains(':') {
-            true => format!("[{}]:{}", request.host, request.port),
-            false => format!("{}:{}", request.host, request.port),
-        };
+        let host = authority(&request.host, request.port);
         outgoing.headers_mut().insert(HOST, HeaderValue::from_str(&host).map_err(|error| error.to_string())?);
     }
     let answer = sender.send_request(outgoing).await.map_err(|error| error.to_string())?;
     let status = answer.status();
     let location =
         answer.headers().get(LOCATION).and_then(|location| location.to_str().ok()).map(str::to_owned);
-    // A longer body is cut off, which is no failure.
-    let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-    let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-    drop(sender);
-    connection.abort();
+    let body = tokio::time::timeout(BODY_TIME, beginning(answer.into_body())).await.unwrap_or_default();
     Ok((HttpAnswer { status, body }, location))
+}
+
+/// The beginning of a body; a longer one is cut off, which is no failure.
+async fn beginning(mut body: hyper::body::Incoming) -> String {
+    let mut bytes = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(data) = frame.data_ref() {
+            let room = MAX_BODY.saturating_sub(bytes.len()).min(data.len());
+            bytes.extend_from_slice(&data[..room]);
+            if bytes.len() >= MAX_BODY {
+                break;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// TLS without a look at the certificate: probes and hooks talk to whoever is in the pod (HOOK-11).
 fn unverified_tls() -> Arc<rustls::ClientConfig> {
-    static CONFIG: std::sync::LazyLock<Arc<rustls::ClientConfig>> = std::sync::LazyLock::new(|| {
+    static CONFIG: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()

@@ -78,6 +78,17 @@ pub(crate) fn rotated_logs(log: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Removes the logs of a container's runs before `run`.
+pub(crate) fn remove_runs_before(container_logs: &Path, run: u32) {
+    for entry in std::fs::read_dir(container_logs).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.split('.').next()?.parse::<u32>().ok());
+        if number.is_some_and(|number| number < run) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Removes a log and its rotated files.
 pub(crate) fn remove_logs(log: &Path) {
     for file in rotated_logs(log) {

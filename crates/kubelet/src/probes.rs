@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Container, Probe};
+use tokio::sync::Notify;
 
 use crate::pods::runtime_pod::{RuntimeContainer, State};
 
@@ -51,6 +52,7 @@ impl ProbeKind {
 #[derive(Clone, Debug, Default)]
 pub struct ProbeResults {
     verdicts: Arc<Mutex<HashMap<(ProbeKind, String), bool>>>,
+    changed: Arc<Notify>,
 }
 
 impl ProbeResults {
@@ -60,7 +62,11 @@ impl ProbeResults {
 
     /// Stores a verdict; true when it is another than before.
     pub fn set(&self, kind: ProbeKind, container_id: &str, success: bool) -> bool {
-        self.lock().insert((kind, container_id.to_owned()), success) != Some(success)
+        let news = self.lock().insert((kind, container_id.to_owned()), success) != Some(success);
+        if news {
+            self.changed.notify_waiters();
+        }
+        news
     }
 
     /// The verdict, if there is one yet.
@@ -73,6 +79,19 @@ impl ProbeResults {
     #[must_use]
     pub fn failed(&self, kind: ProbeKind, container_id: &str) -> bool {
         self.get(kind, container_id) == Some(false)
+    }
+
+    /// Waits until the container's startup probe has succeeded: the others begin right then (POD-41).
+    pub(crate) async fn started_up(&self, container_id: &str) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.get(ProbeKind::Startup, container_id) == Some(true) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Whether a running container counts as started (POD-41).

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Server(Box<ServerArgs>),
     /// Run the container runtime alone, for another kubelet or crictl
     Cri(CriArgs),
+    /// Show what a pod's container, or its lifecycle hooks, printed
+    Logs(LogsArgs),
     /// Work with the images of this node
     #[command(subcommand)]
     Image(ImageCommand),
@@ -87,6 +89,39 @@ pub(crate) struct RunArgs {
     /// Leave everything running at the end; needs a running server
     #[arg(long)]
     pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) directories: Directories,
+}
+
+#[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// The pod: its name, or NAMESPACE/NAME
+    #[arg(value_name = "POD")]
+    pub(crate) pod: String,
+    /// The container; may be left out when the pod has one
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// The namespace of a pod that is named without one
+    #[arg(long, short, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Show what postStart and preStop handlers printed, run by run
+    #[arg(long)]
+    pub(crate) hooks: bool,
+    /// Show the run before the last restart
+    #[arg(long, short, conflicts_with = "hooks")]
+    pub(crate) previous: bool,
+    /// Stay and show what comes
+    #[arg(long, short, conflicts_with = "hooks")]
+    pub(crate) follow: bool,
+    /// Show only so many lines from the end
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u32>,
+    /// Put its time before each line
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    /// Use the server of this kubeconfig (default: a running server's)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) directories: Directories,
 }

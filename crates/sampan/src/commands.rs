@@ -4,6 +4,7 @@ mod completion;
 mod cri;
 mod doctor;
 mod image;
+mod logs;
 mod run;
 mod server;
 
@@ -27,6 +28,10 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Image(command) => {
             init_logging(LogFormat::Text, "error")?;
             runtime(1)?.block_on(image::run(command, printer))
+        }
+        Command::Logs(args) => {
+            init_logging(LogFormat::Text, "error")?;
+            runtime(1)?.block_on(logs::run(args, printer))
         }
         Command::Run(args) => {
             init_logging(LogFormat::Text, "error")?;

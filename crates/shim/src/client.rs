@@ -86,6 +86,10 @@ pub enum Error {
     ExecTimeout {
         /// The limit, in seconds (rounded up).
         seconds: u64,
+        /// What it had printed until then, up to the bound.
+        stdout: Vec<u8>,
+        /// Its standard error until then, up to the bound.
+        stderr: Vec<u8>,
     },
     /// What a dead shim left could not be removed.
     #[error("remove what a shim left at {}", path.display())]

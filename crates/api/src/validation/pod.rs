@@ -5,6 +5,7 @@ mod env;
 mod network;
 mod probe;
 mod resources;
+mod restart;
 mod scheduling;
 mod security;
 mod update;
@@ -36,6 +37,7 @@ pub(super) fn spec(spec: &Value, path: &Path, pod: bool, out: &mut Errors) {
     let known = container::Known {
         volumes,
         grace: spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30),
+        os: spec.get("os").map(|os| str_of(os, "name").to_owned()).unwrap_or_default(),
         pod,
         host_network: spec.get("hostNetwork").and_then(Value::as_bool) == Some(true),
     };

@@ -155,6 +155,67 @@ fn hook_01_only_sidecars_among_init_containers_have_hooks() {
 }
 
 #[test]
+fn hook_32_stop_signals_belong_to_a_system() {
+    let signal = |os: Value, signal: &str| {
+        let signal = signal.to_owned();
+        pod(move |p| {
+            if os.is_object() {
+                p["spec"]["os"] = os;
+            }
+            p["spec"]["containers"][0]["lifecycle"] = json!({"stopSignal": signal});
+        })
+    };
+    for good in ["SIGUSR1", "SIGRTMIN+15", "SIGRTMAX-14", "SIGRTMAX"] {
+        assert!(signal(json!({"name": "linux"}), good).is_empty(), "{good}");
+    }
+    assert_eq!(
+        signal(Value::Null, "SIGUSR1"),
+        [
+            "spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`"
+        ]
+    );
+    for bad in ["USR1", "SIGRTMIN+16", "SIGRTMIN++1", "10"] {
+        let errors = signal(json!({"name": "linux"}), bad);
+        assert!(errors[0].contains(&format!("stopSignal: Unsupported value: \"{bad}\"")), "{errors:?}");
+    }
+}
+
+#[test]
+fn pod_29_restart_rules() {
+    let rules = |policy: Option<&str>, rules: Value| {
+        let policy = policy.map(str::to_owned);
+        pod(move |p| {
+            let container = &mut p["spec"]["containers"][0];
+            container["restartPolicyRules"] = rules;
+            if let Some(policy) = policy {
+                container["restartPolicy"] = policy.into();
+            }
+        })
+    };
+    let rule = |action: &str| json!({"action": action, "exitCodes": {"operator": "In", "values": [1]}});
+    assert!(rules(Some("Never"), json!([rule("Restart"), rule("RestartAllContainers")])).is_empty());
+    assert_eq!(
+        rules(None, json!([rule("Restart")])),
+        [
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used"
+        ]
+    );
+    let errors = rules(
+        Some("Never"),
+        json!([rule("Stop"), {"action": "Restart"}, {"action": "Restart", "exitCodes": {"operator": "Is"}}]),
+    );
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    assert!(errors[0].contains("restartPolicyRules[0].action: Unsupported value: \"Stop\""), "{errors:?}");
+    assert_eq!(
+        errors[1],
+        "spec.containers[0].restartPolicyRules[1].exitCodes: Required value: must be specified"
+    );
+    assert!(errors[2].contains("exitCodes.operator: Unsupported value: \"Is\""), "{errors:?}");
+    let many: Vec<Value> = (0..21).map(|_| rule("Restart")).collect();
+    assert!(rules(Some("Never"), many.into())[0].contains("Too many: 21: must have at most 20 items"));
+}
+
+#[test]
 fn pod_42_probe_grace_is_not_for_readiness() {
     let errors = pod(|p| {
         p["spec"]["containers"][0]["readinessProbe"] =

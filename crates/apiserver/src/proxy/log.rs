@@ -82,7 +82,8 @@ pub(super) fn parameters(query: &Query, pod: &str) -> Result<String, Status> {
             .map(Some)
             .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     };
-    for flag in ["follow", "previous", "timestamps"] {
+    // `hooks` is ours: what lifecycle hooks printed (docs/lifecycle.md).
+    for flag in ["follow", "previous", "timestamps", "hooks"] {
         if query.flag(flag) {
             out.push(format!("{flag}=true"));
         }

@@ -75,9 +75,18 @@ pub fn container_config(
             )),
         }),
         mounts: inputs.mounts,
+        stop_signal: stop_signal(container).into(),
         envs: inputs.environment.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         ..Default::default()
     }
+}
+
+/// The stop signal that the pod asks for; without one it is the image's, which the runtime knows (HOOK-32).
+fn stop_signal(container: &Container) -> v1::Signal {
+    let name = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+    // The CRI's names have words for signs: `SIGRTMIN+1` is `SIGRTMINPLUS1`.
+    name.and_then(|name| v1::Signal::from_str_name(&name.replace('+', "PLUS").replace('-', "MINUS")))
+        .unwrap_or(v1::Signal::RuntimeDefault)
 }
 
 #[cfg(test)]
@@ -85,6 +94,18 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn hook_32_the_pods_stop_signal_by_its_name() {
+        let of = |name: Option<&str>| {
+            let lifecycle = json!({"stopSignal": name});
+            stop_signal(&serde_json::from_value(json!({"name": "c", "lifecycle": lifecycle})).unwrap())
+        };
+        assert_eq!(of(None), v1::Signal::RuntimeDefault);
+        assert_eq!(of(Some("SIGUSR1")), v1::Signal::Sigusr1);
+        assert_eq!(of(Some("SIGRTMIN+3")), v1::Signal::Sigrtminplus3);
+        assert_eq!(of(Some("SIGRTMAX-1")), v1::Signal::Sigrtmaxminus1);
+    }
 
     #[test]
     fn env_02_40_command_and_args_are_expanded_and_kept_apart() {

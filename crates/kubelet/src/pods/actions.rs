@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::restart::{restarts_after_exit, should_start};
+use super::restart::{restart_all_trigger, restarts_after_exit, should_start};
 use super::runtime_pod::{RuntimeContainer, RuntimePod, State};
 use crate::labels::container_hash;
 use crate::pod_ref;
@@ -29,6 +29,9 @@ pub struct PodActions {
     pub kill_pod: bool,
     /// Make a sandbox.
     pub create_sandbox: bool,
+    /// Everything begins again in the same sandbox, because this container ended as a rule of it says (POD-29);
+    /// then nothing else is to be done.
+    pub restart_all: Option<String>,
     /// How many sandboxes were made before the one to be made.
     pub attempt: u32,
     /// Containers to stop first.
@@ -48,6 +51,10 @@ pub fn pod_actions(pod: &Pod, runtime: &RuntimePod, probes: &ProbeResults) -> Po
     let (sandbox_changed, attempt) = sandbox_change(pod, runtime);
     if sandbox_changed {
         plan_new_sandbox(pod, runtime, attempt, &mut actions);
+        return actions;
+    }
+    if let Some(trigger) = restart_all_trigger(pod, runtime) {
+        actions.restart_all = Some(trigger.name.clone());
         return actions;
     }
     for (index, ephemeral) in pod_ref::ephemeral_containers(pod).iter().enumerate() {

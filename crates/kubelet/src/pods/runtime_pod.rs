@@ -61,6 +61,8 @@ pub struct RuntimeContainer {
     pub message: String,
     /// Who its first process ran as.
     pub user: Option<ContainerUser>,
+    /// The signal that stops it, such as `SIGTERM`, when the runtime says so (HOOK-32).
+    pub stop_signal: Option<String>,
     /// The absolute path of its log.
     pub log_path: String,
     /// The container's labels and annotations, for what the spec no longer says (HOOK-36).
@@ -174,9 +176,10 @@ impl RuntimePod {
     }
 
     fn sort(&mut self) {
-        self.sandboxes.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created_at, sandbox.attempt)));
+        // By number first: the clock may have been set back between two runs.
+        self.sandboxes.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.attempt, sandbox.created_at)));
         self.containers
-            .sort_by_key(|container| std::cmp::Reverse((container.created_at, container.restart_count)));
+            .sort_by_key(|container| std::cmp::Reverse((container.restart_count, container.created_at)));
     }
 }
 
@@ -225,6 +228,7 @@ fn container_from_status(status: v1::ContainerStatus, sandbox_id: &str) -> Runti
     let message =
         if state == State::Exited { termination_message::compose(&status) } else { status.message.clone() };
     let annotation = |key: &str| status.annotations.get(key).cloned();
+    let stop_signal = signal_name(status.stop_signal());
     let metadata = status.metadata.unwrap_or_default();
     let name = status.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or(metadata.name);
     RuntimeContainer {
@@ -245,9 +249,16 @@ fn container_from_status(status: v1::ContainerStatus, sandbox_id: &str) -> Runti
         reason: status.reason,
         message,
         user: status.user.and_then(|user| user.linux).map(container_user),
+        stop_signal,
         log_path: status.log_path,
         annotations: status.annotations,
     }
+}
+
+/// A signal as Kubernetes writes it: `SIGRTMIN+3` for the CRI's `SIGRTMINPLUS3`.
+fn signal_name(signal: v1::Signal) -> Option<String> {
+    (signal != v1::Signal::RuntimeDefault)
+        .then(|| signal.as_str_name().replace("PLUS", "+").replace("MINUS", "-"))
 }
 
 fn container_user(user: v1::LinuxContainerUser) -> ContainerUser {

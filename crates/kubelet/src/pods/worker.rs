@@ -4,13 +4,17 @@
 //! that it set itself is reached; then it looks at the truth again and does what is to be done.
 
 mod awaited;
+mod budget;
 mod finish;
 mod image;
 pub(crate) mod inbox;
 mod kill;
+mod post_start;
 mod probing;
+mod restart_all;
 mod sandbox;
 mod start;
+mod stop;
 mod sync;
 
 use std::collections::{HashMap, HashSet};
@@ -73,9 +77,15 @@ pub(crate) struct PodWorker {
     probes: ProbeResults,
     probers: probing::Probers,
     in_post_start: HashSet<String>,
-    pre_stop_done: HashSet<String>,
+    pre_stop_done: stop::HooksDone,
+    /// Containers whose runs were forgotten to begin again, and that have not begun yet (POD-29).
+    reset: HashSet<String>,
     /// Containers whose `Killing` event was recorded.
     announced_kills: HashSet<String>,
+    /// When the termination began: its grace period counts from here.
+    terminating_since: Option<Instant>,
+    /// Watches over `activeDeadlineSeconds`.
+    deadline: Option<tokio_util::task::AbortOnDropHandle<()>>,
     verdict: Option<Verdict>,
     /// Failed attempts in a row at something before the containers: the sandbox, volumes, the runtime itself.
     setbacks: u32,
@@ -113,7 +123,10 @@ impl PodWorker {
             probes,
             probers: probing::Probers::default(),
             in_post_start: HashSet::new(),
-            pre_stop_done: HashSet::new(),
+            pre_stop_done: stop::HooksDone::default(),
+            reset: HashSet::new(),
+            terminating_since: None,
+            deadline: None,
             announced_kills: HashSet::new(),
             verdict: None,
             setbacks: 0,
@@ -129,6 +142,9 @@ impl PodWorker {
             self.take_news();
             let next = match self.life {
                 Life::Syncing if self.inbox.must_end() || self.is_history() => {
+                    if self.inbox.is_expired() && self.verdict.is_none() && !self.is_history() {
+                        self.note_expiry();
+                    }
                     self.life = Life::Terminating;
                     Next::Again
                 }
@@ -174,6 +190,7 @@ impl PodWorker {
             start_errors: &self.start_errors,
             probes: &self.probes,
             in_post_start: &self.in_post_start,
+            reset: &self.reset,
             runtime_name: &self.ctx.runtime_name,
             terminal,
             volumes_ready: self.volumes_ready,

@@ -8,14 +8,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 /// Asks; the answer is the `ServingStatus` number, 1 for SERVING.
 pub(super) async fn check(host: &str, port: u16, service: &str) -> Result<u64, String> {
-    let stream = tokio::net::TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+    let stream = crate::http_get::dial(host, port).await?;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
-    let connection = tokio::spawn(connection);
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let request = Request::post(format!("http://{host}:{port}/grpc.health.v1.Health/Check"))
+    // Aborted also when the probe's time is over.
+    let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let authority = crate::http_get::authority(host, port);
+    let request = Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("user-agent", "kube-probe/1.36")
@@ -24,11 +25,20 @@ pub(super) async fn check(host: &str, port: u16, service: &str) -> Result<u64, S
     let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let header_status = grpc_status(answer.headers());
     let body = Limited::new(answer.into_body(), 4_096).collect().await.map_err(|error| error.to_string())?;
-    connection.abort();
     if let Some(error) = header_status.or_else(|| body.trailers().and_then(grpc_status)) {
         return Err(error);
     }
     Ok(serving_status(&body.to_bytes()))
+}
+
+/// The name of a `ServingStatus`.
+pub(super) fn status_name(status: u64) -> &'static str {
+    match status {
+        1 => "SERVING",
+        2 => "NOT_SERVING",
+        3 => "SERVICE_UNKNOWN",
+        _ => "UNKNOWN",
+    }
 }
 
 /// The error in `grpc-status`, if it is one.

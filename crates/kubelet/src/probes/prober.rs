@@ -3,28 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{ProbeKind, ProbeResults};
-use crate::cri::ContainerRuntime;
-use crate::events::{EventRecorder, EventType};
+use crate::context::NodeContext;
+use crate::events::EventType;
 use crate::generate::expansion::expand;
 use crate::http_get::{self, HttpGet};
 use crate::pod_ref::{self, ContainerKind};
 
 /// Bytes of a probe's output in an event.
 const MAX_OUTPUT: usize = 1_024;
+/// How much later than its own limit an answer of the runtime may come; then the probe gives up by itself.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// Everything that a probe needs.
 pub(crate) struct Prober {
-    pub(crate) cri: Arc<dyn ContainerRuntime>,
-    pub(crate) recorder: EventRecorder,
+    pub(crate) ctx: Arc<NodeContext>,
     pub(crate) results: ProbeResults,
     pub(crate) pod: Arc<Pod>,
     pub(crate) kind: ContainerKind,
-    pub(crate) container: Container,
+    pub(crate) container: Arc<Container>,
     pub(crate) container_id: String,
     pub(crate) pod_ip: String,
     /// How long the container already runs.
@@ -39,7 +39,7 @@ enum Outcome {
     /// Counts as a success, with a warning (POD-40).
     Warning(String),
     Failure(String),
-    /// The question could not be asked.
+    /// The question could not be asked: an event tells of it, but it counts as no answer (POD-43).
     Error(String),
 }
 
@@ -61,12 +61,13 @@ impl Prober {
         self.wait_for_startup(probe_kind).await;
         tokio::time::sleep(delay.saturating_sub(self.running_for)).await;
         let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // A slow answer moves no later question.
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut last = None;
         let mut in_a_row = 0;
         loop {
             ticks.tick().await;
-            let success = self.ask(probe_kind, &probe).await;
+            let Some(success) = self.ask(probe_kind, &probe).await else { continue };
             in_a_row = if last == Some(success) { in_a_row + 1 } else { 1 };
             last = Some(success);
             let threshold = if success { success_threshold } else { failure_threshold };
@@ -94,64 +95,56 @@ impl Prober {
         if kind == ProbeKind::Startup || self.container.startup_probe.is_none() {
             return;
         }
-        while self.results.get(ProbeKind::Startup, &self.container_id) != Some(true) {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        self.results.started_up(&self.container_id).await;
     }
 
-    async fn ask(&self, kind: ProbeKind, probe: &Probe) -> bool {
+    /// The verdict; `None` when the question could not be asked.
+    async fn ask(&self, kind: ProbeKind, probe: &Probe) -> Option<bool> {
         let timeout =
             Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1).max(1)).unwrap_or(1));
+        let began = tokio::time::Instant::now();
         let outcome = if let Some(exec) = &probe.exec {
             self.exec(exec.command.as_deref().unwrap_or_default(), timeout).await
         } else if let Some(get) = &probe.http_get {
-            tokio::time::timeout(timeout, self.http(kind, get)).await.unwrap_or_else(|_| {
-                Outcome::Failure(
-                    "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
-                )
-            })
+            self.http(get, timeout).await
         } else if let Some(tcp) = &probe.tcp_socket {
-            tokio::time::timeout(timeout, self.tcp(tcp.host.as_deref(), &tcp.port))
-                .await
-                .unwrap_or_else(|_| Outcome::Failure("dial tcp: i/o timeout".to_owned()))
+            self.tcp(tcp.host.as_deref(), &tcp.port, timeout).await
         } else if let Some(grpc) = &probe.grpc {
-            tokio::time::timeout(timeout, self.grpc(grpc.port, grpc.service.as_deref().unwrap_or_default()))
-                .await
-                .unwrap_or_else(|_| {
-                    Outcome::Failure(format!(
-                        "timeout: failed to connect service \"{}:{}\" within {}: context deadline exceeded",
-                        self.pod_ip,
-                        grpc.port,
-                        crate::go_duration::format(timeout)
-                    ))
-                })
+            self.grpc(grpc.port, grpc.service.as_deref().unwrap_or_default(), timeout).await
         } else {
             Outcome::Error("missing probe handler".to_owned())
         };
+        let result = match &outcome {
+            Outcome::Success | Outcome::Warning(_) => "successful",
+            Outcome::Failure(_) => "failed",
+            Outcome::Error(_) => "unknown",
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        self.ctx.metrics.probes.ended(&self.pod, &self.container.name, kind.as_str(), result, seconds);
         self.report(kind, outcome)
     }
 
-    fn report(&self, kind: ProbeKind, outcome: Outcome) -> bool {
+    fn report(&self, kind: ProbeKind, outcome: Outcome) -> Option<bool> {
         let event = |reason: &str, message: String| {
             let reference = pod_ref::container_reference(&self.pod, self.kind, &self.container.name);
-            self.recorder.record(reference, EventType::Warning, reason, message);
+            self.ctx.recorder.record(reference, EventType::Warning, reason, message);
         };
         match outcome {
-            Outcome::Success => true,
+            Outcome::Success => Some(true),
             Outcome::Warning(output) => {
                 event("ProbeWarning", format!("{} probe warning: {}", kind.as_str(), cut(&output)));
-                true
+                Some(true)
             }
             Outcome::Failure(output) => {
                 event("Unhealthy", format!("{} probe failed: {}", kind.as_str(), cut(&output)));
-                false
+                Some(false)
             }
             Outcome::Error(error) => {
                 event(
                     "Unhealthy",
                     format!("{} probe errored and resulted in unknown state: {}", kind.as_str(), cut(&error)),
                 );
-                false
+                None
             }
         }
     }
@@ -165,78 +158,87 @@ impl Prober {
             .flatten()
             .filter_map(|variable| Some((variable.name.as_str(), variable.value.as_deref()?)))
             .collect();
-        let command = command
+        let command: Vec<String> = command
             .iter()
             .map(|part| expand(part, |name| environment.get(name).map(|value| (*value).to_owned())))
             .collect();
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(1);
-        match self.cri.exec_sync(&self.container_id, command, seconds).await {
-            Ok(answer) if answer.exit_code == 0 => Outcome::Success,
-            Ok(answer) => {
-                let mut output = String::from_utf8_lossy(&answer.stdout).into_owned();
-                output.push_str(&String::from_utf8_lossy(&answer.stderr));
-                Outcome::Failure(output)
+        let timed_out = || {
+            let words = command.join(" ");
+            Outcome::Failure(format!("command timed out: {words:?} timed out after {seconds}s"))
+        };
+        let call = self.ctx.config.cri.exec_sync(&self.container_id, command.clone(), seconds);
+        match tokio::time::timeout(timeout.saturating_add(ANSWER_TIME), call).await {
+            Ok(Ok(answer)) if answer.exit_code == 0 => Outcome::Success,
+            Ok(Ok(answer)) => {
+                let mut output = answer.stdout;
+                output.extend_from_slice(&answer.stderr);
+                output.truncate(MAX_OUTPUT);
+                Outcome::Failure(String::from_utf8_lossy(&output).into_owned())
             }
-            Err(status) if status.code() == tonic::Code::DeadlineExceeded => {
-                Outcome::Failure(format!("command timed out: {}", status.message()))
-            }
-            Err(status) => Outcome::Error(crate::cri::go_error(&status)),
+            Err(_) => timed_out(),
+            Ok(Err(status)) if status.code() == tonic::Code::DeadlineExceeded => timed_out(),
+            Ok(Err(status)) => Outcome::Error(crate::cri::go_error(&status)),
         }
     }
 
-    async fn http(&self, kind: ProbeKind, get: &k8s_openapi::api::core::v1::HTTPGetAction) -> Outcome {
+    async fn http(&self, get: &k8s_openapi::api::core::v1::HTTPGetAction, timeout: Duration) -> Outcome {
         let port = match resolve_port(&get.port, &self.container) {
             Ok(port) => port,
             Err(error) => return Outcome::Error(error),
         };
-        let https = get.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
         let request = HttpGet {
-            https,
+            https: get.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
             host: get.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| self.pod_ip.clone()),
             port,
             path: get.path.clone().unwrap_or_else(|| "/".to_owned()),
             headers: http_get::headers(get.http_headers.as_ref(), "kube-probe/1.36"),
         };
-        let _ = kind;
-        match http_get::get(&request).await {
-            Ok(answer) if answer.status.is_success() => Outcome::Success,
-            Ok(answer) if answer.status.is_redirection() => {
+        match tokio::time::timeout(timeout, http_get::get(&request)).await {
+            Ok(Ok(answer)) if answer.status.is_success() => Outcome::Success,
+            Ok(Ok(answer)) if answer.status.is_redirection() => {
                 Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body))
             }
-            Ok(answer) => {
+            Ok(Ok(answer)) => {
                 Outcome::Failure(format!("HTTP probe failed with statuscode: {}", answer.status.as_u16()))
             }
-            Err(error) => {
-                let scheme = if https { "https" } else { "http" };
-                let host =
-                    request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(&request.host);
-                Outcome::Failure(format!("Get \"{scheme}://{host}:{port}{}\": {error}", request.path))
-            }
+            Ok(Err(error)) => Outcome::Failure(error),
+            Err(_) => Outcome::Failure(format!(
+                "Get {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+                request.url()
+            )),
         }
     }
 
-    async fn tcp(&self, host: Option<&str>, port: &IntOrString) -> Outcome {
+    async fn tcp(&self, host: Option<&str>, port: &IntOrString, timeout: Duration) -> Outcome {
         let port = match resolve_port(port, &self.container) {
             Ok(port) => port,
             Err(error) => return Outcome::Error(error),
         };
         let host = host.filter(|host| !host.is_empty()).unwrap_or(&self.pod_ip);
-        match tokio::net::TcpStream::connect((host, port)).await {
-            Ok(_) => Outcome::Success,
-            Err(error) => {
-                Outcome::Failure(format!("dial tcp {host}:{port}: connect: {}", http_get::dial_error(&error)))
-            }
+        match tokio::time::timeout(timeout, http_get::dial(host, port)).await {
+            Ok(Ok(_)) => Outcome::Success,
+            Ok(Err(error)) => Outcome::Failure(error),
+            Err(_) => Outcome::Failure(format!("dial tcp {}: i/o timeout", http_get::authority(host, port))),
         }
     }
 
-    async fn grpc(&self, port: i32, service: &str) -> Outcome {
-        let Ok(port) = u16::try_from(port) else {
+    async fn grpc(&self, port: i32, service: &str, timeout: Duration) -> Outcome {
+        let Some(port) = u16::try_from(port).ok().filter(|port| *port > 0) else {
             return Outcome::Error(format!("invalid port number: {port}"));
         };
-        match super::grpc_health::check(&self.pod_ip, port, service).await {
-            Ok(1) => Outcome::Success,
-            Ok(status) => Outcome::Failure(format!("service unhealthy (responded with {status:?})")),
-            Err(error) => Outcome::Failure(format!("error: health rpc probe failed: {error}")),
+        match tokio::time::timeout(timeout, super::grpc_health::check(&self.pod_ip, port, service)).await {
+            Ok(Ok(1)) => Outcome::Success,
+            Ok(Ok(status)) => Outcome::Failure(format!(
+                "service unhealthy (responded with {:?})",
+                super::grpc_health::status_name(status)
+            )),
+            Ok(Err(error)) => Outcome::Failure(format!("error: health rpc probe failed: {error}")),
+            Err(_) => Outcome::Failure(format!(
+                "timeout: failed to connect service {:?} within {}: context deadline exceeded",
+                http_get::authority(&self.pod_ip, port),
+                crate::go_duration::format(timeout)
+            )),
         }
     }
 }
@@ -255,7 +257,7 @@ pub(crate) fn resolve_port(port: &IntOrString, container: &Container) -> Result<
             match (named, name.parse::<i64>()) {
                 (Some(port), _) => i64::from(port.container_port),
                 (None, Ok(number)) => number,
-                (None, Err(_)) => return Err(format!("strconv.Atoi: parsing {name:?}: invalid syntax")),
+                (None, Err(_)) => return Err(format!("port {name} not found")),
             }
         }
     };
@@ -280,7 +282,7 @@ mod tests {
         assert_eq!(resolve(IntOrString::Int(80)), Ok(80));
         assert_eq!(resolve(IntOrString::String("81".into())), Ok(81));
         assert_eq!(resolve(IntOrString::String("web".into())), Ok(8080));
-        assert!(resolve(IntOrString::String("nope".into())).is_err());
+        assert_eq!(resolve(IntOrString::String("nope".into())).unwrap_err(), "port nope not found");
         assert_eq!(resolve(IntOrString::Int(70_000)).unwrap_err(), "invalid port number: 70000");
         assert_eq!(resolve(IntOrString::Int(0)).unwrap_err(), "invalid port number: 0");
     }

@@ -1,5 +1,6 @@
 //! `/containerLogs`: a container's log, from its CRI log files (POD-54).
 
+mod hooks;
 mod options;
 mod reader;
 
@@ -10,6 +11,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use super::Server;
 use super::body::{self, Body, text};
+use crate::generate::sandbox::log_directory_name;
 use crate::pod_ref;
 use options::LogOptions;
 use reader::LogReader;
@@ -35,6 +37,10 @@ impl Server {
                 format!("container {container:?} not found in pod {pod:?}\n"),
             );
         }
+        if options.hooks {
+            let logs = self.ctx.config.log_dir.join(log_directory_name(&found)).join(container);
+            return text(StatusCode::OK, hooks::read(&logs, &options));
+        }
         let (id, log) = match self.log_file(&found, container, options.previous).await {
             Ok(found) => found,
             Err(error) => return text(StatusCode::BAD_REQUEST, error),
@@ -55,6 +61,13 @@ impl Server {
         let status = self.ctx.status.current(pod_ref::uid(pod)).unwrap_or_default();
         let id = container_with_logs(&status, pod_ref::name(pod), container, previous)?;
         let answer = self.ctx.config.cri.container_status(&id).await;
+        if let Err(status) = &answer
+            && status.code() == tonic::Code::NotFound
+            && previous
+            && let Some(log) = self.log_of_forgotten_run(pod, container)
+        {
+            return Ok((id, log));
+        }
         let status = answer.map_err(|status| {
             format!(
                 "unable to retrieve container logs for {}://{id}: {}",
@@ -63,6 +76,18 @@ impl Server {
             )
         })?;
         Ok((id, PathBuf::from(status.log_path)))
+    }
+}
+
+impl Server {
+    /// The log of a container's last run but one that the runtime has forgotten (POD-29).
+    fn log_of_forgotten_run(&self, pod: &Pod, container: &str) -> Option<PathBuf> {
+        let status = self.ctx.status.current(pod_ref::uid(pod))?;
+        let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        let count = u32::try_from(all.find(|status| status.name == container)?.restart_count).ok()?;
+        let run = crate::generate::container::log_path(container, count.checked_sub(1)?);
+        let log = self.ctx.config.log_dir.join(log_directory_name(pod)).join(run);
+        log.is_file().then_some(log)
     }
 }
 

@@ -5,10 +5,17 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::pod_ref;
+use crate::pods::restart::may_restart_all;
 
 /// The types that the kubelet owns; all others are somebody else's and stay as they are.
-pub const OWNED: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWNED: [&str; 6] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "AllContainersRestarting",
+];
 
 /// What conditions are made from.
 pub struct ConditionInputs<'a> {
@@ -22,6 +29,8 @@ pub struct ConditionInputs<'a> {
     pub statuses: &'a [ContainerStatus],
     /// Whether sandbox, network and volumes are there.
     pub ready_to_start: bool,
+    /// Whether a container's end is just restarting all of them (POD-29).
+    pub restarting_all: bool,
     /// The conditions so far, foreign ones included.
     pub old: &'a [PodCondition],
     /// Now.
@@ -32,16 +41,16 @@ pub struct ConditionInputs<'a> {
 #[must_use]
 pub fn conditions(inputs: &ConditionInputs<'_>) -> Vec<PodCondition> {
     let containers_ready = containers_ready(inputs);
-    let own = [
+    let own = vec![
         condition("PodReadyToStartContainers", inputs.ready_to_start, None),
         initialized(inputs),
         ready(inputs, &containers_ready),
         containers_ready,
         condition("PodScheduled", true, None),
     ];
+    let own = own.into_iter().chain(all_containers_restarting(inputs));
     let generation = inputs.pod.metadata.generation;
     let mut all: Vec<PodCondition> = own
-        .into_iter()
         .map(|mut new| {
             let old = inputs.old.iter().find(|old| old.type_ == new.type_);
             new.last_transition_time = match old {
@@ -70,6 +79,27 @@ fn condition(type_: &str, status: bool, why: Option<(&str, String)>) -> PodCondi
         message,
         ..PodCondition::default()
     }
+}
+
+/// Only pods with such a rule have it.
+fn all_containers_restarting(inputs: &ConditionInputs<'_>) -> Option<PodCondition> {
+    if !may_restart_all(inputs.pod) {
+        return None;
+    }
+    let why = match inputs.phase {
+        "Succeeded" => Some(("PodCompleted", String::new())),
+        "Failed" => Some(("PodFailed", String::new())),
+        _ if inputs.restarting_all => {
+            let message = "container exited with restart policy rule".to_owned();
+            return Some(condition(
+                "AllContainersRestarting",
+                true,
+                Some(("RestartAllContainersStarted", message)),
+            ));
+        }
+        _ => None,
+    };
+    Some(condition("AllContainersRestarting", false, why))
 }
 
 fn initialized(inputs: &ConditionInputs<'_>) -> PodCondition {
@@ -183,6 +213,7 @@ mod tests {
             init_statuses: init,
             statuses,
             ready_to_start: true,
+            restarting_all: false,
             old: &old,
             now: Timestamp::from_second(100).unwrap(),
         });
@@ -264,6 +295,7 @@ mod tests {
             init_statuses: &[],
             statuses: &[],
             ready_to_start: false,
+            restarting_all: false,
             old: &old,
             now: Timestamp::from_second(9).unwrap(),
         };

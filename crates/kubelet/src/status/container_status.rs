@@ -65,6 +65,13 @@ fn container_status(
     };
     let mut last_state = previous.map(|previous| terminated(inputs, previous));
     if last_state.is_none() {
+        // Its last run was forgotten with all others.
+        last_state = old
+            .filter(|old| old.restart_count < latest.restart_count.cast_signed())
+            .and_then(|old| old.state.clone())
+            .filter(|state| state.terminated.is_some());
+    }
+    if last_state.is_none() {
         last_state = old
             .filter(|old| old.restart_count <= latest.restart_count.cast_signed())
             .and_then(|old| old.last_state.clone());
@@ -82,6 +89,7 @@ fn container_status(
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
         resources: Some(container.resources.clone().unwrap_or_default()),
         user: latest.user.clone(),
+        stop_signal: latest.stop_signal.clone(),
         ..ContainerStatus::default()
     };
     let may_start = !inputs.terminal && may_start_again(pod, kind, container, latest);
@@ -124,10 +132,15 @@ fn status_without_run(
         let old_state = old.state.as_ref();
         if old_state.is_some_and(|state| state.terminated.is_some()) {
             // Ended, and its remains are gone: what was said about it stays true.
-            return old.clone();
+            if !inputs.reset.contains(&container.name) || inputs.terminal {
+                return old.clone();
+            }
         }
         status.restart_count = old.restart_count;
-        status.last_state.clone_from(&old.last_state);
+        status.last_state = match old_state {
+            Some(state) if state.terminated.is_some() => Some(state.clone()),
+            _ => old.last_state.clone(),
+        };
         if old_state.is_some_and(|state| state.running.is_some()) {
             let gone = ContainerState {
                 terminated: Some(ContainerStateTerminated {

@@ -11,6 +11,7 @@ use super::container_status::{StartError, container_statuses};
 use super::phase::phase;
 use crate::generate::resources::qos_class;
 use crate::pod_ref::{self, ContainerKind};
+use crate::pods::restart::restart_all_trigger;
 use crate::pods::runtime_pod::RuntimePod;
 use crate::probes::ProbeResults;
 
@@ -28,6 +29,8 @@ pub struct StatusInputs<'a> {
     pub probes: &'a ProbeResults,
     /// Ids of containers whose postStart hook has not returned (HOOK-04).
     pub in_post_start: &'a HashSet<String>,
+    /// Containers that begin again with all others (POD-29).
+    pub reset: &'a HashSet<String>,
     /// The prefix of container ids.
     pub runtime_name: &'a str,
     /// Whether nothing of the pod will be started any more.
@@ -74,7 +77,19 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
         Some("Succeeded") => "Succeeded",
         Some("Failed") => "Failed",
         _ if inputs.verdict.is_some() => "Failed",
-        _ => phase(pod, &init_statuses, &statuses, inputs.terminal),
+        _ => match phase(pod, &init_statuses, &statuses, inputs.terminal) {
+            // What ended is about to begin again, or sidecars still end.
+            "Succeeded" | "Failed"
+                if !inputs.terminal
+                    && (!inputs.reset.is_empty() || inputs.runtime.running().next().is_some()) =>
+            {
+                match old.phase.as_deref() {
+                    Some("Pending") => "Pending",
+                    _ => "Running",
+                }
+            }
+            phase => phase,
+        },
     };
     let sandbox = inputs.runtime.ready_sandbox();
     let host_network = pod_ref::is_host_network(pod);
@@ -93,6 +108,7 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
         init_statuses: &init_statuses,
         statuses: &statuses,
         ready_to_start,
+        restarting_all: restart_all_trigger(pod, inputs.runtime).is_some(),
         old: old_conditions,
         now: inputs.now,
     });

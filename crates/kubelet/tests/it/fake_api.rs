@@ -80,6 +80,22 @@ impl FakeApi {
             .collect()
     }
 
+    /// Every status that the object at `path` gets from now on.
+    pub(crate) fn statuses(&self, path: &str) -> Arc<Mutex<Vec<Value>>> {
+        let seen = Arc::<Mutex<Vec<Value>>>::default();
+        let (name, mut events) = (path.rsplit('/').next().unwrap().to_owned(), self.events.subscribe());
+        let statuses = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Ok((_, line)) = events.recv().await {
+                let event: Value = serde_json::from_str(&line).unwrap();
+                if event["object"]["metadata"]["name"] == name.as_str() {
+                    statuses.lock().unwrap().push(event["object"]["status"].clone());
+                }
+            }
+        });
+        seen
+    }
+
     fn tell(&self, path: &str, kind: &str, object: &Value) {
         let line = format!("{}\n", json!({"type": kind, "object": object}));
         let _ = self.events.send((collection_of(path).to_owned(), line));

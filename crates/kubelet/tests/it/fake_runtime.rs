@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
 use sampan_cri::progress::WatchResponse;
 use sampan_cri::v1;
 use sampan_kubelet::clock::Clock;
@@ -47,6 +46,7 @@ struct Inner {
     logins: Vec<String>,
     exec: HashMap<String, (i32, Duration)>,
     streaming_url: Option<String>,
+    pod_ip: Option<String>,
     next: u32,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct FakeRuntime {
     pub(crate) calls: Arc<Mutex<Vec<(i64, String)>>>,
     events: broadcast::Sender<v1::ContainerEventResponse>,
     clock: Clock,
-    began: Timestamp,
+    began: tokio::time::Instant,
     log_dir: PathBuf,
 }
 
@@ -69,7 +69,7 @@ impl FakeRuntime {
             inner: Arc::new(Mutex::new(inner)),
             calls: Arc::default(),
             events: broadcast::Sender::new(1_000),
-            began: clock.now(),
+            began: tokio::time::Instant::now(),
             clock,
             log_dir,
         }
@@ -141,6 +141,16 @@ impl FakeRuntime {
         self.inner.lock().unwrap().exec.insert(program.to_owned(), (code, takes));
     }
 
+    /// The address of all pods from now on.
+    pub(crate) fn pod_ip(&self, ip: &str) {
+        self.inner.lock().unwrap().pod_ip = Some(ip.to_owned());
+    }
+
+    fn is_running(&self, id: &str) -> bool {
+        let running = v1::ContainerState::ContainerRunning as i32;
+        self.inner.lock().unwrap().containers.get(id).is_some_and(|(status, _, _)| status.state == running)
+    }
+
     pub(crate) fn kill_sandbox(&self) {
         for sandbox in self.inner.lock().unwrap().sandboxes.values_mut() {
             sandbox.state = v1::PodSandboxState::SandboxNotready as i32;
@@ -170,8 +180,13 @@ impl FakeRuntime {
     }
 
     fn note(&self, call: String) {
-        let at = self.clock.now().duration_since(self.began).as_secs();
+        let at = self.now();
         self.calls.lock().unwrap().push((at, call));
+    }
+
+    /// The seconds since the start.
+    pub(crate) fn now(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_secs()).unwrap()
     }
 
     fn nanos(&self) -> i64 {
@@ -197,6 +212,21 @@ impl FakeRuntime {
             containers_statuses: vec![status],
             ..Default::default()
         });
+    }
+}
+
+/// Notes that an exec did not get to its end.
+struct Killed {
+    runtime: FakeRuntime,
+    program: String,
+    ended: bool,
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.runtime.note(format!("exec {} killed", self.program));
+        }
     }
 }
 
@@ -243,7 +273,7 @@ impl ContainerRuntime for FakeRuntime {
             state: v1::PodSandboxState::SandboxReady as i32,
             created_at: self.nanos() + i64::from(inner.next),
             network: Some(v1::PodSandboxNetworkStatus {
-                ip: format!("10.0.0.{}", inner.next),
+                ip: inner.pod_ip.clone().unwrap_or_else(|| format!("10.0.0.{}", inner.next)),
                 ..Default::default()
             }),
             labels: config.labels,
@@ -418,11 +448,39 @@ impl ContainerRuntime for FakeRuntime {
             .collect())
     }
 
-    async fn exec_sync(&self, _: &str, command: Vec<String>, _: i64) -> Result<v1::ExecSyncResponse, Status> {
+    async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        seconds: i64,
+    ) -> Result<v1::ExecSyncResponse, Status> {
         let program = command.first().cloned().unwrap_or_default();
         let (exit_code, takes) = self.inner.lock().unwrap().exec.get(&program).copied().unwrap_or_default();
         self.note(format!("exec {program}"));
-        tokio::time::sleep(takes).await;
+        if program == "badcommand-unstarted" {
+            return Err(Status::unknown(
+                "failed to exec in container: failed to start exec: exec: \"badcommand\": executable file not found in $PATH",
+            ));
+        }
+        let mut killed = Killed { runtime: self.clone(), program: program.clone(), ended: false };
+        let limit =
+            Duration::from_secs(if seconds > 0 { seconds.unsigned_abs() } else { u64::from(u32::MAX) });
+        let ended = async {
+            while self.is_running(id) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(takes) => {}
+            () = ended => {
+                killed.ended = true;
+                return Ok(v1::ExecSyncResponse { exit_code: 137, ..Default::default() });
+            }
+            () = tokio::time::sleep(limit) => {
+                return Err(Status::with_details(tonic::Code::DeadlineExceeded, "timeout", "so far\n".into()));
+            }
+        }
+        killed.ended = true;
         Ok(v1::ExecSyncResponse { exit_code, stdout: b"secret output".to_vec(), ..Default::default() })
     }
 

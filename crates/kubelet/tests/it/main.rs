@@ -5,9 +5,14 @@
 mod credentials;
 mod fake_api;
 mod fake_runtime;
+mod hooks;
+mod hooks_network;
 mod images;
 mod lifecycle;
 mod node;
+mod probes;
 mod restart;
+mod restart_rules;
 mod server;
+mod termination;
 mod world;

@@ -15,7 +15,7 @@ pub(crate) struct World {
     pub(crate) runtime: FakeRuntime,
     kubelet: Option<Kubelet>,
     serving: Option<Serving>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     images: ImageConfig,
     dir: tempfile::TempDir,
 }
@@ -159,6 +159,22 @@ impl World {
 
     pub(crate) async fn until_gone(&self) {
         self.until("gone", |world| world.api.get(POD).is_none() && world.runtime.sandboxes() == 0).await;
+    }
+
+    /// What `sampan logs --hooks` shows: the files of a container's hooks.
+    pub(crate) fn hook_logs(&self, container: &str) -> Vec<(String, String)> {
+        let dir = self.dir.path().join(format!("logs/default_p_uid-1/{container}/hooks"));
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| {
+                let text = std::fs::read_to_string(entry.path()).unwrap();
+                (entry.file_name().into_string().unwrap(), text)
+            })
+            .collect();
+        files.sort();
+        files
     }
 
     /// The first container's waiting reason, or empty.

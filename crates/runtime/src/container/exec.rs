@@ -19,10 +19,14 @@ use crate::state::ContainerState;
 /// CRI's bound of each stream of ExecSync.
 const MAX_OUTPUT: usize = 16 << 20;
 const CHUNK: usize = 32 << 10;
+/// Bytes of output that come with the error of a command whose time was up.
+const MAX_LAST_WORDS: usize = 3 << 10;
 /// A terminal's hang-up.
 const SIGHUP: i32 = 1;
+const SIGKILL: i32 = 9;
 
-/// Runs a command to its end and collects its output.
+/// Runs a command to its end and collects its output. A caller that is gone (its deadline came, its connection
+/// broke) takes the command and its children along.
 pub(crate) async fn exec_sync(
     runtime: &Runtime,
     container: &Container,
@@ -31,18 +35,70 @@ pub(crate) async fn exec_sync(
     let shim = running(runtime, container)?;
     let process = process(runtime, container, &request.cmd, false, false)
         .map_err(|message| Status::internal(format!("failed to exec in container: {message}")))?;
-    let exec = process.id.clone();
+    let mut command = Command {
+        shim: shim.clone(),
+        container: container.id.clone(),
+        exec: process.id.clone(),
+        answered: false,
+    };
     let timeout = (request.timeout > 0).then(|| Duration::from_secs(request.timeout.unsigned_abs()));
     let options = ExecSyncOptions { timeout, max_output: MAX_OUTPUT };
     let output = shim.exec_sync(process, options).await;
-    forget(shim, container.id.clone(), exec);
+    command.answered = true;
+    drop(command);
     let output = output.map_err(|error| match error {
-        Error::ExecTimeout { seconds } => Status::deadline_exceeded(format!(
-            "failed to exec in container: timeout {seconds}s exceeded: context deadline exceeded"
-        )),
+        Error::ExecTimeout { seconds, stdout, stderr } => Status::with_details(
+            tonic::Code::DeadlineExceeded,
+            format!("failed to exec in container: timeout {seconds}s exceeded: context deadline exceeded"),
+            last_words(stdout, &stderr).into(),
+        ),
         error => Status::unknown(format!("failed to exec in container: {}", describe(&error))),
     })?;
     Ok(v1::ExecSyncResponse { stdout: output.stdout, stderr: output.stderr, exit_code: output.exit.code })
+}
+
+/// The end of what a command had printed when its time was up: the error's details, which no CRI client has to
+/// read. They travel in a header, so there are not many.
+fn last_words(mut stdout: Vec<u8>, stderr: &[u8]) -> Vec<u8> {
+    stdout.extend_from_slice(stderr);
+    stdout.split_off(stdout.len().saturating_sub(MAX_LAST_WORDS))
+}
+
+/// A command that ExecSync waits for. Dropped unanswered, its caller is gone.
+struct Command {
+    shim: Shim,
+    container: String,
+    exec: String,
+    answered: bool,
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        let (shim, container, exec) = (self.shim.clone(), self.container.clone(), self.exec.clone());
+        if self.answered {
+            forget(shim, container, exec);
+        } else {
+            tokio::spawn(abandon(shim, container, exec));
+        }
+    }
+}
+
+/// Kills a command, which may still be on its way into the container, and lets the shim forget it.
+async fn abandon(shim: Shim, container: String, exec: String) {
+    let mut unknown = 0;
+    while unknown < 5 {
+        if let Err(error) = shim.kill(&container, Some(&exec), SIGKILL, true).await
+            && error.is_gone()
+        {
+            return;
+        }
+        match shim.delete_exec(&container, &exec).await {
+            Ok(_) => return,
+            Err(error) if error.is_not_found() => unknown += 1,
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Runs a command with a client's streams.

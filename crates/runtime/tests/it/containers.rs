@@ -30,6 +30,7 @@ on_embedded! { start:
     environment::sysctls_are_the_pods,
     environment::the_resolver_is_the_pods,
     execs::exec_that_takes_too_long_is_killed,
+    execs::exec_whose_caller_is_gone_is_killed,
     execs::hook_06_exec_collects_both_streams,
     execs::logs_have_both_streams_and_can_be_rotated,
     lifecycle::a_running_container_can_be_removed,

@@ -8,7 +8,7 @@ mod apply;
 mod follow;
 mod outcome;
 mod pull_progress;
-mod session;
+pub(super) mod session;
 
 pub(super) use pull_progress::watch as watch_pull;
 

@@ -37,42 +37,58 @@ pub(super) async fn run(
     options: ExecSyncOptions,
 ) -> Result<ExecSyncOutput, Error> {
     let (container, exec) = (process.container.clone(), process.id.clone());
-    let whole = collect(shim, process, options.max_output);
+    let (mut stdout, mut stderr) = (Kept::new(options.max_output), Kept::new(options.max_output));
+    let whole = collect(shim, process, &mut stdout, &mut stderr);
     let Some(limit) = options.timeout else {
-        return whole.await;
+        let exit = whole.await?;
+        return Ok(ExecSyncOutput { stdout: stdout.bytes, stderr: stderr.bytes, exit });
     };
     match tokio::time::timeout(limit, whole).await {
-        Ok(result) => result,
+        Ok(exit) => Ok(ExecSyncOutput { stdout: stdout.bytes, stderr: stderr.bytes, exit: exit? }),
         Err(_) => {
             // The stream is dropped with the future; the process is not, so it is ended here.
             let _ = shim.kill(&container, Some(&exec), 9, true).await;
-            let seconds = limit.as_millis().div_ceil(1000);
-            Err(Error::ExecTimeout { seconds: u64::try_from(seconds).unwrap_or(u64::MAX) })
+            let seconds = u64::try_from(limit.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+            Err(Error::ExecTimeout { seconds, stdout: stdout.bytes, stderr: stderr.bytes })
         }
     }
 }
 
-async fn collect(shim: &Shim, process: ExecProcess, max: usize) -> Result<ExecSyncOutput, Error> {
+/// One stream's output, up to a bound.
+struct Kept {
+    bytes: Vec<u8>,
+    max: usize,
+}
+
+impl Kept {
+    fn new(max: usize) -> Self {
+        Self { bytes: Vec::new(), max }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let room = self.max.saturating_sub(self.bytes.len()).min(bytes.len());
+        self.bytes.extend_from_slice(&bytes[..room]);
+    }
+}
+
+async fn collect(
+    shim: &Shim,
+    process: ExecProcess,
+    stdout: &mut Kept,
+    stderr: &mut Kept,
+) -> Result<ExitRecord, Error> {
     let call = "exec";
     let mut stream = shim.exec_stream(process).await?;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     loop {
         let next = stream.output.next().await;
         match next.map_err(|source| Error::Connection { call, source })? {
-            Some(Output::Stdout(bytes)) => keep(&mut stdout, &bytes, max),
-            Some(Output::Stderr(bytes)) => keep(&mut stderr, &bytes, max),
-            Some(Output::Exit(exit)) => {
-                return Ok(ExecSyncOutput { stdout, stderr, exit });
-            }
+            Some(Output::Stdout(bytes)) => stdout.add(&bytes),
+            Some(Output::Stderr(bytes)) => stderr.add(&bytes),
+            Some(Output::Exit(exit)) => return Ok(exit),
             None => {
                 let source = std::io::ErrorKind::UnexpectedEof.into();
                 return Err(Error::Connection { call, source });
             }
         }
     }
-}
-
-fn keep(kept: &mut Vec<u8>, bytes: &[u8], max: usize) {
-    let room = max.saturating_sub(kept.len()).min(bytes.len());
-    kept.extend_from_slice(&bytes[..room]);
 }

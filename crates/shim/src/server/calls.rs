@@ -159,7 +159,10 @@ impl Shim {
         }
         let pid = pid.ok_or_else(ended)?;
         if all {
-            // An exec leads a session and a group of its own.
+            // An exec leads a session and a group of its own; children may have left both.
+            for child in children::descendants(pid) {
+                let _ = children::signal(child, signal);
+            }
             let _ = children::signal(-pid, signal);
         }
         match children::signal(pid, signal) {

@@ -90,7 +90,7 @@ fn timeout(runtime: Runtime) {
         let options = ExecSyncOptions { timeout: Some(Duration::from_millis(700)), ..Default::default() };
         let exec = fixture.exec("c", "e", &["sleep", "50"]);
         let error = fixture.shim.exec_sync(exec, options).await.unwrap_err();
-        assert!(matches!(error, Error::ExecTimeout { seconds: 1 }), "{error}");
+        assert!(matches!(error, Error::ExecTimeout { seconds: 1, .. }), "{error}");
         let exit = fixture.shim.wait("c", Some("e")).await.unwrap();
         assert_eq!(exit.signal, 9);
         fixture.finish().await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{env, network, probe, resources, security, volume::VolumeNames};
+use super::{env, network, probe, resources, restart, security, volume::VolumeNames};
 use crate::{
     FieldError,
     field::Path,
@@ -19,6 +19,8 @@ pub(super) struct Known {
     pub volumes: VolumeNames,
     /// terminationGracePeriodSeconds.
     pub grace: i64,
+    /// os.name.
+    pub os: String,
     /// False within a template.
     pub pod: bool,
     /// hostNetwork.
@@ -37,6 +39,7 @@ pub(super) fn containers(spec: &Value, path: &Path, known: &Known, out: &mut Err
         common(container, &path, known, out);
         unique(container, &path, &mut names, out);
         probe::lifecycle(container, &path, known.grace, out);
+        restart::stop_signal(container, &known.os, &path, out);
         probe::probes(container, &path, out);
     }
     network::host_port_conflicts(list, &path, out);
@@ -60,6 +63,7 @@ pub(super) fn init_containers(spec: &Value, path: &Path, known: &Known, out: &mu
         unique(container, &path, &mut names, out);
         if crate::resources::is_sidecar(container) {
             probe::lifecycle(container, &path, known.grace, out);
+            restart::stop_signal(container, &known.os, &path, out);
             probe::probes(container, &path, out);
             continue;
         }
@@ -94,6 +98,7 @@ pub(super) fn ephemeral_containers(spec: &Value, path: &Path, known: &Known, out
             "resources",
             "resizePolicy",
             "restartPolicy",
+            "restartPolicyRules",
         ] {
             let set = match container.get(field) {
                 Some(Value::Object(map)) => !map.is_empty() || field != "resources",
@@ -155,8 +160,5 @@ fn common(container: &Value, path: &Path, known: &Known, out: &mut Errors) {
     }
     resources::requirements(&container["resources"], &path.child("resources"), false, out);
     security::container(container, &path.child("securityContext"), out);
-    let restart = str_of(container, "restartPolicy");
-    if !restart.is_empty() {
-        one_of(restart, &["Always", "Never", "OnFailure"], &path.child("restartPolicy"), out);
-    }
+    restart::policy(container, path, out);
 }

@@ -156,6 +156,13 @@ pub(in crate::validation) fn validate_status_update(new: &Value, old: &Value, ou
     if policy != "Never" && policy != "OnFailure" {
         return;
     }
+    let spec = &old["spec"];
+    let containers = items(spec, "containers").iter().chain(items(spec, "initContainers"));
+    // POD-29: one container's end may begin all of them again.
+    let mut rules = containers.clone().flat_map(|container| items(container, "restartPolicyRules"));
+    if rules.any(|rule| str_of(rule, "action") == "RestartAllContainers") {
+        return;
+    }
     for field in ["containerStatuses", "initContainerStatuses"] {
         let sidecar = |name: &str| {
             items(&old["spec"], "initContainers")
@@ -163,9 +170,7 @@ pub(in crate::validation) fn validate_status_update(new: &Value, old: &Value, ou
                 .any(|c| str_of(c, "name") == name && crate::resources::is_sidecar(c))
         };
         let own_policy = |name: &str| {
-            items(&old["spec"], "containers")
-                .iter()
-                .any(|c| str_of(c, "name") == name && c.get("restartPolicy").is_some())
+            containers.clone().any(|c| str_of(c, "name") == name && c.get("restartPolicy").is_some())
         };
         for before in items(&old["status"], field) {
             let name = str_of(before, "name");

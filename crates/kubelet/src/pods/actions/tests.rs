@@ -52,6 +52,7 @@ fn run(name: &str, state: State, exit_code: i32) -> RuntimeContainer {
         reason: String::new(),
         message: String::new(),
         user: None,
+        stop_signal: None,
         log_path: String::new(),
         annotations: Default::default(),
     }

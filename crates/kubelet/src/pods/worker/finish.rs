@@ -52,6 +52,9 @@ impl PodWorker {
         if let Err(error) = volumes::tear_down(&pod_dir) {
             tracing::warn!(error, "pod directory not removed");
         }
+        for container in pod_ref::init_containers(&self.pod).iter().chain(pod_ref::containers(&self.pod)) {
+            self.ctx.metrics.probes.forget(&self.pod, &container.name);
+        }
         self.ctx.status.forget(&self.uid);
         self.ctx.images.forget(&self.uid);
         self.ctx.restarts().forget_prefix(&self.uid);

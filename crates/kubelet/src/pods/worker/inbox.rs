@@ -18,6 +18,8 @@ struct State {
     node_stops: bool,
     /// Containers that need not wait any longer.
     retries: Vec<String>,
+    /// The pod was active for as long as it may be.
+    expired: bool,
 }
 
 /// The mailbox of one worker.
@@ -25,6 +27,8 @@ struct State {
 pub(crate) struct Inbox {
     state: Mutex<State>,
     wake: Notify,
+    /// The same for whoever waits in the middle of a sync; the worker's own wait is not used up by it.
+    happened: Notify,
     /// Set when the pod has to end: waits of a sync (pulls, hooks) are given up.
     ending: CancellationToken,
 }
@@ -35,8 +39,8 @@ impl Inbox {
         if pod.metadata.deletion_timestamp.is_some() {
             ending.cancel();
         }
-        let state = Mutex::new(State { pod, gone: false, node_stops: false, retries: Vec::new() });
-        Self { state, wake: Notify::new(), ending }
+        let state = State { pod, gone: false, node_stops: false, expired: false, retries: Vec::new() };
+        Self { state: Mutex::new(state), wake: Notify::new(), happened: Notify::new(), ending }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -69,6 +73,23 @@ impl Inbox {
     /// Something happened in the runtime or to a probe.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
+        self.happened.notify_waiters();
+    }
+
+    /// The pod was active for as long as it may be (POD-37).
+    pub(super) fn expire(&self) {
+        self.lock().expired = true;
+        self.ending.cancel();
+        self.wake.notify_one();
+    }
+
+    pub(super) fn is_expired(&self) -> bool {
+        self.lock().expired
+    }
+
+    /// Resolves when [`Inbox::wake`] is called after this.
+    pub(super) fn happened(&self) -> tokio::sync::futures::Notified<'_> {
+        self.happened.notified()
     }
 
     /// What the container waited for happened.
@@ -112,10 +133,10 @@ impl Inbox {
         let state = self.lock();
         let own = pod_ref::spec(&state.pod).termination_grace_period_seconds.unwrap_or(30);
         let grace = match state.pod.metadata.deletion_grace_period_seconds {
-            Some(grace) if state.pod.metadata.deletion_timestamp.is_some() => grace,
             // Removed at once: forced. A pod that only the runtime knew has no status, but its containers
             // remembered their grace period.
             _ if state.gone && state.pod.status.is_some() => 1,
+            Some(grace) if state.pod.metadata.deletion_timestamp.is_some() => grace,
             _ => own,
         };
         grace.max(1)

@@ -66,6 +66,8 @@ impl PodWorker {
             else {
                 continue;
             };
+            // The probes of a container share their copy of it.
+            let mut shared = None;
             for probe_kind in ProbeKind::ALL {
                 let key = (probe_kind, run.id.clone());
                 if probe_kind.of(container).is_none() || self.probers.0.contains_key(&key) {
@@ -73,12 +75,11 @@ impl PodWorker {
                 }
                 let inbox = Arc::clone(&self.inbox);
                 let prober = Prober {
-                    cri: Arc::clone(&self.ctx.config.cri),
-                    recorder: self.ctx.recorder.clone(),
+                    ctx: Arc::clone(&self.ctx),
                     results: self.probes.clone(),
                     pod: Arc::clone(&self.pod),
                     kind,
-                    container: container.clone(),
+                    container: Arc::clone(shared.get_or_insert_with(|| Arc::new(container.clone()))),
                     container_id: run.id.clone(),
                     pod_ip: pod_ip(&self.pod, self).unwrap_or_default(),
                     running_for: run.started_at.map(|at| self.ctx.config.clock.since(at)).unwrap_or_default(),

@@ -144,9 +144,11 @@ impl PodWorker {
             "Pod sandbox changed, it will be killed and re-created.",
         );
         let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
-        for run in self.runtime.running().cloned().collect::<Vec<_>>() {
-            self.stop_container(&run, &format!("Stopping container {}", run.name), grace).await;
-        }
+        let stops = self.runtime.running().map(|run| {
+            let message = format!("Stopping container {}", run.name);
+            (run.clone(), message, grace)
+        });
+        self.stop_containers(stops.collect()).await;
         self.stop_sandboxes().await;
         self.refresh().await;
     }

@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::{Container, Service};
 use tokio::time::Instant;
 
 use super::PodWorker;
-use super::sandbox::pod_ip;
 use crate::events::EventType;
 use crate::generate::container::{ContainerInputs, container_config};
 use crate::generate::env::{self, EnvInputs, Sources};
@@ -18,7 +17,6 @@ use crate::generate::fields::Addresses;
 use crate::generate::sandbox::log_directory_name;
 use crate::generate::{hostname, hosts, security, service_env};
 use crate::go_duration;
-use crate::hooks::{self, HookTarget};
 use crate::images::LookedUp;
 use crate::labels::container_hash;
 use crate::pod_ref::{self, ContainerKind};
@@ -33,6 +31,9 @@ const CONFIG_RETRY: Duration = Duration::from_secs(10);
 /// The same for what may have changed right after: a sandbox, a start.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// The waiting reason of a container that waits for its next restart (POD-14).
+const CRASH_LOOP: &str = "CrashLoopBackOff";
+
 /// Why a container did not start.
 pub(super) struct Failure {
     pub(super) reason: Cow<'static, str>,
@@ -43,7 +44,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { reason: reason.into(), event: Some(format!("Error: {message}")), message, retry_after: RETRY }
     }
@@ -67,13 +68,12 @@ impl PodWorker {
         container: &Container,
         looked_up: &mut HashMap<String, LookedUp>,
     ) -> bool {
-        let waiting = self.not_before.get(&container.name).is_some_and(|at| *at > Instant::now());
-        if waiting && !self.awaited.arrived(&container.name) {
+        if self.still_waits(&container.name) && !self.awaited.arrived(&container.name) {
             return false;
         }
-        self.not_before.remove(&container.name);
         self.awaited.forget(&container.name);
-        if let Some(failure) = self.restart_backoff(kind, container) {
+        let waited = self.has_waited(&container.name);
+        if let Some(failure) = self.restart_backoff(kind, container, waited) {
             self.note_failure(kind, container, failure);
             return false;
         }
@@ -89,7 +89,18 @@ impl PodWorker {
         }
     }
 
-    fn note_failure(&mut self, kind: ContainerKind, container: &Container, failure: Failure) {
+    pub(super) fn still_waits(&self, name: &str) -> bool {
+        self.not_before.get(name).is_some_and(|at| *at > Instant::now())
+    }
+
+    /// Whether a back-off has just been waited out. The wall clock, which counts it, may have jumped since; the
+    /// wait itself did not (and so a clock set back by hours does not stop restarts for hours).
+    pub(super) fn has_waited(&mut self, name: &str) -> bool {
+        self.not_before.remove(name).is_some()
+            && self.start_errors.get(name).is_some_and(|error| error.reason == CRASH_LOOP)
+    }
+
+    pub(super) fn note_failure(&mut self, kind: ContainerKind, container: &Container, failure: Failure) {
         tracing::info!(pod = %pod_ref::full_name(&self.pod), container = container.name, reason = &*failure.reason, message = failure.message, "container not started");
         if let Some(event) = failure.event {
             self.ctx.metrics.containers.start_failed(kind, &failure.reason);
@@ -103,7 +114,7 @@ impl PodWorker {
         self.publish(false);
     }
 
-    fn container_event(
+    pub(super) fn container_event(
         &self,
         kind: ContainerKind,
         container: &Container,
@@ -122,12 +133,18 @@ impl PodWorker {
     }
 
     /// `CrashLoopBackOff` when the container ended too recently (POD-12, POD-14, POD-21).
-    fn restart_backoff(&self, kind: ContainerKind, container: &Container) -> Option<Failure> {
+    pub(super) fn restart_backoff(
+        &self,
+        kind: ContainerKind,
+        container: &Container,
+        waited: bool,
+    ) -> Option<Failure> {
         let run = self.runtime.container(&container.name).filter(|run| run.state == State::Exited)?;
         let finished = run.finished_at.or(run.created_at)?;
         let key = self.backoff_key(container);
         let mut restarts = self.ctx.restarts();
-        let Some(remaining) = restarts.remaining_since(&key, finished) else {
+        let remaining = restarts.remaining_since(&key, finished).filter(|_| !waited);
+        let Some(remaining) = remaining else {
             restarts.next(&key, finished);
             return None;
         };
@@ -146,7 +163,7 @@ impl PodWorker {
                 format!("Back-off restarting failed container {} in pod {full_name}", container.name),
             );
         }
-        Some(Failure { retry_after: remaining, ..Failure::silent("CrashLoopBackOff", message) })
+        Some(Failure { retry_after: remaining, ..Failure::silent(CRASH_LOOP, message) })
     }
 
     async fn start(
@@ -200,16 +217,18 @@ impl PodWorker {
             .create_container(&sandbox_id, config, sandbox_config)
             .await
             .map_err(|status| Failure::new("CreateContainerError", status.message()))?;
+        self.reset.remove(&container.name);
         self.container_event(kind, container, EventType::Normal, "Created", "Container created");
         ctx.metrics.containers.started(kind);
+        self.owe_post_start(container, &id).map_err(|error| Failure::new("PreStartHookError", error))?;
         if let Err(status) = cri.start_container(&id).await {
             return Err(Failure::new("RunContainerError", status.message()));
         }
         self.container_event(kind, container, EventType::Normal, "Started", "Container started");
         self.link_log(container, &id, restart_count);
-        self.post_start(kind, container, &id).await?;
+        let hook = self.post_start(kind, container, &id, restart_count).await;
         self.remove_old_runs(&container.name).await;
-        Ok(())
+        hook
     }
 
     /// One more than the last run's count. A container that was made but never started (the daemon died in
@@ -348,48 +367,6 @@ impl PodWorker {
         }
     }
 
-    /// Runs the postStart hook, if there is one (HOOK-02 to HOOK-04, HOOK-16 to HOOK-18).
-    async fn post_start(
-        &mut self,
-        kind: ContainerKind,
-        container: &Container,
-        id: &str,
-    ) -> Result<(), Failure> {
-        let Some(handler) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref())
-        else {
-            return Ok(());
-        };
-        self.in_post_start.insert(id.to_owned());
-        self.refresh().await;
-        self.publish(false);
-        let ip = pod_ip(&self.pod, self);
-        let ctx = Arc::clone(&self.ctx);
-        let pod = Arc::clone(&self.pod);
-        let target =
-            HookTarget { ctx: &ctx, pod: &pod, kind, container, container_id: id, pod_ip: ip.as_deref() };
-        let ending = self.inbox.ending();
-        let result = tokio::select! {
-            result = hooks::run(&target, handler) => result,
-            // The pod is being deleted: its termination takes over.
-            () = ending.cancelled() => Ok(()),
-        };
-        self.in_post_start.remove(id);
-        let Err(message) = result else { return Ok(()) };
-        tracing::info!(container = container.name, "postStart hook failed: {message}");
-        // The documented text (DESIGN.md, instead of HOOK-18); what the hook printed is not in it.
-        self.container_event(kind, container, EventType::Warning, "FailedPostStartHook", message.clone());
-        self.refresh().await;
-        let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
-        if let Some(run) = self.runtime.containers.iter().find(|run| run.id == id).cloned() {
-            self.stop_container(&run, "FailedPostStartHook", grace).await;
-        }
-        Err(Failure {
-            event: None,
-            retry_after: Duration::ZERO,
-            ..Failure::new("PostStartHookError", message)
-        })
-    }
-
     /// Keeps one ended run per container, for `logs --previous`; older ones go with their logs.
     async fn remove_old_runs(&mut self, name: &str) {
         let old: Vec<_> = self
@@ -402,7 +379,11 @@ impl PodWorker {
             .collect();
         for run in old {
             if self.ctx.config.cri.remove_container(&run.id).await.is_ok() {
-                crate::log_rotation::remove_logs(std::path::Path::new(&run.log_path));
+                let log = std::path::Path::new(&run.log_path);
+                crate::log_rotation::remove_logs(log);
+                if let Some(logs) = log.parent() {
+                    crate::hooks::log::remove(logs, run.restart_count);
+                }
                 if let Some(dir) = &self.ctx.config.container_log_dir {
                     let link = format!(
                         "{}_{}_{name}-{}.log",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Container;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Life, Next, PodWorker};
 use crate::events::EventType;
@@ -13,6 +14,9 @@ use crate::images::{self, LookedUp};
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::actions::{PodActions, pod_actions};
 use crate::status::pod_status::Verdict;
+
+/// Longer deadlines than this (in seconds, a century) are no instants any more.
+const LONGEST_DEADLINE: u64 = 100 * 365 * 24 * 3600;
 
 /// Failures of volumes in a row that nobody is told about: 350 ms.
 const QUIET_SETBACKS: u32 = 3;
@@ -23,15 +27,20 @@ impl PodWorker {
         if !self.refresh().await {
             return self.set_back();
         }
-        if let Some(next) = self.check_deadline() {
-            return next;
-        }
+        self.resume_post_starts().await;
         let actions = pod_actions(&self.pod, &self.runtime, &self.probes);
         self.publish(false);
+        self.watch_deadline();
+        if self.inbox.must_end() {
+            return Next::Again;
+        }
         if actions.kill_pod && !actions.create_sandbox {
             // Nothing is left to run: the pod is finished.
             self.life = Life::Terminating;
             return Next::Again;
+        }
+        if let Some(trigger) = &actions.restart_all {
+            return self.restart_all(trigger).await;
         }
         let looked_up = match self.prepare(&actions).await {
             Ok(looked_up) => looked_up,
@@ -40,6 +49,9 @@ impl PodWorker {
         self.setbacks = 0;
         if !actions.kill.is_empty() {
             self.kill_for_restart(&actions).await;
+        }
+        if self.inbox.must_end() {
+            return Next::Again;
         }
         self.start_all(&actions, looked_up).await;
         if !self.refresh().await {
@@ -166,51 +178,56 @@ impl PodWorker {
     /// Stops containers that are to be replaced or that a probe condemned.
     async fn kill_for_restart(&mut self, actions: &PodActions) {
         let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
-        for kill in &actions.kill {
-            let Some(run) = self.runtime.containers.iter().find(|run| run.id == kill.id).cloned() else {
-                continue;
-            };
-            let probe_grace = kill.probe.and_then(|probe| {
+        let stops = actions.kill.iter().filter_map(|kill| {
+            let run = self.runtime.containers.iter().find(|run| run.id == kill.id)?;
+            // A probe may bring its own grace period (POD-42).
+            let of_probe = kill.probe.and_then(|probe| {
                 let (_, container) = pod_ref::find_container(&self.pod, &run.name)?;
                 probe.of(&container)?.termination_grace_period_seconds
             });
-            self.stop_container(&run, &kill.message, probe_grace.unwrap_or(grace)).await;
-        }
+            Some((run.clone(), kill.message.clone(), of_probe.unwrap_or(grace)))
+        });
+        self.stop_containers(stops.collect()).await;
         self.refresh().await;
         // The process of a container whose image changed had no failure: the new one starts at once.
         self.probes.retain(|id| !actions.kill.iter().any(|kill| kill.id == id));
     }
 
-    /// `activeDeadlineSeconds` (POD-37).
-    fn check_deadline(&mut self) -> Option<Next> {
-        let left = self.deadline()?;
-        if !left.is_zero() {
-            return None;
+    /// Sees to `activeDeadlineSeconds` (POD-37), also while the worker waits for a hook or a pull.
+    fn watch_deadline(&mut self) {
+        let Some(left) = self.deadline() else { return };
+        let at = Instant::now() + left;
+        let inbox = Arc::clone(&self.inbox);
+        self.deadline = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            inbox.expire();
+        })));
+        if left.is_zero() {
+            self.inbox.expire();
         }
+    }
+
+    /// The pod was active for as long as it may be.
+    pub(super) fn note_expiry(&mut self) {
         let message = "Pod was active on the node longer than the specified deadline";
         self.record(EventType::Normal, "DeadlineExceeded", message);
         self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
-        self.life = Life::Terminating;
-        Some(Next::Again)
     }
 
     /// How long the pod may still be active.
     fn deadline(&self) -> Option<Duration> {
         let seconds = pod_ref::spec(&self.pod).active_deadline_seconds?;
         let started = self.ctx.status.current(&self.uid)?.start_time?.0;
-        let allowed = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let allowed = Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(LONGEST_DEADLINE));
         Some(allowed.saturating_sub(self.ctx.config.clock.since(started)))
     }
 
     /// When to look again without being told to.
-    fn next_look(&self) -> Next {
+    pub(super) fn next_look(&self) -> Next {
         let now = Instant::now();
         let mut wait = self.ctx.config.sync_frequency;
         for at in self.not_before.values() {
             wait = wait.min(at.saturating_duration_since(now));
-        }
-        if let Some(deadline) = self.deadline() {
-            wait = wait.min(deadline);
         }
         Next::Wait(Some(wait.max(Duration::from_millis(5))))
     }

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 pub(super) struct LogOptions {
     pub(super) follow: bool,
     pub(super) previous: bool,
+    /// What the container's lifecycle hooks printed instead of what it printed itself.
+    pub(super) hooks: bool,
     pub(super) timestamps: bool,
     pub(super) since: Option<Timestamp>,
     pub(super) tail_lines: Option<u64>,
@@ -27,6 +29,7 @@ impl LogOptions {
             match key.as_str() {
                 "follow" => options.follow = flag(),
                 "previous" => options.previous = flag(),
+                "hooks" => options.hooks = flag(),
                 "timestamps" => options.timestamps = flag(),
                 // Upstream counts "all" as no limit.
                 "tailLines" | "tail" if value == "all" => {}

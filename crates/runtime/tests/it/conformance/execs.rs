@@ -32,16 +32,36 @@ pub async fn exec_that_takes_too_long_is_killed(target: &Target) -> Check {
     };
     let error = target.client.runtime.clone().exec_sync(request).await.expect_err("too slow");
     assert_eq!(error.code(), Code::DeadlineExceeded);
+    ends(target, &id, "sleep 77").await?;
+    target.remove_pod(&pod).await
+}
+
+pub async fn exec_whose_caller_is_gone_is_killed(target: &Target) -> Check {
+    let (pod, id) = target.sleeper("gone", |_, _| {}).await?;
+    let request = v1::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["sleep".to_owned(), "78".to_owned()],
+        timeout: 0,
+    };
+    let mut runtime = target.client.runtime.clone();
+    let call = runtime.exec_sync(request);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(500), call).await.is_err());
+    ends(target, &id, "sleep 78").await?;
+    target.remove_pod(&pod).await
+}
+
+/// Waits until no process of the container has this command line.
+async fn ends(target: &Target, id: &str, command: &str) -> Check {
     let mut seen = String::new();
     for _ in 0..100 {
         seen.clear();
-        let names = target.output(&id, &["ls", "/proc"]).await?;
+        let names = target.output(id, &["ls", "/proc"]).await?;
         for pid in names.split_whitespace().filter(|name| name.parse::<u32>().is_ok()) {
-            let answer = target.exec(&id, &["cat", &format!("/proc/{pid}/cmdline")]).await?;
+            let answer = target.exec(id, &["cat", &format!("/proc/{pid}/cmdline")]).await?;
             seen.push_str(&String::from_utf8_lossy(&answer.stdout).replace('\0', " "));
         }
-        if !seen.contains("sleep 77") {
-            return target.remove_pod(&pod).await;
+        if !seen.contains(command) {
+            return Ok(());
         }
     }
     panic!("it still runs: {seen}");

@@ -35,16 +35,10 @@ impl Session {
             let client = connect(path).await?;
             return Ok(Self { client, own: None, cri_socket });
         }
-        let beside = directories.run().join("kubeconfig");
-        for path in [beside.as_path(), Path::new(DEFAULT_KUBECONFIG)] {
-            // Only a server of the same directories may be taken: its images and sockets are the ones meant.
-            if path.exists()
-                && crate::server::is_running(&directories)
-                && let Ok(client) = connect(path).await
-            {
-                return Ok(Self { client, own: None, cri_socket });
-            }
+        if let Some(client) = running_server(&directories).await {
+            return Ok(Self { client, own: None, cri_socket });
         }
+        let beside = directories.run().join("kubeconfig");
         ensure!(!args.keep, "--keep needs a running server: start one with `sampan server`");
         let options = ServerOptions {
             data_dir: directories.data_dir,
@@ -82,7 +76,24 @@ impl Session {
     }
 }
 
-async fn connect(path: &Path) -> Result<kube::Client> {
+/// The server that runs here with these directories, if one does.
+pub(crate) async fn running_server(directories: &Directories) -> Option<kube::Client> {
+    if !crate::server::is_running(directories) {
+        return None;
+    }
+    let beside = directories.run().join("kubeconfig");
+    for path in [beside.as_path(), Path::new(DEFAULT_KUBECONFIG)] {
+        // Only a server of the same directories may be taken: its images and sockets are the ones meant.
+        if path.exists()
+            && let Ok(client) = connect(path).await
+        {
+            return Some(client);
+        }
+    }
+    None
+}
+
+pub(crate) async fn connect(path: &Path) -> Result<kube::Client> {
     let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let client = kube::Client::try_from(config)?;
