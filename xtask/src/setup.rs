@@ -24,7 +24,8 @@ const PROGRAMS: [(&str, &str); 16] = [
 ];
 
 /// What only the benchmark needs.
-const PEERS: [(&str, &str); 2] = [("dnsmasq", "dnsmasq-base"), ("podman", "podman")];
+const PEERS: [(&str, &str); 3] =
+    [("dnsmasq", "dnsmasq-base"), ("podman", "podman"), ("umoci", "umoci")];
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args, Default)]

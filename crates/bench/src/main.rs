@@ -10,6 +10,7 @@ mod memory;
 mod node;
 mod podman;
 mod pods;
+mod pulls;
 mod report;
 mod services;
 
@@ -38,6 +39,12 @@ struct Options {
     /// Only Services and DNS
     #[arg(long)]
     only_services: bool,
+    /// Only pulls of images
+    #[arg(long)]
+    only_pulls: bool,
+    /// Pull the large images (500 MB, 100,000 files; about fifteen minutes) instead of small ones
+    #[arg(long)]
+    full: bool,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -53,6 +60,11 @@ async fn main() -> Result<()> {
     }
     if options.only_cri {
         cri::measure(&options.binary, options.rounds, !options.no_peers, &mut report).await?;
+        report.print();
+        return Ok(());
+    }
+    if options.only_pulls {
+        image_pulls(&options, &mut report)?;
         report.print();
         return Ok(());
     }
@@ -110,8 +122,15 @@ async fn main() -> Result<()> {
     }
     services_and_dns(&options, &mut report).await?;
     cri::measure(&options.binary, options.rounds, !options.no_peers, &mut report).await?;
+    image_pulls(&options, &mut report)?;
     report.print();
     Ok(())
+}
+
+/// Few rounds: every one of them is many pulls.
+fn image_pulls(options: &Options, report: &mut Report) -> Result<()> {
+    let rounds = options.rounds.clamp(1, 5);
+    pulls::measure(&options.binary, rounds, options.full, options.no_peers, report)
 }
 
 /// On a server of their own: a thousand Services are not what the other figures are about.

@@ -50,7 +50,8 @@ impl Report {
         self.line(what, "", format!("{:.1} /s", count as f64 / took.as_secs_f64()));
     }
 
-    fn line(&mut self, what: &str, promise: &str, measured: String) {
+    /// Anything else.
+    pub(crate) fn line(&mut self, what: &str, promise: &str, measured: String) {
         eprintln!("{what}: {measured}");
         self.lines.push([what.to_owned(), measured, promise.to_owned()]);
     }

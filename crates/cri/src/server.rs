@@ -11,7 +11,9 @@ use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::archives::image_archives_server::{ImageArchives, ImageArchivesServer};
-use crate::archives::{Chunk, LoadResponse, PruneRequest, PruneResponse, SaveRequest};
+use crate::archives::{
+    Chunk, LoadResponse, PinRequest, PinResponse, PruneRequest, PruneResponse, SaveRequest,
+};
 use crate::progress::pull_progress_server::{PullProgress, PullProgressServer};
 use crate::progress::{WatchRequest, WatchResponse};
 use crate::v1::image_service_server::{ImageService, ImageServiceServer};
@@ -162,6 +164,10 @@ impl ImageArchives for NoArchives {
 
     async fn save(&self, _: Request<SaveRequest>) -> Result<Response<Self::SaveStream>, Status> {
         Err(Status::unimplemented("this runtime does not save archives"))
+    }
+
+    async fn pin(&self, _: Request<PinRequest>) -> Result<Response<PinResponse>, Status> {
+        Err(Status::unimplemented("this runtime does not pin images"))
     }
 
     async fn prune(&self, _: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {

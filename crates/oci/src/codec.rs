@@ -1,4 +1,4 @@
-//! Layer compressions: gzip, zstd and none, told apart by their first bytes.
+//! Layer compressions: gzip, zstd and none, told apart by their first bytes. Others are refused by name.
 //!
 //! The bytes decide, not the media type: images whose layers are called gzip and are not (and the other
 //! way round) are common, and the digests make sure that nothing else is different.
@@ -17,6 +17,17 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// The name of a compression that is known and not supported, by its first bytes.
+    pub fn unsupported(head: &[u8]) -> Option<&'static str> {
+        match head {
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some("bzip2"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Some("lz4"),
+            [b'L', b'Z', b'I', b'P', 1, ..] => Some("lzip"),
+            _ => None,
+        }
+    }
+
     /// By the first bytes; four are enough.
     pub fn detect(head: &[u8]) -> Self {
         match head {
@@ -44,11 +55,13 @@ impl Compression {
 /// anything larger is a way to use up memory.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 const BUFFER: usize = 64 << 10;
+/// As many first bytes as are looked at.
+const HEAD: usize = 10;
 
 /// A reader whose first bytes were looked at.
 #[derive(Debug)]
 pub struct Peeked<R> {
-    head: [u8; 4],
+    head: [u8; HEAD],
     /// The part of `head` that is still to be given.
     left: std::ops::Range<usize>,
     inner: R,
@@ -56,7 +69,7 @@ pub struct Peeked<R> {
 
 impl<R: Read> Peeked<R> {
     fn new(mut inner: R) -> io::Result<Self> {
-        let mut head = [0; 4];
+        let mut head = [0; HEAD];
         let mut filled = 0;
         while filled < head.len() {
             match inner.read(&mut head[filled..]) {
@@ -107,7 +120,12 @@ impl<R: Read> Decoder<R> {
     /// Looks at the first bytes of `reader` and decodes accordingly.
     pub fn new(reader: R) -> io::Result<Self> {
         let peeked = Peeked::new(reader)?;
-        let compression = Compression::detect(&peeked.head[peeked.left.clone()]);
+        let head = &peeked.head[peeked.left.clone()];
+        if let Some(name) = Compression::unsupported(head) {
+            let text = format!("compressed with {name}, which is not supported (gzip and zstd are)");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        let compression = Compression::detect(head);
         let reader = BufReader::with_capacity(BUFFER, peeked);
         Ok(match compression {
             Compression::None => Self::None(reader),
@@ -179,6 +197,18 @@ mod tests {
         assert_eq!(decode(&text).1.unwrap(), text);
         assert_eq!(decode(b"").1.unwrap(), b"");
         assert_eq!(decode(b"ab").1.unwrap(), b"ab");
+    }
+
+    #[test]
+    fn other_compressions_are_refused_by_name() {
+        for (head, name) in
+            [(&b"\xfd7zXZ\0\0\0\0\0"[..], "xz"), (b"BZh91AY&SY..", "bzip2"), (b"LZIP\x01.....", "lzip")]
+        {
+            let error = Decoder::new(head).err().unwrap().to_string();
+            assert!(error.contains(&format!("compressed with {name}")), "{error}");
+        }
+        // A tar whose first file has such a name is a tar.
+        assert_eq!(decode(b"BZh9-notes.txt").1.unwrap(), b"BZh9-notes.txt");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod digest;
+pub mod fuzzing;
 pub mod manifest;
 pub mod platform;
 pub mod reference;

@@ -75,6 +75,28 @@ impl Platform {
     }
 }
 
+/// Why a text is no platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a platform: write os/architecture[/variant], as in linux/arm64")]
+pub struct PlatformError(String);
+
+impl std::str::FromStr for Platform {
+    type Err = PlatformError;
+
+    /// `linux/arm64`, `linux/arm/v7`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let good = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        match parts.as_slice() {
+            [os, architecture] if parts.iter().all(good) => Ok(Self::new(os, architecture)),
+            [os, architecture, variant] if parts.iter().all(good) => {
+                Ok(Self { variant: (*variant).to_owned(), ..Self::new(os, architecture) })
+            }
+            _ => Err(PlatformError(text.to_owned())),
+        }
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;

@@ -174,7 +174,7 @@ pub struct Session {
     /// The repository without host.
     path: String,
     credentials: Credentials,
-    /// Origins that gave wrong content to this pull.
+    /// Servers that gave wrong content to this pull.
     distrusted: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -242,18 +242,22 @@ impl Session {
         Ok(FetchedManifest { bytes, digest, media_type })
     }
 
-    /// Does not ask this origin again within this pull, because its content was wrong. False when nobody else
-    /// is left to be asked.
+    /// Does not ask the server at this origin again within this pull, because its content was wrong. False,
+    /// and without effect, when nobody else is left to be asked.
     pub fn distrust(&self, origin: &str) -> bool {
-        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).insert(origin.to_owned());
         let all = self.client.inner.hosts.endpoints(&self.host, Capability::Pull).unwrap_or_default();
-        let server = |origin: &str| origin.split_once("://").map(|(_, server)| server.to_owned());
         // The other scheme of a server is no other server.
-        all.iter().any(|e| !self.is_distrusted(&e.origin) && server(&e.origin) != server(origin))
+        let others = |e: &Endpoint| server(&e.origin) != server(origin) && !self.is_distrusted(&e.origin);
+        let left = all.iter().any(others);
+        if left {
+            let mut distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+            distrusted.insert(server(origin).to_owned());
+        }
+        left
     }
 
     fn is_distrusted(&self, origin: &str) -> bool {
-        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).contains(origin)
+        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).contains(server(origin))
     }
 
     /// A small blob as a whole (configurations), verified, never larger than `limit` bytes.
@@ -291,6 +295,11 @@ impl Session {
     }
 }
 
+/// An origin without its scheme.
+fn server(origin: &str) -> &str {
+    origin.split_once("://").map_or(origin, |(_, server)| server)
+}
+
 fn accept() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, http::HeaderValue::from_static(media_type::ACCEPT));
@@ -310,5 +319,15 @@ impl Session {
             operation: operation.clone(),
             place: None,
         }
+    }
+}
+
+/// For the fuzzer: everything that is private about challenges.
+pub(crate) fn fuzz_challenge(text: &str) {
+    let found = challenge::parse(text);
+    assert!(found.len() <= text.len() + 1, "every challenge has a name");
+    if let Ok(value) = http::HeaderValue::from_str(text) {
+        let headers = HeaderMap::from_iter([(http::header::WWW_AUTHENTICATE, value)]);
+        assert_eq!(challenge::of(&headers).is_some(), !found.is_empty());
     }
 }

@@ -173,6 +173,8 @@ fn record(builtin: &Builtin, identity: &Digest) -> ImageRecord {
         index: None,
         repo_tags: vec![format!("{REPOSITORY}:latest")],
         repo_digests: vec![format!("{REPOSITORY}@{identity}")],
+        platform_tags: BTreeMap::new(),
+        foreign: false,
         size,
         config: ImageConfig {
             created: String::new(),

@@ -115,7 +115,7 @@ fn to_cri(image: &ImageRecord, specified: Option<&v1::ImageSpec>) -> v1::Image {
     };
     v1::Image {
         id: image.id.to_string(),
-        repo_tags: image.repo_tags.clone(),
+        repo_tags: image.names().filter(|name| !name.contains('@')).map(str::to_owned).collect(),
         repo_digests: image.repo_digests.clone(),
         size: image.size,
         // CRI wants one of the two: a name is for the kubelet to resolve later.

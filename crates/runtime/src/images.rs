@@ -11,12 +11,15 @@ mod error;
 mod layer;
 mod leases;
 mod load;
+mod pins;
+mod preload;
 mod progress;
 mod pull;
 mod record;
 mod save;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,6 +54,8 @@ pub struct ImageStoreConfig {
     pub parallel_layers: usize,
     /// The platform that index entries are chosen for.
     pub platform: Platform,
+    /// Handlers whose containers run another platform's images (KEP-4216).
+    pub handler_platforms: BTreeMap<String, Platform>,
 }
 
 impl ImageStoreConfig {
@@ -63,6 +68,7 @@ impl ImageStoreConfig {
             limits: UnpackLimits::default(),
             parallel_layers: 3,
             platform: Platform::host(),
+            handler_platforms: BTreeMap::new(),
         }
     }
 }
@@ -74,6 +80,8 @@ pub struct PullRequest {
     pub image: String,
     /// Who asks.
     pub credentials: Credentials,
+    /// The runtime handler that it is for; empty is the default one.
+    pub handler: String,
     /// Where progress is told; make one with `watch::channel(PullProgress::default())`.
     pub progress: Option<watch::Sender<PullProgress>>,
 }
@@ -168,9 +176,15 @@ impl ImageStore {
     /// The image that a name (any spelling), an id or a prefix of an id means; `None` when it is not here.
     /// Never talks to a registry and does not block.
     pub fn resolve(&self, name: &str) -> Result<Option<Arc<ImageRecord>>, ImageError> {
+        self.resolve_for(name, "")
+    }
+
+    /// As [`ImageStore::resolve`], as the containers of a runtime handler see it: where that one runs another
+    /// platform, a name means that platform's image (KEP-4216). An id means the same for all.
+    pub fn resolve_for(&self, name: &str, handler: &str) -> Result<Option<Arc<ImageRecord>>, ImageError> {
         match builtin::resolve(&self.database.images(), name) {
             Some(image) => Ok(Some(image)),
-            None => self.database.resolve(name),
+            None => self.database.resolve(name, self.config.handler_platforms.get(handler)),
         }
     }
 
@@ -217,7 +231,10 @@ impl ImageStore {
             return Err(missing());
         };
         let config = self.content.read(&document.config.digest, MAX_CONFIG)?.ok_or_else(missing)?;
-        let plan = self.assemble(&image.id.to_string(), document, manifest, None, &config)?;
+        let platform = &image.config.platform;
+        // An image that names no platform is for all.
+        let platform = if platform.os.is_empty() { &self.config.platform } else { platform };
+        let plan = self.assemble(&image.id.to_string(), platform, document, manifest, None, &config)?;
         self.obtain_layers(&plan, &None, &progress::Reporter::default()).await
     }
 

@@ -13,6 +13,7 @@ mod content;
 mod error;
 mod events;
 mod exits;
+pub mod fuzzing;
 pub mod handlers;
 mod ids;
 pub mod image_service;

@@ -137,11 +137,15 @@ pub(crate) enum ImageCommand {
     Inspect(ImageNames),
     /// Remove images
     Rm(ImageNames),
-    /// Load images from an archive (an OCI layout or what `docker save` writes)
+    /// Load images from an archive (an OCI layout or what `docker save` writes), or from a layout's directory
     Load(ImageLoadArgs),
     /// Write an image to an archive
     Save(ImageSaveArgs),
-    /// Remove images that no container uses
+    /// Keep images from ever being collected
+    Pin(ImageNames),
+    /// Let pinned images be collected again
+    Unpin(ImageNames),
+    /// Remove images that no container uses and that are not pinned
     Prune(ImagePruneArgs),
 }
 
@@ -165,7 +169,7 @@ pub(crate) struct ImageLsArgs {
 
 #[derive(Args)]
 pub(crate) struct ImageLoadArgs {
-    /// The archive; `-` is standard input
+    /// The archive (plain, gzip or zstd) or the directory of an OCI layout; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,
     #[command(flatten)]

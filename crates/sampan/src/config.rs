@@ -125,6 +125,10 @@ pub(crate) struct ServerOptions {
     /// Registry hosts (host or host:port) that are reached over plain HTTP; loopback always is
     #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
     pub(crate) insecure_registries: Option<Vec<String>>,
+    /// Directories with a hosts.toml per registry host: mirrors, certificates, headers [default:
+    /// /etc/sampan/certs.d,/etc/containerd/certs.d]
+    #[arg(long, value_name = "DIRS", value_delimiter = ',')]
+    pub(crate) registry_hosts_dirs: Option<Vec<PathBuf>>,
     /// Stop all pods with their grace periods when the server stops
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     pub(crate) stop_pods: Option<bool>,
@@ -179,6 +183,9 @@ pub(crate) struct HandlerOptions {
     /// Which annotations of pods their containers get: names, or beginnings that end with `*`.
     #[serde(default)]
     pub(crate) annotations: Vec<String>,
+    /// The platform whose images it runs (`linux/arm64`), when it is not this machine's.
+    #[serde(default)]
+    pub(crate) platform: Option<String>,
 }
 
 impl RuntimeOptions {
@@ -258,6 +265,7 @@ impl ServerOptions {
             enable_admission_plugins,
             disable_admission_plugins,
             insecure_registries,
+            registry_hosts_dirs,
             stop_pods,
             log_format
         )
@@ -298,6 +306,7 @@ pub(crate) struct ServerConfig {
     pub(crate) enable_admission_plugins: Vec<String>,
     pub(crate) disable_admission_plugins: Vec<String>,
     pub(crate) insecure_registries: Vec<String>,
+    pub(crate) registry_hosts_dirs: Vec<PathBuf>,
     pub(crate) stop_pods: bool,
     pub(crate) runtime: RuntimeOptions,
 }
@@ -383,6 +392,7 @@ impl TryFrom<ServerOptions> for ServerConfig {
             enable_admission_plugins: options.enable_admission_plugins.unwrap_or_default(),
             disable_admission_plugins: options.disable_admission_plugins.unwrap_or_default(),
             insecure_registries: options.insecure_registries.unwrap_or_default(),
+            registry_hosts_dirs: options.registry_hosts_dirs.unwrap_or_else(registry_hosts_dirs),
             stop_pods: options.stop_pods.unwrap_or(false),
             runtime: options.runtime,
         })
@@ -400,6 +410,11 @@ fn cni(conf_dir: Option<PathBuf>, bin_dirs: Option<Vec<PathBuf>>) -> Result<Opti
         conf_dir: absolute(Some(conf_dir), "")?,
         bin_dirs: bin_dirs.collect::<Result<_>>()?,
     }))
+}
+
+/// Where administrators say things about registries: to us, and to containerd.
+pub(crate) fn registry_hosts_dirs() -> Vec<PathBuf> {
+    vec!["/etc/sampan/certs.d".into(), "/etc/containerd/certs.d".into()]
 }
 
 fn absolute(path: Option<PathBuf>, default: &str) -> Result<PathBuf> {

@@ -205,8 +205,8 @@ fn is_wrong_scheme(error: &RegistryError) -> bool {
     }
 }
 
-pub(super) fn server(endpoint: &Endpoint) -> &str {
-    endpoint.origin.split_once("://").map_or(endpoint.origin.as_str(), |(_, server)| server)
+fn server(endpoint: &Endpoint) -> &str {
+    super::server(&endpoint.origin)
 }
 
 fn is_transient(status: StatusCode) -> bool {

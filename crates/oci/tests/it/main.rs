@@ -4,4 +4,5 @@ mod client;
 mod fake;
 mod http2;
 mod mirrors;
+mod mutations;
 mod transfers;

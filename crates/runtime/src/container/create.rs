@@ -36,7 +36,7 @@ pub(crate) async fn create(
         return Err(Status::failed_precondition(format!("sandbox {} is not running", sandbox.id)));
     }
     let wanted = config.image.as_ref().map(|image| image.image.as_str()).unwrap_or_default();
-    let image = resolve(runtime, wanted)?;
+    let image = resolve(runtime, wanted, &sandbox.record().runtime_handler)?;
 
     let id = ids::container();
     let name = format!("{}_{}_{}", metadata.name, metadata.attempt, sandbox.id);
@@ -79,8 +79,8 @@ pub(crate) async fn create(
 }
 
 /// An image that is on the node; the kubelet has pulled it.
-fn resolve(runtime: &Runtime, name: &str) -> Result<Arc<ImageRecord>, Status> {
-    let found = runtime.config.images.resolve(name).map_err(|error| {
+fn resolve(runtime: &Runtime, name: &str, handler: &str) -> Result<Arc<ImageRecord>, Status> {
+    let found = runtime.config.images.resolve_for(name, handler).map_err(|error| {
         Status::invalid_argument(format!("failed to resolve image {name:?}: {}", error.chain()))
     })?;
     found.ok_or_else(|| Status::not_found(format!("failed to resolve image {name:?}: image not found")))
@@ -193,7 +193,8 @@ fn mount_images(
     for index in &record.image_mounts {
         let mount = &record.config.mounts[*index];
         let name = mount.image.as_ref().map(|image| image.image.as_str()).unwrap_or_default();
-        let image = resolve(runtime, name)?;
+        // Its files are data, so the node's own platform would do; but what was pulled is the handler's.
+        let image = resolve(runtime, name, &record.runtime_handler)?;
         let target = image_mount_dir(bundle, *index);
         fs::create_dir_all(&target).map_err(|error| Status::internal(format!("image volume: {error}")))?;
         images.snapshots().mount_image(&image, &target).map_err(|error| {

@@ -71,6 +71,12 @@ impl ImageArchives for ImageService {
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receive))))
     }
 
+    async fn pin(&self, request: Request<proto::PinRequest>) -> Result<Response<proto::PinResponse>, Status> {
+        let proto::PinRequest { image, pinned } = request.into_inner();
+        let image = self.store.set_pinned(&image, pinned).await.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::PinResponse { id: image.id.to_string() }))
+    }
+
     async fn prune(&self, _: Request<proto::PruneRequest>) -> Result<Response<proto::PruneResponse>, Status> {
         let in_use = self.images_in_use().map_err(|e| status(&e))?;
         let removed = self.store.prune(in_use).await.map_err(|e| status(&e))?;

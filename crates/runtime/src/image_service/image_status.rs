@@ -13,7 +13,9 @@ pub(super) fn image_status(
     request: v1::ImageStatusRequest,
 ) -> Result<v1::ImageStatusResponse, Status> {
     let spec = name_of(request.image)?;
-    let Some(image) = service.store.resolve(&spec.image).map_err(|e| status(&e))? else {
+    let Some(image) =
+        service.store.resolve_for(&spec.image, &spec.runtime_handler).map_err(|e| status(&e))?
+    else {
         return Ok(v1::ImageStatusResponse { image: None, info: HashMap::new() });
     };
     let mut info = HashMap::new();

@@ -32,10 +32,11 @@ pub(super) fn stream_images(
 }
 
 fn images(service: &ImageService, filter: Option<v1::ImageFilter>) -> Result<Vec<v1::Image>, Status> {
-    let name = filter.and_then(|filter| filter.image).map(|spec| spec.image).unwrap_or_default();
+    let spec = filter.and_then(|filter| filter.image).unwrap_or_default();
+    let name = spec.image;
     if name.is_empty() {
         return Ok(service.store.list().iter().map(|image| to_cri(image, None)).collect());
     }
-    let image = service.store.resolve(&name).map_err(|e| status(&e))?;
+    let image = service.store.resolve_for(&name, &spec.runtime_handler).map_err(|e| status(&e))?;
     Ok(image.iter().map(|image| to_cri(image, None)).collect())
 }

@@ -16,7 +16,12 @@ pub(super) async fn pull_image(
     let spec = name_of(request.image)?;
     let credentials = credentials(request.auth)?;
     let tracked = service.pulls.begin(&spec.image);
-    let pull = PullRequest { image: spec.image.clone(), credentials, progress: Some(tracked.sender()) };
+    let pull = PullRequest {
+        image: spec.image.clone(),
+        credentials,
+        handler: spec.runtime_handler,
+        progress: Some(tracked.sender()),
+    };
     let store = service.store.clone();
     let result = store.pull(pull).await;
     match &result {

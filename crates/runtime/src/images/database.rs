@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
-use sampan_oci::{Digest, Reference};
+use sampan_oci::{Digest, Platform, Reference};
 use serde::{Deserialize, Serialize};
 
 use super::{ImageError, ImageRecord};
@@ -78,8 +78,21 @@ impl Database {
     pub(crate) fn put(&self, image: ImageRecord) -> Result<Arc<ImageRecord>, ImageError> {
         self.change(|images| {
             for (id, other) in images.iter_mut() {
-                if *id != image.id && other.repo_tags.iter().any(|tag| image.repo_tags.contains(tag)) {
+                if *id == image.id {
+                    continue;
+                }
+                if other.repo_tags.iter().any(|tag| image.repo_tags.contains(tag)) {
                     Arc::make_mut(other).repo_tags.retain(|tag| !image.repo_tags.contains(tag));
+                }
+                for (platform, tags) in &image.platform_tags {
+                    if other
+                        .platform_tags
+                        .get(platform)
+                        .is_some_and(|has| has.iter().any(|t| tags.contains(t)))
+                    {
+                        let has = Arc::make_mut(other).platform_tags.entry(platform.clone()).or_default();
+                        has.retain(|tag| !tags.contains(tag));
+                    }
                 }
             }
             let mut image = image;
@@ -87,6 +100,11 @@ impl Database {
                 image.repo_tags = union(&known.repo_tags, &image.repo_tags);
                 // The newest digest first: it is the one reported as the image's reference.
                 image.repo_digests = union(&image.repo_digests, &known.repo_digests);
+                for (platform, tags) in &known.platform_tags {
+                    let own = image.platform_tags.entry(platform.clone()).or_default();
+                    *own = union(tags, own);
+                }
+                image.foreign &= known.foreign;
                 image.pinned |= known.pinned;
                 image.stored_at.clone_from(&known.stored_at);
             }
@@ -96,8 +114,13 @@ impl Database {
         })
     }
 
-    /// An image by id, id prefix, or any spelling of a name.
-    pub(crate) fn resolve(&self, name: &str) -> Result<Option<Arc<ImageRecord>>, ImageError> {
+    /// An image by id, id prefix, or any spelling of a name as containers of this node (or of a handler's
+    /// platform) mean it.
+    pub(crate) fn resolve(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Option<Arc<ImageRecord>>, ImageError> {
         let images = self.images();
         if let Ok(id) = name.parse::<Digest>() {
             return Ok(images.get(&id).cloned());
@@ -108,7 +131,7 @@ impl Database {
             return Ok(Some(image.clone()));
         }
         if let Ok(reference) = Reference::parse(name)
-            && let Some(image) = by_reference(&images, &reference)
+            && let Some(image) = by_reference(&images, &reference, platform)
         {
             return Ok(Some(image));
         }
@@ -117,15 +140,21 @@ impl Database {
 }
 
 /// The image that has this name.
-pub(crate) fn by_reference(images: &Images, reference: &Reference) -> Option<Arc<ImageRecord>> {
+fn by_reference(
+    images: &Images,
+    reference: &Reference,
+    platform: Option<&Platform>,
+) -> Option<Arc<ImageRecord>> {
     match reference.digest() {
         Some(digest) => {
             let name = reference.repo_digest(digest);
-            images.values().find(|image| image.repo_digests.contains(&name)).cloned()
+            // The digest of an index means an image for each platform.
+            let mut named = images.values().filter(|image| image.repo_digests.contains(&name));
+            named.find(|image| image.is_for(platform)).cloned()
         }
         None => {
             let name = reference.repo_tag()?;
-            images.values().find(|image| image.repo_tags.contains(&name)).cloned()
+            images.values().find(|image| image.tags_for(platform).contains(&name)).cloned()
         }
     }
 }

@@ -103,10 +103,10 @@ pub enum ImageError {
         source: serde_json::Error,
     },
     /// The built-in image cannot be pulled, changed or removed.
-    #[error("{0:?} is built in: it cannot be removed")]
+    #[error("{0:?} is built in: it cannot be removed or unpinned")]
     Builtin(String),
-    /// An index entry for this platform that is an index again.
-    #[error("image {image}: the entry {digest} of its index is another index")]
+    /// Indexes in indexes in indexes.
+    #[error("image {image}: its indexes are nested too deeply; {digest} is another index")]
     NestedIndex {
         /// Which image.
         image: String,

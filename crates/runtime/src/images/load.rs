@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tar::EntryType;
 
 use super::progress::Reporter;
-use super::pull::Plan;
+use super::pull::{MAX_INDEXES, Plan};
 use super::{ImageError, ImageRecord, ImageStore};
 use crate::unpack::tar::TarReader;
 
@@ -93,7 +93,8 @@ impl ImageStore {
         let Candidate { manifest, descriptor, index, config, names } = candidate;
         let label = names.first().map_or_else(|| manifest.config.digest.to_string(), ToString::to_string);
         let document = serde_json::to_vec(&manifest).unwrap_or_default();
-        let plan: Plan = self.assemble(&label, manifest, descriptor, index, &config)?;
+        let plan: Plan =
+            self.assemble(&label, &self.config.platform, manifest, descriptor, index, &config)?;
         lease.hold(plan.digests()).await;
         self.content.write(&plan.config_descriptor.digest, &config)?;
         let documents = plan.index.iter().chain([&plan.manifest]);
@@ -173,7 +174,7 @@ impl ImageStore {
                 Document::parse(&file.read(MAX_MANIFEST)?, Some(&entry.media_type)).map_err(bad)?;
             let candidate = match document {
                 Document::Manifest(manifest) => archive.candidate(manifest, entry.clone(), None)?,
-                Document::Index(index) => self.index_image(archive, &index, entry)?,
+                Document::Index(index) => self.index_image(archive, &index, entry, 1)?,
             };
             let Some(mut candidate) = candidate else { continue };
             candidate.names = name_of(entry).into_iter().collect();
@@ -190,13 +191,19 @@ impl ImageStore {
         archive: &Archive,
         index: &Index,
         top: &Descriptor,
+        depth: usize,
     ) -> Result<Option<Candidate>, ImageError> {
         let Ok(entry) = index.select(&self.config.platform) else { return Ok(None) };
         let Some(file) = archive.by_digest(&entry.digest) else { return Ok(None) };
         let bad = |source| ImageError::Manifest { image: entry.digest.to_string(), source };
         match Document::parse(&file.read(MAX_MANIFEST)?, Some(&entry.media_type)).map_err(bad)? {
             Document::Manifest(manifest) => archive.candidate(manifest, entry.clone(), Some(top.clone())),
-            Document::Index(_) => Ok(None),
+            Document::Index(index) if depth < MAX_INDEXES => {
+                self.index_image(archive, &index, top, depth + 1)
+            }
+            Document::Index(_) => {
+                Err(ImageError::NestedIndex { image: top.digest.to_string(), digest: entry.digest.clone() })
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! From a name to an image in the store.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
 use sampan_oci::manifest::{Document, MAX_CONFIG, MAX_MANIFEST};
 use sampan_oci::registry::{RegistryError, Session};
-use sampan_oci::{Descriptor, Digest, ImageConfig, Manifest, Reference};
+use sampan_oci::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference};
 use tokio::sync::Semaphore;
 
 use super::layer::{LayerPlan, LayerResult, LayerWork, Origin, Told};
@@ -15,6 +15,9 @@ use super::progress::Reporter;
 use super::{ImageError, ImageRecord, ImageStore, LayerProgress, LayerRecord, LayerState, PullRequest};
 use crate::builtin;
 
+/// How many indexes deep an image may lie; digests make circles impossible, but not long ways.
+pub(super) const MAX_INDEXES: usize = 3;
+
 /// Everything about an image but its layers' content.
 pub(super) struct Plan {
     pub(super) manifest: Descriptor,
@@ -22,7 +25,7 @@ pub(super) struct Plan {
     pub(super) config: ImageConfig,
     pub(super) config_descriptor: Descriptor,
     pub(super) layers: Vec<LayerRecord>,
-    pub(super) annotations: std::collections::BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 impl ImageStore {
@@ -36,6 +39,8 @@ impl ImageStore {
         }
         let reporter = Reporter::new(request.progress);
         let session = self.registry.session(&reference, request.credentials);
+        let foreign = self.config.handler_platforms.get(&request.handler);
+        let platform = foreign.unwrap_or(&self.config.platform);
         // Also for a digest that is here: whether the credentials are good for it is the registry's to say.
         let target = match session.resolve(&reference.version()).await {
             Ok(found) => reference.digest().cloned().or(found),
@@ -44,16 +49,17 @@ impl ImageStore {
             Err(error) => return Err(error.into()),
         };
         if let Some(digest) = &target
-            && let Some(image) = self.complete_image(digest)
+            && let Some(image) = self.complete_image(digest, platform)
         {
             reporter.start(exists(&image));
-            return self.record_again(&image, &reference, digest).await;
+            return self.record_again(&image, &reference, foreign, digest).await;
         }
         let version = target.map_or_else(|| reference.version(), |digest| digest.to_string());
         let lease = self.leases.open();
-        let (plan, resolved) = self.plan(&reference, &session, &version, &lease).await?;
+        let (plan, resolved) = self.plan(&reference, &session, &version, platform, &lease).await?;
         self.obtain_layers(&plan, &Some(session), &reporter).await?;
-        let record = self.record(plan, &reference, Some(&resolved));
+        let mut record = self.record(plan, &reference, Some(&resolved));
+        for_platform(&mut record, foreign);
         let this = self.clone();
         let put = tokio::task::spawn_blocking(move || this.database.put(record));
         let image = put.await.map_err(|_| ImageError::Worker)??;
@@ -63,10 +69,13 @@ impl ImageStore {
     }
 
     /// An image that this digest (of a manifest or an index) means, if all of it is here.
-    fn complete_image(&self, digest: &Digest) -> Option<Arc<ImageRecord>> {
+    fn complete_image(&self, digest: &Digest, platform: &Platform) -> Option<Arc<ImageRecord>> {
         let images = self.database.images();
         let matches = |d: &Option<Descriptor>| d.as_ref().is_some_and(|d| d.digest == *digest);
-        let image = images.values().find(|image| matches(&image.manifest) || matches(&image.index))?;
+        let fits = |of: &Platform| of.os.is_empty() || platform.rank(of).is_some();
+        let image = images.values().find(|image| {
+            (matches(&image.manifest) || matches(&image.index)) && fits(&image.config.platform)
+        })?;
         image.chain_ids().all(|chain| self.snapshots.has(chain)).then(|| image.clone())
     }
 
@@ -75,13 +84,19 @@ impl ImageStore {
         self: &Arc<Self>,
         image: &Arc<ImageRecord>,
         reference: &Reference,
+        foreign: Option<&Platform>,
         digest: &Digest,
     ) -> Result<Arc<ImageRecord>, ImageError> {
         let mut record = (**image).clone();
         record.repo_tags = reference.repo_tag().into_iter().collect();
+        record.platform_tags.clear();
         record.repo_digests = vec![reference.repo_digest(digest)];
+        for_platform(&mut record, foreign);
         let known = |names: &[String], of: &[String]| names.iter().all(|name| of.contains(name));
-        if known(&record.repo_tags, &image.repo_tags) && known(&record.repo_digests, &image.repo_digests) {
+        if known(record.tags_for(foreign), image.tags_for(foreign))
+            && known(&record.repo_digests, &image.repo_digests)
+            && image.is_for(foreign)
+        {
             return Ok(image.clone());
         }
         let this = self.clone();
@@ -96,6 +111,7 @@ impl ImageStore {
         reference: &Reference,
         session: &Session,
         version: &str,
+        platform: &Platform,
         lease: &Lease,
     ) -> Result<(Plan, Digest), ImageError> {
         let image = reference.to_string();
@@ -104,29 +120,31 @@ impl ImageStore {
         self.content.write(&top.digest, &bytes)?;
         let resolved = top.digest.clone();
         let bad = |source| ImageError::Manifest { image: image.clone(), source };
-        let (manifest, descriptor, index) =
-            match Document::parse(&bytes, Some(&top.media_type)).map_err(bad)? {
-                Document::Manifest(manifest) => (manifest, top, None),
-                Document::Index(index) => {
-                    let entry = index.select(&self.config.platform).map_err(bad)?.clone();
-                    let (bytes, mut descriptor) =
-                        self.manifest_bytes(session, &entry.digest.to_string(), Some(&entry)).await?;
-                    descriptor.platform.clone_from(&entry.platform);
-                    lease.hold([descriptor.digest.clone()]).await;
-                    self.content.write(&descriptor.digest, &bytes)?;
-                    match Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad)? {
-                        Document::Manifest(manifest) => (manifest, descriptor, Some(top)),
-                        Document::Index(_) => {
-                            return Err(ImageError::NestedIndex { image, digest: descriptor.digest });
-                        }
-                    }
+        let (mut document, mut descriptor) = (Document::parse(&bytes, Some(&top.media_type)), top.clone());
+        let mut depth = 0;
+        let manifest = loop {
+            let index = match document.map_err(bad)? {
+                Document::Manifest(manifest) => break manifest,
+                Document::Index(_) if depth == MAX_INDEXES => {
+                    return Err(ImageError::NestedIndex { image, digest: descriptor.digest });
                 }
+                Document::Index(index) => index,
             };
+            depth += 1;
+            let entry = index.select(platform).map_err(bad)?.clone();
+            let (bytes, found) =
+                self.manifest_bytes(session, &entry.digest.to_string(), Some(&entry)).await?;
+            descriptor = Descriptor { platform: entry.platform.clone(), ..found };
+            lease.hold([descriptor.digest.clone()]).await;
+            self.content.write(&descriptor.digest, &bytes)?;
+            document = Document::parse(&bytes, Some(&descriptor.media_type));
+        };
+        let index = (depth > 0).then_some(top);
         let config_bytes = match self.content.read(&manifest.config.digest, MAX_CONFIG)? {
             Some(bytes) => bytes,
             None => session.blob_bytes(&manifest.config, MAX_CONFIG).await?,
         };
-        let plan = self.assemble(&image, manifest, descriptor, index, &config_bytes)?;
+        let plan = self.assemble(&image, platform, manifest, descriptor, index, &config_bytes)?;
         lease.hold(plan.digests()).await;
         self.content.write(&plan.config_descriptor.digest, &config_bytes)?;
         Ok((plan, resolved))
@@ -151,6 +169,7 @@ impl ImageStore {
     pub(super) fn assemble(
         &self,
         image: &str,
+        platform: &Platform,
         manifest: Manifest,
         descriptor: Descriptor,
         index: Option<Descriptor>,
@@ -169,11 +188,8 @@ impl ImageStore {
         }
         let config = ImageConfig::parse(config_bytes).map_err(bad)?;
         let found = &config.platform;
-        if !found.os.is_empty()
-            && !found.architecture.is_empty()
-            && self.config.platform.rank(found).is_none()
-        {
-            let wanted = self.config.platform.clone();
+        if !found.os.is_empty() && !found.architecture.is_empty() && platform.rank(found).is_none() {
+            let wanted = platform.clone();
             return Err(ImageError::Platform { image: image.to_owned(), found: found.clone(), wanted });
         }
         let diff_ids = &config.rootfs.diff_ids;
@@ -247,6 +263,8 @@ impl ImageStore {
             index: plan.index,
             repo_tags: reference.repo_tag().into_iter().collect(),
             repo_digests: resolved.map(|digest| reference.repo_digest(digest)).into_iter().collect(),
+            platform_tags: BTreeMap::new(),
+            foreign: false,
             size,
             config: plan.config,
             layers: plan.layers,
@@ -255,6 +273,15 @@ impl ImageStore {
             annotations: plan.annotations,
         }
     }
+}
+
+/// Names that a handler's platform asked for are that platform's.
+fn for_platform(record: &mut ImageRecord, foreign: Option<&Platform>) {
+    if let Some(platform) = foreign {
+        let tags = std::mem::take(&mut record.repo_tags);
+        record.platform_tags.insert(platform.to_string(), tags);
+    }
+    record.foreign = foreign.is_some();
 }
 
 impl Plan {

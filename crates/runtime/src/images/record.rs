@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sampan_oci::{Descriptor, Digest, ImageConfig};
+use sampan_oci::{Descriptor, Digest, ImageConfig, Platform};
 use serde::{Deserialize, Serialize};
 
 /// One image in the local store; written to disk as it stands here.
@@ -24,6 +24,12 @@ pub struct ImageRecord {
     /// so an index's digest when the name meant an index (IMG-48, IMG-86).
     #[serde(default)]
     pub repo_digests: Vec<String>,
+    /// Names with tags that it has for runtime handlers of another platform, by that platform (KEP-4216).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub platform_tags: BTreeMap<String, Vec<String>>,
+    /// Only such handlers know it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
     /// Bytes of manifest, configuration and (compressed) layers: what a pull of it moves.
     pub size: u64,
     /// The parsed configuration: entrypoint, cmd, env, user, working directory, stop signal, volumes.
@@ -67,7 +73,24 @@ impl ImageRecord {
 
     /// Every name, tags first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.repo_tags.iter().chain(&self.repo_digests).map(String::as_str)
+        let foreign = self.platform_tags.values().flatten().filter(|tag| !self.repo_tags.contains(tag));
+        self.repo_tags.iter().chain(foreign).chain(&self.repo_digests).map(String::as_str)
+    }
+
+    /// The tags that it has on this node, or for handlers of another platform.
+    pub fn tags_for(&self, platform: Option<&Platform>) -> &[String] {
+        match platform {
+            None => &self.repo_tags,
+            Some(platform) => self.platform_tags.get(&platform.to_string()).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    /// Whether it was pulled for this node, or for handlers of another platform.
+    pub fn is_for(&self, platform: Option<&Platform>) -> bool {
+        match platform {
+            None => !self.foreign,
+            Some(platform) => self.platform_tags.contains_key(&platform.to_string()),
+        }
     }
 
     /// The numeric user of the image, when it is one (`1000`, `1000:1000`); 0 when none is named.

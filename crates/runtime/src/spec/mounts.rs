@@ -126,6 +126,10 @@ fn volume(inputs: &Inputs<'_>, index: usize, mount: &v1::Mount) -> Result<Value,
         options.push("rro");
     }
     options.push(if mount.readonly || image.is_some() { "ro" } else { "rw" });
+    if image.is_some() {
+        // IMG-87: an image volume is read-only, and nothing in it is run.
+        options.extend(["noexec", "nosuid", "nodev"]);
+    }
     Ok(json!({"destination": destination, "type": "bind", "source": source, "options": options}))
 }
 

@@ -26,6 +26,7 @@ extern "C" fn choose() {
         match args.next().as_deref().and_then(|first| first.to_str()) {
             Some("shim") => sampan_shim::main(args),
             Some("oci") => sampan_oci_runtime::main(args),
+            Some("pull-and-die") => super::images::kill::child(args),
             _ => return,
         }
     };

@@ -3,6 +3,7 @@
 //! A running server answers there. Without one the image store is opened by this process and served to
 //! itself on a socket of its own: the same calls, the same code.
 
+mod layout;
 mod store;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use sampan_cri::{
-    archives::{Chunk, Format, PruneRequest, SaveRequest},
+    archives::{Chunk, Format, PinRequest, PruneRequest, SaveRequest},
     v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest},
 };
 use tokio::{
@@ -40,6 +41,8 @@ pub(super) async fn run(command: ImageCommand, printer: &Printer) -> Result<Exit
         ImageCommand::Rm(args) => remove(args, printer).await,
         ImageCommand::Load(args) => load(args, printer).await,
         ImageCommand::Save(args) => save(args, printer).await,
+        ImageCommand::Pin(args) => pin(args, true, printer).await,
+        ImageCommand::Unpin(args) => pin(args, false, printer).await,
         ImageCommand::Prune(args) => prune(&args.directories, printer).await,
     }?;
     Ok(ExitCode::SUCCESS)
@@ -47,16 +50,21 @@ pub(super) async fn run(command: ImageCommand, printer: &Printer) -> Result<Exit
 
 async fn pull(args: ImageNames, printer: &Printer) -> Result<()> {
     let store = Store::open(&args.directories).await?;
-    for name in args.images {
-        let progress = tokio::spawn(watch_pull(store.client(), name.clone(), printer.clone()));
-        let request = PullImageRequest { image: Some(spec(&name)), ..Default::default() };
-        let answer = store.client().images.pull_image(request).await;
-        progress.abort();
-        let image = answer.map_err(plain).with_context(|| format!("pulling {name}"))?.into_inner();
-        printer.line(image.image_ref);
+    let pulls = args.images.iter().map(|name| pull_one(&store, name, printer));
+    // All at once: the store fetches what they share only once, and bounds the connections.
+    for pulled in futures::future::join_all(pulls).await {
+        printer.line(pulled?);
     }
     store.close().await;
     Ok(())
+}
+
+async fn pull_one(store: &Store, name: &str, printer: &Printer) -> Result<String> {
+    let progress = tokio::spawn(watch_pull(store.client(), name.to_owned(), printer.clone()));
+    let request = PullImageRequest { image: Some(spec(name)), ..Default::default() };
+    let answer = store.client().images.pull_image(request).await;
+    progress.abort();
+    Ok(answer.map_err(plain).with_context(|| format!("pulling {name}"))?.into_inner().image_ref)
 }
 
 async fn list(args: ImageLsArgs, printer: &Printer) -> Result<()> {
@@ -76,6 +84,7 @@ async fn list(args: ImageLsArgs, printer: &Printer) -> Result<()> {
 fn table(images: &[Image]) -> Vec<String> {
     let mut rows = vec![["IMAGE", "TAG", "IMAGE ID", "SIZE"].map(str::to_owned)];
     for image in images {
+        let size = human_bytes(image.size) + if image.pinned { " (pinned)" } else { "" };
         let id: String = image.id.rsplit(':').next().unwrap_or("").chars().take(13).collect();
         let names: Vec<(String, String)> = match image.repo_tags.as_slice() {
             [] => {
@@ -88,7 +97,7 @@ fn table(images: &[Image]) -> Vec<String> {
                 .map(|(name, tag)| (name.to_owned(), tag.to_owned()))
                 .collect(),
         };
-        rows.extend(names.into_iter().map(|(name, tag)| [name, tag, id.clone(), human_bytes(image.size)]));
+        rows.extend(names.into_iter().map(|(name, tag)| [name, tag, id.clone(), size.clone()]));
     }
     rows[1..].sort();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
@@ -156,13 +165,16 @@ async fn remove(args: ImageNames, printer: &Printer) -> Result<()> {
 
 async fn load(args: ImageLoadArgs, printer: &Printer) -> Result<()> {
     let shown = args.file.display().to_string();
-    let input: Box<dyn AsyncRead + Send + Unpin> = match is_dash(&args.file) {
-        true => Box::new(File::from_std(own(std::io::stdin())?)),
-        false => Box::new(File::open(&args.file).await.with_context(|| format!("opening {shown}"))?),
-    };
-    let store = Store::open(&args.directories).await?;
     // The protocol's stream has no place for our own read error: it is kept here, and told afterwards.
     let unread = Arc::new(OnceLock::new());
+    let input: Box<dyn AsyncRead + Send + Unpin> = if is_dash(&args.file) {
+        Box::new(File::from_std(own(std::io::stdin())?))
+    } else if args.file.is_dir() {
+        Box::new(File::from_std(layout::pack(&args.file, unread.clone())?))
+    } else {
+        Box::new(File::open(&args.file).await.with_context(|| format!("opening {shown}"))?)
+    };
+    let store = Store::open(&args.directories).await?;
     let pieces = futures::stream::unfold((input, unread.clone()), |(mut input, unread)| async move {
         let mut data = Vec::with_capacity(PIECE);
         match (&mut input).take(PIECE as u64).read_to_end(&mut data).await {
@@ -206,6 +218,18 @@ async fn save(args: ImageSaveArgs, printer: &Printer) -> Result<()> {
     }
     output.flush().await.with_context(|| format!("writing {shown}"))?;
     printer.status(format!("saved {} to {shown}", args.image));
+    store.close().await;
+    Ok(())
+}
+
+async fn pin(args: ImageNames, pinned: bool, printer: &Printer) -> Result<()> {
+    let store = Store::open(&args.directories).await?;
+    let word = if pinned { "pinned" } else { "unpinned" };
+    for name in &args.images {
+        let request = PinRequest { image: name.clone(), pinned };
+        store.client().archives.pin(request).await.map_err(plain)?;
+        printer.line(format!("{word} {name}"));
+    }
     store.close().await;
     Ok(())
 }

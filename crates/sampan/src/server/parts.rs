@@ -16,7 +16,7 @@ use sampan_store::{Store, embedded::Embedded, etcd::Etcd};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Directories, ServerConfig};
+use crate::config::{Directories, ServerConfig, registry_hosts_dirs};
 
 /// How long a runtime may take for its first answer: a socket of something else may never give one.
 const CRI_PATIENCE: Duration = Duration::from_secs(10);
@@ -74,20 +74,23 @@ async fn store(config: &ServerConfig) -> Result<Arc<dyn Store>> {
     })
 }
 
-/// What an administrator says about registry hosts; ours first, then what is there for containerd.
-const CERTS_D: [&str; 2] = ["/etc/sampan/certs.d", "/etc/containerd/certs.d"];
-
-/// The image store of these directories.
+/// The image store of these directories; a running server knows more about registries and handlers.
 pub(crate) async fn images(
     directories: &Directories,
-    insecure_registries: &[String],
+    config: Option<&ServerConfig>,
 ) -> Result<Arc<ImageStore>> {
     let mut store = ImageStoreConfig::new(directories.data().join("runtime"));
     store.registry = ClientConfig {
-        insecure: insecure_registries.iter().cloned().collect(),
-        certs_d: CERTS_D.map(Into::into).to_vec(),
+        insecure: config.iter().flat_map(|c| c.insecure_registries.iter().cloned()).collect(),
+        certs_d: config.map_or_else(registry_hosts_dirs, |c| c.registry_hosts_dirs.clone()),
         ..ClientConfig::default()
     };
+    for (name, handler) in config.iter().flat_map(|c| &c.runtime.handlers) {
+        if let Some(platform) = &handler.platform {
+            let platform = platform.parse().with_context(|| format!("runtime handler {name}: platform"))?;
+            store.handler_platforms.insert(name.clone(), platform);
+        }
+    }
     store.builtin = Some(Builtin {
         executable: executable()?,
         applets: sampan_toolbox::Applet::names().map(str::to_owned).collect(),
@@ -188,8 +191,8 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
     }
     let directories =
         Directories { data_dir: Some(config.data_dir.clone()), run_dir: Some(config.run_dir.clone()) };
-    let (network, images) =
-        tokio::try_join!(PodNetwork::make(config), images(&directories, &config.insecure_registries))?;
+    let (network, images) = tokio::try_join!(PodNetwork::make(config), images(&directories, Some(config)))?;
+    let archives = images.clone();
     let mut options = RuntimeConfig::new(
         config.data_dir.join("runtime"),
         config.run_dir.clone(),
@@ -201,6 +204,8 @@ pub(super) async fn runtime(config: &ServerConfig) -> Result<Option<EmbeddedRunt
     options.search_path = std::env::var("PATH").ok();
     let runtime = Runtime::start(options).await.context("starting the container runtime")?;
     let shutdown = CancellationToken::new();
+    // Beside the start, not in its way: an archive may take minutes.
+    tokio::spawn(archives.preload(config.data_dir.join("images"), shutdown.clone()));
     let (socket, stop) = (config.run_dir.join("cri.sock"), shutdown.clone());
     // The socket of a server that was killed is still there and refuses connections: it is no sign of ours.
     let _ = fs::remove_file(&socket);

@@ -20,6 +20,7 @@ mod images;
 mod kill;
 mod lifecycle;
 mod network;
+mod prepared_images;
 mod run;
 mod runtime_classes;
 mod services;

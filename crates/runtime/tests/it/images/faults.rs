@@ -140,7 +140,7 @@ async fn documents_that_are_no_images() {
     let many: Vec<_> = (0..10_000).map(|_| json!({"digest": nested_digest, "size": 1})).collect();
     let cases = [
         (json!({"schemaVersion": 1, "fsLayers": []}), "schema 1"),
-        (top, "another index"),
+        (top, "no match for platform"),
         (helm, "not a container image"),
         (
             json!({"schemaVersion": 2, "config": {"digest": nested_digest, "size": 1}, "layers": many}),

@@ -80,3 +80,51 @@ async fn damaged_streams_are_errors() {
         assert!(store.list().is_empty());
     }
 }
+
+#[test]
+fn mutated_layers_stay_inside_and_are_bounded() {
+    let top = tempfile::tempdir().unwrap();
+    let good =
+        tar(&[("dir/", b""), ("dir/file", b"some content"), (".wh.gone", b""), ("dir/.wh..wh..opq", b"")]);
+    let seeds = [
+        good.clone(),
+        super::builder::encode(&good, Coding::Gzip),
+        super::builder::encode(&good, Coding::Zstd),
+    ];
+    let mut state = 0x5eed_u64;
+    let mut roll = |sides: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 16).unwrap() % sides
+    };
+    for round in 0..600 {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        for _ in 0..=roll(5) {
+            let at = roll(bytes.len());
+            match roll(4) {
+                0 => bytes[at] ^= 1 << roll(8),
+                1 => bytes[at] = b"/.\0w01257x"[roll(10)],
+                2 => bytes.truncate(at + 1),
+                _ => {
+                    let block = bytes[at / 512 * 512..].iter().take(512).copied().collect::<Vec<_>>();
+                    bytes.splice(0..0, block);
+                }
+            }
+        }
+        if round % 3 == 0 {
+            // Headers that are right again, or most would be refused for their checksums.
+            for block in bytes.chunks_exact_mut(512) {
+                let mut header = tar::Header::new_old();
+                header.as_mut_bytes().copy_from_slice(block);
+                header.set_cksum();
+                block.copy_from_slice(header.as_bytes());
+            }
+        }
+        let dir = top.path().join(format!("{round}/layer"));
+        std::fs::create_dir_all(&dir).unwrap();
+        sampan_runtime::fuzzing::layer(&bytes, &dir);
+        let beside: Vec<_> = std::fs::read_dir(dir.parent().unwrap()).unwrap().flatten().collect();
+        assert_eq!(beside.len(), 1, "round {round}: {beside:?}");
+    }
+}

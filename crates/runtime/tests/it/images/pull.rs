@@ -172,7 +172,7 @@ async fn private_images_by_token_and_by_password() {
         let error = pull(&store, &fake.image("a:1")).await.unwrap_err().chain();
         assert!(error.contains("401 Unauthorized"), "{error}");
         let credentials = Credentials::basic("joe", "secret");
-        let request = PullRequest { image: fake.image("a:1"), credentials, progress: None };
+        let request = PullRequest { image: fake.image("a:1"), credentials, ..PullRequest::default() };
         store.pull(request).await.unwrap();
         // Here or not: whether somebody may have it is the registry's to say.
         let by_digest = format!("{}@{}", fake.image("a"), three().digest());

@@ -147,5 +147,5 @@ async fn a_real_registry_with_passwords() {
     let image = format!("{}/a:1", registry.host);
     assert!(pull(&store, &image).await.unwrap_err().chain().contains("no credentials were given"));
     let credentials = Credentials::basic("joe", "secret");
-    store.pull(PullRequest { image, credentials, progress: None }).await.unwrap();
+    store.pull(PullRequest { image, credentials, ..PullRequest::default() }).await.unwrap();
 }

@@ -22,7 +22,7 @@ impl Store {
             let client = sampan_cri::client::connect(&endpoint).await.context("the running server")?;
             return Ok(Self { client, own: None });
         }
-        let images = crate::server::images(directories, &[]).await?;
+        let images = crate::server::images(directories, None).await?;
         let socket = directories.run().join(format!("images-{}.sock", std::process::id()));
         let shutdown = CancellationToken::new();
         let (path, stop) = (socket.clone(), shutdown.clone());

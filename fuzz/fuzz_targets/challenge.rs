@@ -1,0 +1,4 @@
+//! `WWW-Authenticate`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sampan_oci::fuzzing::challenge(bytes));

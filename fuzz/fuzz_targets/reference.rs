@@ -1,0 +1,4 @@
+//! Image references and platforms.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sampan_oci::fuzzing::reference(bytes));
