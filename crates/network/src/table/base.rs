@@ -163,12 +163,10 @@ fn masquerading(config: &RuleTableConfig, loopback: Ipv4Cidr) -> Vec<Expressions
             .masquerade(),
     );
     if config.pods_bypass_host {
-        let inside = |which| (which, config.pod_cidr, true);
-        let [source, destination] = [inside(Address::Source), inside(Address::Destination)];
         rules.push(
             Expressions::default()
-                .within(source.0, source.1, source.2)
-                .within(destination.0, destination.1, destination.2)
+                .within(Address::Source, config.pod_cidr, true)
+                .within(Address::Destination, config.pod_cidr, true)
                 .translated()
                 .masquerade(),
         );

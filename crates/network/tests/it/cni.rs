@@ -13,13 +13,15 @@ struct Directories {
 }
 
 impl Directories {
-    /// The range and the name of a bridge that the fixture does not use while the plugins do.
+    /// A range and a bridge of the plugins' own.
     fn new(net: &Fixture) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("conf")).unwrap();
         fs::create_dir_all(dir.path().join("bin")).unwrap();
         let bridge = net.config.bridge.replace("smpt-", "smptc");
-        Self { dir, bridge, subnet: net.config.service_cidr.to_string() }
+        // Not the fixture's ranges: with br_netfilter bridged packets pass its rules too.
+        let [first, second, third, _] = net.config.service_cidr.network().octets();
+        Self { dir, bridge, subnet: format!("{first}.{}.{third}.0/24", second + 16) }
     }
 
     fn cni(&self) -> Cni {

@@ -160,13 +160,9 @@ fn env_16_env_17_the_resolver_of_a_pod_is_what_its_policy_says() {
         node.wait_for(&format!("pod/{pod}"), "{.status.phase}", "Running");
         node.kubectl(&["exec", pod, "--", "cat", "/etc/resolv.conf"]).ok()
     };
-    let dns = node.field("service/kube-dns -n kube-system", "{.spec.clusterIP}");
-    let dns = if dns.is_empty() {
-        node.kubectl(&["get", "service", "kube-dns", "-n", "kube-system", "-o", "jsonpath={.spec.clusterIP}"])
-            .ok()
-    } else {
-        dns
-    };
+    let dns = node
+        .kubectl(&["get", "service", "kube-dns", "-n", "kube-system", "-o", "jsonpath={.spec.clusterIP}"])
+        .ok();
     assert!(dns.ends_with(".10"), "{dns}");
     let cluster = resolv("cluster");
     assert!(cluster.contains(&format!("nameserver {dns}\n")), "{cluster}");
