@@ -39,7 +39,8 @@ pub(crate) async fn measure(binary: &Path, rounds: usize, peers: bool, report: &
             report.figure(&what, promise, cycles.running.clone());
             let what = format!("CRI stop + remove, {parallel} at a time: {name}");
             report.figure(&what, "", cycles.removed.clone());
-            report.rate(&format!("CRI whole cycles, {parallel} at a time: {name}"), count, cycles.took);
+            let rate = count as f64 / cycles.took.as_secs_f64();
+            report.rate(&format!("CRI whole cycles, {parallel} at a time: {name}"), vec![rate]);
             medians.push((*name, cycles.running));
         }
         if let (Some((_, ours)), Some((_, theirs))) =

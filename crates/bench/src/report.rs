@@ -45,11 +45,6 @@ impl Report {
         self.line(what, "", format!("{:.2} x", median(slow) / median(fast)));
     }
 
-    /// How many a second.
-    pub(crate) fn rate(&mut self, what: &str, count: usize, took: Duration) {
-        self.line(what, "", format!("{:.1} /s", count as f64 / took.as_secs_f64()));
-    }
-
     /// Anything else.
     pub(crate) fn line(&mut self, what: &str, promise: &str, measured: String) {
         eprintln!("{what}: {measured}");
