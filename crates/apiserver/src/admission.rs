@@ -2,6 +2,7 @@
 
 mod always_pull_images;
 mod default_toleration_seconds;
+mod digest_pinning;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -10,6 +11,9 @@ mod resource_quota;
 mod runtime_class;
 mod service_account;
 
+use std::fmt;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sampan_api::{Resource, Status, meta};
 use serde_json::Value;
@@ -17,13 +21,26 @@ use serde_json::Value;
 use crate::Error;
 use crate::registry::Scope;
 
+pub use digest_pinning::DigestResolver;
+
 /// Which plugins run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct AdmissionConfig {
-    /// Plugins that are off by default (`AlwaysPullImages`), by name.
+    /// Plugins that are off by default (`AlwaysPullImages`, `DigestPinning`), by name.
     pub enable: Vec<String>,
     /// Plugins that are on by default and should not run.
     pub disable: Vec<String>,
+    /// What `DigestPinning` asks.
+    pub digests: Option<Arc<dyn DigestResolver>>,
+}
+
+impl fmt::Debug for AdmissionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdmissionConfig")
+            .field("enable", &self.enable)
+            .field("disable", &self.disable)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What happens to the object.
@@ -123,6 +140,7 @@ impl Chain {
             (Box::new(service_account::ServiceAccount), true),
             (Box::new(node_restriction::NodeRestriction), true),
             (Box::new(always_pull_images::AlwaysPullImages), false),
+            (Box::new(digest_pinning::DigestPinning { resolver: config.digests.clone() }), false),
             (Box::new(priority::Priority), true),
             (Box::new(default_toleration_seconds::DefaultTolerationSeconds), true),
             (Box::new(runtime_class::RuntimeClass), true),

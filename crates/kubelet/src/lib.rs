@@ -43,4 +43,5 @@ pub use config::{KubeletConfig, Serving, ShutdownMode};
 pub use configuration::{ConfigurationError, KubeletConfiguration};
 pub use error::Error;
 pub use images::config::{ImageConfig, VerificationPolicy};
+pub use images::credentials::registry_logins;
 pub use kubelet::Kubelet;

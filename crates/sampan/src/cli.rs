@@ -33,6 +33,8 @@ pub(crate) enum Command {
     /// Work with the images of this node
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Tell why a pod does not run, in plain words with the fix
+    Explain(ExplainArgs),
     /// Check whether this machine can run pods, with a fix for what is missing
     Doctor(DoctorArgs),
     /// Print a shell completion script
@@ -205,6 +207,22 @@ pub(crate) enum SaveFormat {
 pub(crate) struct ImagePruneArgs {
     #[command(flatten)]
     pub(crate) directories: Directories,
+}
+
+#[derive(Args)]
+pub(crate) struct ExplainArgs {
+    /// What it is: `pod`
+    #[arg(value_name = "KIND")]
+    pub(crate) kind: String,
+    /// NAMESPACE/NAME, or NAME
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The namespace of a NAME without one
+    #[arg(long, short, default_value = "default")]
+    pub(crate) namespace: String,
+    /// The cluster to ask, any cluster (default: $KUBECONFIG, else /etc/sampan/kubeconfig, else ~/.kube/config)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -3,6 +3,7 @@
 mod completion;
 mod cri;
 mod doctor;
+mod explain;
 mod image;
 mod logs;
 mod run;
@@ -23,6 +24,10 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
     match cli.command {
         Command::Completion { shell } => Ok(completion::run(shell, printer)),
         Command::Doctor(args) => Ok(doctor::run(&args, printer)),
+        Command::Explain(args) => {
+            init_logging(LogFormat::Text, "error")?;
+            runtime(1)?.block_on(explain::run(args, printer))
+        }
         Command::Server(args) => server::run(*args, printer),
         Command::Cri(args) => cri::run(args, printer),
         Command::Image(command) => {

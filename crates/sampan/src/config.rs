@@ -107,6 +107,12 @@ pub(crate) struct ServerOptions {
     /// Upstream's KubeletConfiguration (kubelet.config.k8s.io/v1beta1); options given here win over it
     #[arg(long, value_name = "FILE")]
     pub(crate) kubelet_config: Option<PathBuf>,
+    /// Upstream's CredentialProviderConfig (kubelet.config.k8s.io/v1): programs that give registry credentials
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image_credential_provider_config: Option<PathBuf>,
+    /// Where these programs are
+    #[arg(long, value_name = "DIR")]
+    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
     /// A directory of manifests of static pods, which run even when the API does not
     #[arg(long, value_name = "DIR")]
     pub(crate) pod_manifest_path: Option<PathBuf>,
@@ -259,6 +265,8 @@ impl ServerOptions {
             cgroup_root,
             max_pods,
             kubelet_config,
+            image_credential_provider_config,
+            image_credential_provider_bin_dir,
             pod_manifest_path,
             datastore_endpoint,
             container_runtime_endpoint,
@@ -301,6 +309,8 @@ pub(crate) struct ServerConfig {
     pub(crate) max_pods: u32,
     pub(crate) kubelet: KubeletConfiguration,
     pub(crate) static_pod_path: Option<PathBuf>,
+    pub(crate) image_credential_provider_config: Option<PathBuf>,
+    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
     pub(crate) datastore_endpoint: Option<String>,
     pub(crate) container_runtime_endpoint: Option<String>,
     pub(crate) enable_admission_plugins: Vec<String>,
@@ -384,6 +394,8 @@ impl TryFrom<ServerOptions> for ServerConfig {
             cgroup_root: text(options.cgroup_root.or_else(|| kubelet.text("cgroupRoot")), "/"),
             max_pods: options.max_pods.or_else(|| kubelet.number("maxPods")).unwrap_or(110),
             static_pod_path,
+            image_credential_provider_config: options.image_credential_provider_config,
+            image_credential_provider_bin_dir: options.image_credential_provider_bin_dir,
             datastore_endpoint: options.datastore_endpoint,
             container_runtime_endpoint: options
                 .container_runtime_endpoint

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod config;
 mod doctor;
+mod explain;
 mod manifests;
 mod output;
 mod server;

@@ -5,6 +5,7 @@
 //! API and a runtime; scheduler and controllers need only the API.
 
 mod alone;
+mod digests;
 mod listen;
 mod lock;
 mod parts;

@@ -195,13 +195,74 @@ async fn rtc_13_rtc_15_a_class_must_exist() {
 
 #[tokio::test]
 async fn img_50_img_51_always_pull_images() {
-    let admission = AdmissionConfig { enable: vec!["AlwaysPullImages".into()], disable: vec![] };
+    let admission = AdmissionConfig { enable: vec!["AlwaysPullImages".into()], ..Default::default() };
     let api = Api::start_with(admission).await;
     let made = api
-        .post(PODS, with(|spec| spec["containers"][0]["imagePullPolicy"] = json!("Never")))
+        .post(
+            PODS,
+            with(|spec| {
+                spec["containers"][0]["imagePullPolicy"] = json!("Never");
+                spec["initContainers"] =
+                    json!([{"name": "i", "image": "i:1", "imagePullPolicy": "IfNotPresent"}]);
+                spec["volumes"] =
+                    json!([{"name": "v", "image": {"reference": "v:1", "pullPolicy": "Never"}}]);
+            }),
+        )
         .await
         .expect(201);
     assert_eq!(made["spec"]["containers"][0]["imagePullPolicy"], "Always");
+    assert_eq!(made["spec"]["initContainers"][0]["imagePullPolicy"], "Always");
+    assert_eq!(made["spec"]["volumes"][0]["image"]["pullPolicy"], "Always");
+    // IMG-52: an update without a new image is none of its business, nor is another resource.
+    let label = json!({"metadata": {"labels": {"a": "b"}}}).to_string();
+    let merge = [("content-type", "application/merge-patch+json")];
+    api.call(http::Method::PATCH, &format!("{PODS}/p"), &merge, label.into()).await.expect(200);
+}
+
+struct FakeRegistry;
+
+#[async_trait::async_trait]
+impl sampan_apiserver::admission::DigestResolver for FakeRegistry {
+    async fn digest(&self, image: &str, pull_secrets: &[Value]) -> Result<Option<String>, String> {
+        match image {
+            "sampan.local/toolbox" => Ok(None),
+            "private:1" if pull_secrets.is_empty() => Err("401 Unauthorized".to_owned()),
+            _ => Ok(Some(format!("sha256:{}", "a".repeat(64)))),
+        }
+    }
+}
+
+#[tokio::test]
+async fn img_54_tags_are_pinned_at_creation_and_digests_stay() {
+    let admission = AdmissionConfig {
+        enable: vec!["DigestPinning".into()],
+        digests: Some(std::sync::Arc::new(FakeRegistry)),
+        ..Default::default()
+    };
+    let api = Api::start_with(admission).await;
+    let own = format!("c@sha256:{}", "b".repeat(64));
+    let made = api
+        .post(
+            PODS,
+            with(|spec| {
+                spec["containers"] = json!([{"name": "a", "image": "a:1"}, {"name": "b", "image": own},
+                    {"name": "c", "image": "sampan.local/toolbox"}]);
+                spec["volumes"] = json!([{"name": "v", "image": {"reference": "v"}}]);
+            }),
+        )
+        .await
+        .expect(201);
+    let image = |index: usize| made["spec"]["containers"][index]["image"].as_str().unwrap().to_owned();
+    assert_eq!(image(0), format!("a:1@sha256:{}", "a".repeat(64)));
+    assert_eq!((image(1), image(2)), (own.clone(), "sampan.local/toolbox".to_owned()));
+    let reference = &made["spec"]["volumes"][0]["image"]["reference"];
+    assert_eq!(*reference, format!("v@sha256:{}", "a".repeat(64)));
+    // A name without a tag meant `latest` when its policy was defaulted.
+    assert_eq!(made["spec"]["volumes"][0]["image"]["pullPolicy"], "Always");
+    let answer = api.post(PODS, with(|spec| spec["containers"][0]["image"] = json!("private:1"))).await;
+    assert_eq!(answer.code, 403);
+    let expected = r#"is forbidden: image "private:1" cannot be pinned to a digest: 401 Unauthorized"#;
+    assert!(answer.message().ends_with(expected), "{}", answer.message());
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ mod service_account;
 use std::fmt;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use sampan_cri::v1;
 use sha2::{Digest, Sha256};
 
@@ -30,6 +30,7 @@ pub(crate) use service_account::Account;
 use super::access::hex;
 use super::config::ImageConfig;
 use crate::context::NodeContext;
+use crate::image_name;
 
 /// What is shown to a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -136,6 +137,22 @@ pub(crate) struct Found {
     pub(crate) without_entry: Vec<String>,
     /// `namespace/name` of Secrets that the pod names and that do not exist.
     pub(crate) missing: Vec<String>,
+}
+
+/// User and password of each entry of these Secrets that is for `image`, in the order in which a kubelet would
+/// try them.
+///
+/// # Errors
+/// A name that is none, or a Secret that cannot be read; nothing secret is in the text.
+pub fn registry_logins(secrets: Vec<Secret>, image: &str) -> Result<Vec<(String, String)>, String> {
+    let name = image_name::parse(image)?;
+    let keyring = PullSecrets::of(secrets).keyring();
+    let keyring = keyring.map_err(|malformed| format!("Secret {}: {}", malformed.secret, malformed.error))?;
+    let logins = keyring.lookup(&name.repository).into_iter().map(|credential| match credential.login {
+        Login::Password { username, password } => (username, password),
+        Login::IdentityToken(token) => ("<token>".to_owned(), token),
+    });
+    Ok(logins.collect())
 }
 
 /// The sources of the node.

@@ -16,6 +16,7 @@ use sampan_store::{Store, embedded::Embedded, etcd::Etcd};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::digests::RegistryDigests;
 use crate::config::{Directories, ServerConfig, registry_hosts_dirs};
 
 /// How long a runtime may take for its first answer: a socket of something else may never give one.
@@ -60,6 +61,7 @@ pub(super) async fn api(config: &ServerConfig, address: SocketAddr) -> Result<(A
         admission: AdmissionConfig {
             enable: config.enable_admission_plugins.clone(),
             disable: config.disable_admission_plugins.clone(),
+            digests: Some(Arc::new(RegistryDigests::new(config)?)),
         },
     })
     .await
@@ -268,6 +270,8 @@ pub(super) fn kubelet_config(
     }
     kubelet.cluster_dns.extend(cluster_dns);
     config.kubelet.apply(&mut kubelet);
+    kubelet.images.image_credential_provider_config = config.image_credential_provider_config.clone();
+    kubelet.images.image_credential_provider_bin_dir = config.image_credential_provider_bin_dir.clone();
     // The flat links are shared by the machine: only the server with the usual log directory makes them.
     let usual_logs = config.log_dir == Path::new("/var/log/pods");
     KubeletConfig {

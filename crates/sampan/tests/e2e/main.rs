@@ -21,6 +21,7 @@ mod kill;
 mod lifecycle;
 mod network;
 mod prepared_images;
+mod private_images;
 mod run;
 mod runtime_classes;
 mod services;

@@ -81,6 +81,11 @@ impl PullSecrets {
         read
     }
 
+    /// These Secrets, wherever they are from.
+    pub(super) fn of(secrets: Vec<Secret>) -> Self {
+        Self { secrets, ..Self::default() }
+    }
+
     /// One keyring per Secret that has one; other types and empty ones are ignored.
     pub(crate) fn keyrings(&self) -> Result<Vec<SecretKeyring>, Malformed> {
         self.secrets.iter().filter_map(|secret| keyring(secret).transpose()).collect()

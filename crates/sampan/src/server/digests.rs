@@ -1,0 +1,80 @@
+//! What the `DigestPinning` admission plugin asks: the registry client, with the pod's Secrets.
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Secret;
+use sampan_apiserver::admission::DigestResolver;
+use sampan_oci::Reference;
+use sampan_oci::registry::{Client, ClientConfig, Credentials, RegistryError};
+use serde_json::Value;
+
+use crate::config::ServerConfig;
+
+/// The host that the runtime answers itself: no registry has its images.
+const BUILTIN_HOST: &str = "sampan.local";
+
+/// Asks registries as pulls do: same mirrors, same certificates.
+pub(super) struct RegistryDigests {
+    client: Client,
+}
+
+impl RegistryDigests {
+    pub(super) fn new(config: &ServerConfig) -> Result<Self> {
+        let config = ClientConfig {
+            insecure: config.insecure_registries.iter().cloned().collect(),
+            certs_d: config.registry_hosts_dirs.clone(),
+            ..ClientConfig::default()
+        };
+        Ok(Self { client: Client::new(config).context("making a registry client")? })
+    }
+
+    async fn ask(&self, image: &Reference, credentials: Credentials) -> Result<String, RegistryError> {
+        let session = self.client.session(image, credentials);
+        let version = image.version();
+        match session.resolve(&version).await? {
+            Some(digest) => Ok(digest.to_string()),
+            // A registry that does not say it in a header.
+            None => Ok(session.manifest(&version).await?.digest.to_string()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl DigestResolver for RegistryDigests {
+    async fn digest(&self, image: &str, pull_secrets: &[Value]) -> Result<Option<String>, String> {
+        let reference = Reference::parse(image).map_err(|error| error.to_string())?;
+        if reference.host() == BUILTIN_HOST {
+            return Ok(None);
+        }
+        let secrets =
+            pull_secrets.iter().filter_map(|secret| serde_json::from_value::<Secret>(secret.clone()).ok());
+        let logins = sampan_kubelet::registry_logins(secrets.collect(), image)?;
+        let mut credentials: Vec<Credentials> =
+            logins.iter().map(|(user, password)| Credentials::basic(user, password)).collect();
+        if credentials.is_empty() {
+            credentials.push(Credentials::Anonymous);
+        }
+        let mut refusals = Vec::new();
+        for credentials in credentials {
+            match self.ask(&reference, credentials).await {
+                Ok(digest) => return Ok(Some(digest)),
+                Err(error) => refusals.push(chain(&error)),
+            }
+        }
+        Err(refusals.join("; "))
+    }
+}
+
+/// An error with its causes, each told once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
