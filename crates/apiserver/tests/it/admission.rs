@@ -194,7 +194,7 @@ async fn rtc_13_rtc_15_a_class_must_exist() {
 }
 
 #[tokio::test]
-async fn img_50_img_51_always_pull_images() {
+async fn img_50_img_51_img_52_always_pull_images() {
     let admission = AdmissionConfig { enable: vec!["AlwaysPullImages".into()], ..Default::default() };
     let api = Api::start_with(admission).await;
     let made = api

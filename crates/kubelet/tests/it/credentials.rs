@@ -43,7 +43,7 @@ async fn img_64_img_66_img_67_all_matching_credentials_are_tried_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn img_66_each_refusal_is_told_with_its_credential_and_without_secrets() {
+async fn img_66_img_69_each_refusal_is_told_with_its_credential_and_without_secrets() {
     let world = World::new().await;
     world.runtime.private("nobody", denied());
     world.pull_secret("a", "alice", "hunter2");
@@ -129,11 +129,13 @@ async fn img_76_img_80_img_82_a_private_image_is_not_everybodys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn img_77_img_79_preloaded_and_node_pulled_images_are_everybodys() {
+async fn img_40_img_77_img_79_preloaded_and_node_pulled_images_are_everybodys() {
     let world = World::new().await;
     world.runtime.add_image("far.io/loaded:1");
     world.create(pod("far.io/loaded:1", "Never", &[]));
     world.until_phase("Running").await;
+    let here = "Normal Pulled spec.containers{c}: Container image \"far.io/loaded:1\" already present on machine and can be accessed by the pod";
+    world.until("the event", |world| world.has_event(here)).await;
     std::fs::write(
         world.dir().join("config.json"),
         r#"{"auths": {"far.io": {"username": "right", "password": "1"}}}"#,

@@ -278,7 +278,7 @@ async fn img_84_images_unused_for_too_long_go_with_the_disk_empty() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn img_87_an_image_volume_is_pulled_with_its_policy_and_mounted_by_the_runtime() {
+async fn img_41_img_87_an_image_volume_is_pulled_with_its_policy_and_mounted_by_the_runtime() {
     let world = World::new().await;
     world.create(json!({
         "volumes": [{"name": "v", "image": {"reference": "far:1", "pullPolicy": "IfNotPresent"}}],
