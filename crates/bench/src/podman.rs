@@ -1,4 +1,4 @@
-//! The peer: Debian's podman with the same image, in storage of its own.
+//! `sampan run` against Debian's podman with the same image, in storage of its own.
 
 use std::{
     path::Path,
@@ -8,16 +8,39 @@ use std::{
 
 use anyhow::{Result, ensure};
 
+use crate::{node::Runner, report::Report};
+
 /// The image's name in podman's storage.
 const IMAGE: &str = "localhost/sampan-bench";
 
-pub(crate) struct Podman {
+/// `true` from the command to its prompt, by turns.
+pub(crate) fn measure(binary: &Path, rounds: usize, with_peer: bool, report: &mut Report) -> Result<()> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let peer = if with_peer { Podman::prepare(binary)? } else { None };
+    let runner = Runner::new(binary)?;
+    runner.run_true()?;
+    for _ in 0..rounds {
+        ours.push(runner.run_true()?);
+        if let Some(peer) = &peer {
+            theirs.push(peer.run_true()?);
+        }
+    }
+    report.figure("`sampan run` of `true`, end to end", "", ours.clone());
+    if peer.is_some() {
+        report.figure("`podman run --rm` of `true`, the same image", "", theirs.clone());
+        report.ratio("podman / sampan", &theirs, &ours);
+    }
+    Ok(())
+}
+
+/// Podman with directories of its own.
+struct Podman {
     dir: tempfile::TempDir,
 }
 
 impl Podman {
     /// Loads an image with the same program into a fresh storage; `None` without a podman on the machine.
-    pub(crate) fn prepare(binary: &Path) -> Result<Option<Self>> {
+    fn prepare(binary: &Path) -> Result<Option<Self>> {
         if Command::new("podman").arg("--version").stdout(Stdio::null()).status().is_err() {
             eprintln!("podman is not installed (`cargo xtask setup --peers`): nothing to compare with");
             return Ok(None);
@@ -36,7 +59,7 @@ impl Podman {
     }
 
     /// From the command to its prompt.
-    pub(crate) fn run_true(&self) -> Result<Duration> {
+    fn run_true(&self) -> Result<Duration> {
         let started = Instant::now();
         let output = self
             .command()

@@ -68,7 +68,7 @@ impl Forwarder {
     }
 
     /// Completes an answer from the cache, if it is there.
-    pub(crate) fn from_cache(&self, answer: &mut Message, name: &Name, kind: RecordType) -> bool {
+    pub(crate) fn complete_from_cache(&self, answer: &mut Message, name: &Name, kind: RecordType) -> bool {
         let question = (name.to_lowercase(), kind);
         let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&question);
         let Some((outcome, age)) = cached else { return false };

@@ -133,7 +133,7 @@ impl Answering {
                     message.metadata.response_code = ResponseCode::Refused;
                     return Reply::Now(encode(*message, limit));
                 }
-                match self.forwarder.from_cache(&mut message, &name, kind) {
+                match self.forwarder.complete_from_cache(&mut message, &name, kind) {
                     true => Reply::Now(encode(*message, limit)),
                     false => Reply::Later(message, name, kind, limit),
                 }
