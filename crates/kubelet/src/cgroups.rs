@@ -8,7 +8,7 @@ mod pods;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(crate) use pods::PodCgroups;
+pub(crate) use pods::{PodCgroups, as_value};
 
 /// The trees of this machine.
 #[derive(Clone, Debug)]

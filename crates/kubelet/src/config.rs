@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::cri::ContainerRuntime;
-use crate::eviction::EvictionConfig;
+use crate::eviction::{EvictionConfig, SignalSource};
 use crate::images::config::ImageConfig;
 use crate::shutdown::ShutdownStep;
 
@@ -57,6 +57,8 @@ pub struct KubeletConfig {
     pub enforce_node_allocatable: Vec<String>,
     /// When the node is short of something, and what happens then.
     pub eviction: EvictionConfig,
+    /// Where the numbers come from that it looks at; `None` for this machine.
+    pub signals: Option<SignalSource>,
     /// Whether ephemeral storage is watched and its limits enforced.
     pub local_storage_isolation: bool,
     /// In which order and time pods end when the node stops; empty for all at once with their own grace.
@@ -150,6 +152,7 @@ impl KubeletConfig {
             kube_reserved: BTreeMap::new(),
             enforce_node_allocatable: vec!["pods".to_owned()],
             eviction: EvictionConfig::default(),
+            signals: None,
             local_storage_isolation: true,
             shutdown: Vec::new(),
             pod_pids_limit: -1,

@@ -11,10 +11,13 @@ use crate::backoff::Backoff;
 use crate::cgroups::PodCgroups;
 use crate::config::KubeletConfig;
 use crate::events::EventRecorder;
+use crate::eviction::Pressure;
 use crate::generate::dns::{DnsConfig, NodeDns, parse_resolv_conf};
 use crate::images::Images;
 use crate::metrics::Metrics;
+use crate::node::admission::Admitted;
 use crate::objects::Objects;
+use crate::static_pods::mirror::Mirrors;
 use crate::status::writer::StatusWriter;
 
 /// A container that ran this long before it ended starts its back-off afresh (POD-12).
@@ -27,6 +30,8 @@ pub(crate) struct NodeContext {
     /// What is counted; others add to it.
     pub(crate) metrics: Metrics,
     pub(crate) status: StatusWriter,
+    /// The API's pictures of this node's static pods.
+    pub(crate) mirrors: Mirrors,
     pub(crate) objects: Objects,
     pub(crate) images: Images,
     pub(crate) restarts: Mutex<Backoff>,
@@ -34,6 +39,10 @@ pub(crate) struct NodeContext {
     pub(crate) runtime_name: String,
     /// Whether the runtime makes cgroups through systemd.
     pub(crate) systemd_cgroups: bool,
+    /// What the pods that run here asked for.
+    pub(crate) admitted: Admitted,
+    /// What the node is short of now.
+    pub(crate) pressure: tokio::sync::watch::Sender<Vec<Pressure>>,
     /// The cgroups of the node, its classes and its pods.
     pub(crate) cgroups: PodCgroups,
     /// When this kubelet began.

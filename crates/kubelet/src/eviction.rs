@@ -2,8 +2,19 @@
 //! ends pods, the ones that use most over what they asked for first (POD-56).
 
 mod config;
+mod limits;
+mod observe;
+mod rank;
+mod run;
 mod signal;
+mod state;
 
 pub use config::{EvictionConfig, Threshold};
 pub(crate) use config::{default_hard, hard};
-pub use signal::{Amount, Signal, parse_amount};
+pub use observe::Observation;
+pub(crate) use run::run;
+pub use signal::{Amount, Pressure, Signal, parse_amount};
+
+/// Where the numbers of the signals come from, when it is not the machine: tests.
+pub type SignalSource =
+    std::sync::Arc<dyn Fn() -> std::collections::BTreeMap<Signal, Observation> + Send + Sync>;

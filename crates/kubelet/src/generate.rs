@@ -9,6 +9,7 @@ pub mod expansion;
 pub mod fields;
 pub mod hostname;
 pub mod hosts;
+pub(crate) mod node_defaults;
 pub mod resources;
 pub mod sandbox;
 pub mod security;

@@ -14,12 +14,14 @@ use crate::error::Error;
 use crate::events::EventRecorder;
 use crate::images::{Images, collect};
 use crate::metrics::Metrics;
+use crate::node::admission::Admitted;
 use crate::node::capacity;
 use crate::objects::Objects;
 use crate::pods::source::{self, Workers};
 use crate::server;
+use crate::static_pods::mirror::Mirrors;
 use crate::status::writer::StatusWriter;
-use crate::{log_rotation, node};
+use crate::{eviction, log_rotation, node, static_pods};
 
 /// How long a stop waits for pods that were deleted just before.
 const REMOVALS: Duration = Duration::from_secs(2);
@@ -67,6 +69,9 @@ impl Kubelet {
             recorder,
             metrics: Metrics::new(&config.node_name),
             status: StatusWriter::new(config.client.clone()),
+            mirrors: Mirrors::default(),
+            admitted: Admitted::default(),
+            pressure: tokio::sync::watch::Sender::default(),
             objects,
             images,
             restarts: NodeContext::new_restart_backoff(&config),
@@ -92,9 +97,17 @@ impl Kubelet {
         let port = address.map_or(10250, |address| address.port());
         tasks.push(tokio::spawn(node::keep_registered(Arc::clone(&ctx), port)));
         tasks.push(tokio::spawn(node::renew(Arc::clone(&ctx))));
+        if let Some(path) = ctx.config.static_pod_path.clone() {
+            let (ready, read) = tokio::sync::oneshot::channel();
+            tasks.push(tokio::spawn(static_pods::run(Arc::clone(&ctx), workers.clone(), path, ready)));
+            // What is nobody's is only known once these are.
+            let _ = read.await;
+        }
+        tasks.push(tokio::spawn(static_pods::mirror::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(source::watch_pods(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(source::watch_runtime(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(collect::run(Arc::clone(&ctx), workers.clone())));
+        tasks.push(tokio::spawn(eviction::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(log_rotation::run(ctx)));
         Ok(Self { workers, address, tasks })
     }
@@ -108,6 +121,10 @@ impl Kubelet {
     /// Stops the kubelet; with [`ShutdownMode::StopPods`] after all pods were terminated.
     pub async fn shutdown(self, mode: ShutdownMode) {
         if mode == ShutdownMode::StopPods {
+            // Asking systemd to wait (its inhibitor locks) would need D-Bus, which this binary does not speak.
+            tracing::info!(
+                "stopping pods; a shutdown of the machine is not held up: give the unit a TimeoutStopSec"
+            );
             self.workers.stop_all().await;
         }
         self.workers.finish_removals(REMOVALS).await;

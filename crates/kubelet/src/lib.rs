@@ -35,6 +35,7 @@ pub mod probes;
 pub mod quantities;
 mod server;
 pub mod shutdown;
+mod static_pods;
 mod stats;
 pub mod status;
 mod volumes;

@@ -1,5 +1,6 @@
 //! The Node object: registered at start, its status kept true, its Lease renewed.
 
+pub(crate) mod admission;
 pub(crate) mod capacity;
 pub(crate) mod conditions;
 mod images;
@@ -7,4 +8,4 @@ mod lease;
 mod registration;
 
 pub(crate) use lease::renew;
-pub(crate) use registration::keep_registered;
+pub(crate) use registration::{keep_registered, labels};

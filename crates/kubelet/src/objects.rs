@@ -52,8 +52,13 @@ impl Objects {
         if !matches!(ready, Ok(Ok(_))) {
             return None;
         }
+        Some(self.services_so_far())
+    }
+
+    /// The Services that are known now.
+    pub(crate) fn services_so_far(&self) -> Vec<Arc<Service>> {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(services.values().cloned().collect())
+        services.values().cloned().collect()
     }
 }
 

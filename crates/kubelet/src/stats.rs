@@ -10,7 +10,7 @@ mod summary;
 
 use jiff::Timestamp;
 
-pub(crate) use collect::{collect, pod_disk_usage};
+pub(crate) use collect::collect;
 pub(crate) use exposition::{cadvisor, resource};
 pub(crate) use filesystem::{Filesystem, filesystem};
 pub(crate) use machine::{Machine, machine};

@@ -79,7 +79,10 @@ impl PodCgroups {
         let milli: i64 = pods
             .iter()
             .filter(|pod| qos_class(pod) == QosClass::Burstable)
-            .filter_map(|pod| Some(resources::pod_requests(&as_value(pod)).get("cpu")?.milli_value()))
+            .flat_map(|pod| pod_ref::containers(pod))
+            .filter_map(|container| {
+                quantities::listed_milli(container.resources.as_ref()?.requests.as_ref(), "cpu")
+            })
             .sum();
         let limits = Limits { cpu_shares: Some(cpu_shares(milli)), ..Limits::default() };
         if let Err(error) = hierarchy.set(&format!("{}/burstable", self.kubepods()), &limits) {

@@ -38,6 +38,18 @@ pub enum Pressure {
     Pid,
 }
 
+impl Pressure {
+    /// The condition's type.
+    #[must_use]
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::Memory => "MemoryPressure",
+            Self::Disk => "DiskPressure",
+            Self::Pid => "PIDPressure",
+        }
+    }
+}
+
 impl Signal {
     /// All signals.
     pub const ALL: [Self; 9] = [

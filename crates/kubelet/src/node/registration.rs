@@ -1,6 +1,7 @@
 //! Registers the Node and keeps its status true: looked at every 10 s, written when it changed and every five
 //! minutes (`nodeStatusUpdateFrequency`, `nodeStatusReportFrequency`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use tokio::time::Instant;
 use super::capacity::{allocatable, capacity};
 use super::conditions::NodeHealth;
 use super::images::node_images;
+use crate::config::KubeletConfig;
 use crate::context::NodeContext;
 use crate::events::EventType;
+use crate::eviction::Pressure;
 
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -28,6 +31,7 @@ pub(crate) async fn keep_registered(ctx: Arc<NodeContext>, port: u16) {
     let name = ctx.config.node_name.clone();
     let mut reported: Option<(NodeStatus, Instant)> = None;
     let mut announced = false;
+    let mut pressure = ctx.pressure.subscribe();
     loop {
         let old = reported.as_ref().map(|(status, _)| status.conditions.clone().unwrap_or_default());
         let status = node_status(&ctx, port, old.as_deref().unwrap_or_default()).await;
@@ -56,7 +60,11 @@ pub(crate) async fn keep_registered(ctx: Arc<NodeContext>, port: u16) {
             }
         }
         // A runtime that is not ready yet is looked at often: pods wait for it.
-        tokio::time::sleep(if ready { ctx.config.node_status_update_frequency } else { RETRY }).await;
+        let pause = if ready { ctx.config.node_status_update_frequency } else { RETRY };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = pressure.changed() => {}
+        }
     }
 }
 
@@ -130,11 +138,12 @@ fn status_patch(status: &NodeStatus) -> Value {
     json!({"status": value})
 }
 
-fn new_node(ctx: &NodeContext, status: NodeStatus) -> Node {
+/// The labels of the Node as this kubelet sets them.
+pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
     let arch = go_arch();
-    let mut labels = ctx.config.labels.clone();
+    let mut labels = config.labels.clone();
     for (key, value) in [
-        ("kubernetes.io/hostname", ctx.config.node_name.as_str()),
+        ("kubernetes.io/hostname", config.node_name.as_str()),
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/arch", arch),
         ("beta.kubernetes.io/os", "linux"),
@@ -142,11 +151,15 @@ fn new_node(ctx: &NodeContext, status: NodeStatus) -> Node {
     ] {
         labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
+    labels
+}
+
+fn new_node(ctx: &NodeContext, status: NodeStatus) -> Node {
     let taints = &ctx.config.register_with_taints;
     Node {
         metadata: ObjectMeta {
             name: Some(ctx.config.node_name.clone()),
-            labels: Some(labels),
+            labels: Some(labels(&ctx.config)),
             annotations: Some(
                 [("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())]
                     .into(),
@@ -172,11 +185,12 @@ async fn node_status(
     let cri = &ctx.config.cri;
     let (runtime, images, version) = tokio::join!(cri.status(), cri.list_images(), cri.version());
     let capacity = capacity(&ctx.config);
+    let pressure = ctx.pressure.borrow().clone();
     let health = NodeHealth {
         runtime_problem: NodeHealth::of_runtime(runtime.as_ref()),
-        memory_pressure: false,
-        disk_pressure: false,
-        pid_pressure: false,
+        memory_pressure: pressure.contains(&Pressure::Memory),
+        disk_pressure: pressure.contains(&Pressure::Disk),
+        pid_pressure: pressure.contains(&Pressure::Pid),
     };
     let mut addresses: Vec<NodeAddress> = ctx
         .host_ips

@@ -13,6 +13,7 @@ use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use sampan_cri::v1;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +22,8 @@ use super::worker::inbox::Inbox;
 use crate::context::NodeContext;
 use crate::labels;
 use crate::pod_ref;
+use crate::shutdown::ShutdownStep;
+use crate::static_pods::{is_mirror, is_static};
 
 /// How often the runtime is asked for everything when it has no events, or they broke off.
 const RELIST: Duration = Duration::from_secs(1);
@@ -43,6 +46,8 @@ pub(crate) struct Workers {
     tasks: TaskTracker,
     /// Ends all workers where they are; their pods keep running.
     halt: CancellationToken,
+    /// Counts the workers that ended.
+    ended: watch::Sender<u64>,
     /// Cancelled when the API has told all pods of the node for the first time.
     listed: CancellationToken,
 }
@@ -50,7 +55,14 @@ pub(crate) struct Workers {
 impl Workers {
     pub(crate) fn new(ctx: Arc<NodeContext>) -> Self {
         let (halt, listed) = (CancellationToken::new(), CancellationToken::new());
-        Self { ctx, entries: Arc::default(), tasks: TaskTracker::new(), halt, listed }
+        Self {
+            ctx,
+            entries: Arc::default(),
+            tasks: TaskTracker::new(),
+            halt,
+            ended: watch::Sender::new(0),
+            listed,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -83,6 +95,42 @@ impl Workers {
         }
     }
 
+    /// A pod of this node's manifests; one that has a worker already is left alone.
+    pub(crate) fn start_static(&self, pod: Pod) {
+        let mut entries = self.lock();
+        if !entries.contains_key(pod_ref::uid(&pod)) {
+            self.ctx.status.begin(&pod);
+            self.spawn(&mut entries, Arc::new(pod), false);
+        }
+    }
+
+    /// Ends a pod because the node is short of something.
+    pub(crate) fn evict(&self, uid: &str, message: String, grace_seconds: i64) {
+        if let Some(entry) = self.lock().get(uid) {
+            entry.inbox.evict(message, grace_seconds);
+        }
+    }
+
+    /// Whether the pod is ending already.
+    pub(crate) fn is_condemned(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_none_or(|entry| entry.inbox.is_gone() || entry.inbox.eviction().is_some())
+    }
+
+    /// Whether the pod has to end because nobody wants it any more.
+    pub(crate) fn is_ending(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_none_or(|entry| entry.inbox.is_gone())
+    }
+
+    /// Changes whenever a worker ended.
+    pub(crate) fn ended(&self) -> watch::Receiver<u64> {
+        self.ended.subscribe()
+    }
+
+    /// Waits until the API has told all pods of the node for the first time.
+    pub(crate) async fn listed(&self) {
+        self.listed.cancelled().await;
+    }
+
     /// Something happened to the pod in the runtime.
     pub(crate) fn wake(&self, uid: &str) {
         if let Some(entry) = self.lock().get(uid) {
@@ -94,11 +142,40 @@ impl Workers {
     pub(crate) async fn stop_all(&self) {
         // A node that is stopped in its first moments has pods that it has not heard of yet.
         let _ = tokio::time::timeout(LISTING, self.listed.cancelled()).await;
+        let steps = &self.ctx.config.shutdown;
+        if !steps.is_empty() {
+            self.ctx.metrics.node.shutdown_start.set(self.ctx.config.clock.now().as_second());
+        }
+        for (index, step) in steps.iter().enumerate() {
+            let below = steps.get(index + 1).map(|next| next.priority);
+            self.stop_group(index == 0, step, below).await;
+        }
         for entry in self.lock().values() {
-            entry.inbox.stop();
+            entry.inbox.stop(None);
         }
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Stops the pods of one step of a graceful shutdown, and waits for them as long as the step may take.
+    async fn stop_group(&self, first: bool, step: &ShutdownStep, below: Option<i32>) {
+        let mut ended = self.ended();
+        let mut group = Vec::new();
+        for (uid, entry) in self.lock().iter() {
+            let priority = pod_ref::spec(&entry.pod).priority.unwrap_or(0);
+            if (first || priority >= step.priority) && below.is_none_or(|below| priority < below) {
+                entry.inbox.stop(Some(i64::try_from(step.grace_period.as_secs()).unwrap_or(i64::MAX)));
+                group.push(uid.clone());
+            }
+        }
+        tracing::info!(pods = group.len(), priority = step.priority, "shutdown: pods of this priority end");
+        // A second more than the pods have: SIGKILL and cleaning up take their time as well.
+        let _ = tokio::time::timeout(step.grace_period + Duration::from_secs(1), async {
+            while group.iter().any(|uid| self.knows(uid)) {
+                let _ = ended.changed().await;
+            }
+        })
+        .await;
     }
 
     /// Waits for the workers of pods that are already gone from the API: they are about to remove what is left.
@@ -143,6 +220,8 @@ impl Workers {
         }
         let worker = PodWorker::new(Arc::clone(&self.ctx), Arc::clone(&inbox), Arc::clone(&pod));
         entries.insert(uid.clone(), Entry { inbox, pod });
+        let pods: Vec<Arc<Pod>> = entries.values().map(|entry| Arc::clone(&entry.pod)).collect();
+        self.ctx.cgroups.weigh_burstable(&pods);
         let this = self.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -150,6 +229,8 @@ impl Workers {
                 () = this.halt.cancelled() => {}
             }
             this.lock().remove(&uid);
+            this.ended.send_modify(|count| *count += 1);
+            this.ctx.cgroups.weigh_burstable(&this.pods());
         });
     }
 
@@ -191,12 +272,20 @@ pub(crate) async fn watch_pods(ctx: Arc<NodeContext>, workers: Workers) {
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Init) => listed.clear(),
+            // The picture of a static pod is nothing to run.
+            Ok(watcher::Event::InitApply(pod)) if is_mirror(&pod) => {
+                listed.insert(pod_ref::uid(&pod).to_owned());
+                ctx.mirrors.observe(Arc::new(pod));
+            }
+            Ok(watcher::Event::Apply(pod)) if is_mirror(&pod) => ctx.mirrors.observe(Arc::new(pod)),
+            Ok(watcher::Event::Delete(pod)) if is_mirror(&pod) => ctx.mirrors.removed(&pod),
             Ok(watcher::Event::InitApply(pod)) => {
                 listed.insert(pod_ref::uid(&pod).to_owned());
                 workers.update(pod);
             }
             Ok(watcher::Event::InitDone) => {
-                for pod in workers.pods() {
+                ctx.mirrors.retain(&listed);
+                for pod in workers.pods().into_iter().filter(|pod| !is_static(pod)) {
                     if !listed.contains(pod_ref::uid(&pod)) {
                         workers.removed(pod_ref::uid(&pod));
                     }
@@ -243,6 +332,7 @@ async fn remove_orphans(ctx: Arc<NodeContext>, workers: Workers) {
             workers.adopt_orphan(pod);
         }
     }
+    ctx.cgroups.remove_orphans(|uid| workers.knows(uid));
     let pods_dir = ctx.config.data_dir.join("pods");
     for entry in std::fs::read_dir(pods_dir).into_iter().flatten().flatten() {
         let name = entry.file_name();

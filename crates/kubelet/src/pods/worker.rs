@@ -3,6 +3,7 @@
 //! It wakes up when the pod's object changes, when the runtime or a probe reports something, and when a time
 //! that it set itself is reached; then it looks at the truth again and does what is to be done.
 
+mod admit;
 mod awaited;
 mod budget;
 mod finish;
@@ -87,6 +88,8 @@ pub(crate) struct PodWorker {
     /// Watches over `activeDeadlineSeconds`.
     deadline: Option<tokio_util::task::AbortOnDropHandle<()>>,
     verdict: Option<Verdict>,
+    /// Whether the node has judged the pod.
+    admitted: bool,
     /// Failed attempts in a row at something before the containers: the sandbox, volumes, the runtime itself.
     setbacks: u32,
     /// The pod finished before this daemon began: its status is history and stays as it is.
@@ -129,6 +132,7 @@ impl PodWorker {
             deadline: None,
             announced_kills: HashSet::new(),
             verdict: None,
+            admitted: false,
             setbacks: 0,
             history,
             volumes_synced: None,
@@ -146,6 +150,10 @@ impl PodWorker {
                         self.note_expiry();
                     }
                     self.life = Life::Terminating;
+                    Next::Again
+                }
+                Life::Syncing if !self.admitted => {
+                    self.admit().await;
                     Next::Again
                 }
                 Life::Syncing => self.sync().await,
@@ -172,6 +180,9 @@ impl PodWorker {
             self.volumes_synced = None;
         }
         self.pod = pod;
+        if let Some(message) = self.inbox.eviction() {
+            self.verdict = Some(Verdict { reason: "Evicted".to_owned(), message });
+        }
         self.end_waits();
     }
 
@@ -183,7 +194,7 @@ impl PodWorker {
     /// The status as it is now.
     fn compute_status(&self, terminal: bool) -> PodStatus {
         let old = self.ctx.status.merged(&self.uid);
-        pod_status(&StatusInputs {
+        let mut status = pod_status(&StatusInputs {
             pod: &self.pod,
             runtime: &self.runtime,
             old: &old,
@@ -197,7 +208,11 @@ impl PodWorker {
             verdict: self.verdict.as_ref(),
             host_ips: &self.ctx.host_ips,
             now: self.ctx.config.clock.now_seconds(),
-        })
+        });
+        if let Some(message) = self.inbox.eviction() {
+            note_disruption(&mut status, &message, &self.pod, self.ctx.config.clock.now_seconds());
+        }
+        status
     }
 
     /// Hands the status to the API writer.
@@ -227,6 +242,22 @@ impl PodWorker {
 
     fn record(&self, event_type: crate::events::EventType, reason: &str, message: impl Into<String>) {
         self.ctx.recorder.record(pod_ref::object_reference(&self.pod), event_type, reason, message);
+    }
+}
+
+/// Says that the node ended the pod, for whoever replaces it (POD-56).
+fn note_disruption(status: &mut PodStatus, message: &str, pod: &Pod, now: jiff::Timestamp) {
+    let conditions = status.conditions.get_or_insert_default();
+    if !conditions.iter().any(|condition| condition.type_ == "DisruptionTarget") {
+        conditions.push(k8s_openapi::api::core::v1::PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(message.to_owned()),
+            last_transition_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now)),
+            observed_generation: pod.metadata.generation,
+            ..Default::default()
+        });
     }
 }
 

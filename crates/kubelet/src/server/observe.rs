@@ -127,6 +127,13 @@ impl Server {
             }
             let ready = v1::PodSandboxState::SandboxReady as i32;
             let running = sandboxes.iter().filter(|sandbox| sandbox.state == ready).count();
+            let pods = self.workers.pods();
+            let ours = pods.iter().filter(|pod| crate::static_pods::is_static(pod)).count();
+            for (of, count) in [("true", ours), ("false", pods.len() - ours)] {
+                let labels = [("static", of.to_owned())];
+                metrics.pods.desired.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            metrics.pods.mirror.set(i64::try_from(self.ctx.mirrors.count()).unwrap_or(i64::MAX));
             metrics.pods.running.set(i64::try_from(running).unwrap_or(i64::MAX));
         }
         respond(StatusCode::OK, CONTENT_TYPE, metrics.text())

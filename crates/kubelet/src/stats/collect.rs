@@ -81,13 +81,6 @@ pub(crate) async fn collect(ctx: &Arc<NodeContext>, pods: Vec<Arc<Pod>>) -> Resu
     tokio::task::spawn_blocking(work).await.map_err(|error| tonic::Status::internal(error.to_string()))
 }
 
-/// Logs, writable layers (as far as `usage` has them) and local volumes of one pod. Blocking.
-pub(crate) fn pod_disk_usage(ctx: &NodeContext, pod: &Pod) -> PodUsage {
-    let mut usage = PodUsage { uid: pod_ref::uid(pod).to_owned(), ..PodUsage::default() };
-    add_disks(ctx, pod, &mut usage);
-    usage
-}
-
 fn number(value: Option<v1::UInt64Value>) -> u64 {
     value.map_or(0, |value| value.value)
 }

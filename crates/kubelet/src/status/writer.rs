@@ -30,6 +30,9 @@ struct Slot {
     base_version: u64,
     writing: bool,
     gone: bool,
+    /// The UID of the API's object: the pod's own, or its mirror's; none while a static pod has no mirror, so
+    /// that nothing can be written.
+    object: Option<String>,
     /// Tells waiters that the slot became clean or gone.
     settled: watch::Sender<bool>,
 }
@@ -73,10 +76,40 @@ impl StatusWriter {
                     base_version: version,
                     writing: false,
                     gone: false,
+                    object: Some(uid.clone()),
                     settled: watch::Sender::new(true),
                 };
                 slots.insert(uid, slot);
             }
+        }
+    }
+
+    /// A static pod: its status is kept, and written once there is a mirror.
+    pub(crate) fn begin(&self, pod: &Pod) {
+        let slot = Slot {
+            namespace: pod_ref::namespace(pod).to_owned(),
+            name: pod_ref::name(pod).to_owned(),
+            desired: PodStatus::default(),
+            base: PodStatus::default(),
+            base_version: 0,
+            writing: false,
+            gone: false,
+            object: None,
+            settled: watch::Sender::new(true),
+        };
+        self.lock().entry(pod_ref::uid(pod).to_owned()).or_insert(slot);
+    }
+
+    /// The API has this picture of the static pod `uid`.
+    pub(crate) fn observe_mirror(&self, uid: &str, mirror: &Pod) {
+        let mut slots = self.lock();
+        let Some(slot) = slots.get_mut(uid) else { return };
+        let version = resource_version(mirror);
+        if slot.object.as_deref() != Some(pod_ref::uid(mirror)) || version > slot.base_version {
+            slot.object = Some(pod_ref::uid(mirror).to_owned());
+            slot.base = mirror.status.clone().unwrap_or_default();
+            slot.base_version = version;
+            self.write_if_needed(uid, slot);
         }
     }
 
@@ -119,6 +152,18 @@ impl StatusWriter {
         }
     }
 
+    /// What was written to is no more: the pod, or only its picture.
+    fn object_gone(&self, uid: &str) {
+        let mut slots = self.lock();
+        match slots.get_mut(uid) {
+            Some(slot) if slot.object.as_deref() != Some(uid) => slot.object = None,
+            _ => {
+                drop(slots);
+                self.gone(uid);
+            }
+        }
+    }
+
     /// The API no longer has the pod.
     pub(crate) fn gone(&self, uid: &str) {
         if let Some(slot) = self.lock().get_mut(uid) {
@@ -135,7 +180,8 @@ impl StatusWriter {
     }
 
     fn write_if_needed(&self, uid: &str, slot: &mut Slot) {
-        if slot.gone || slot.writing || status_patch(uid, &slot.base, &slot.desired).is_none() {
+        let Some(object) = &slot.object else { return };
+        if slot.gone || slot.writing || status_patch(object, &slot.base, &slot.desired).is_none() {
             return;
         }
         slot.writing = true;
@@ -149,7 +195,8 @@ impl StatusWriter {
             let next = {
                 let mut slots = self.lock();
                 let Some(slot) = slots.get_mut(&uid) else { return };
-                let patch = if slot.gone { None } else { status_patch(&uid, &slot.base, &slot.desired) };
+                let object = slot.object.as_ref().filter(|_| !slot.gone);
+                let patch = object.and_then(|object| status_patch(object, &slot.base, &slot.desired));
                 if patch.is_none() {
                     slot.writing = false;
                     slot.settled.send_replace(true);
@@ -171,7 +218,7 @@ impl StatusWriter {
                     }
                 }
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) && is_gone(&status) => {
-                    self.gone(&uid);
+                    self.object_gone(&uid);
                 }
                 Err(error) => {
                     tracing::warn!(pod = %name, %namespace, %error, "pod status not written yet");

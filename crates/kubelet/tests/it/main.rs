@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod credentials;
+mod eviction;
 mod fake_api;
 mod fake_runtime;
 mod hooks;
@@ -14,5 +15,6 @@ mod probes;
 mod restart;
 mod restart_rules;
 mod server;
+mod static_pods;
 mod termination;
 mod world;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sampan_kubelet::clock::Clock;
+use sampan_kubelet::eviction::{Observation, Signal, SignalSource};
 use sampan_kubelet::{ImageConfig, Kubelet, KubeletConfig, Serving};
 use serde_json::{Value, json};
 
@@ -18,6 +19,24 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     images: ImageConfig,
     dir: tempfile::TempDir,
+    /// What the node has left; of everything enough until a test says otherwise.
+    pub(crate) signals: Signals,
+    with_api: bool,
+}
+
+/// Numbers for the signals of eviction.
+#[derive(Clone, Default)]
+pub(crate) struct Signals(Arc<std::sync::Mutex<std::collections::BTreeMap<Signal, Observation>>>);
+
+impl Signals {
+    pub(crate) fn set(&self, signal: Signal, available: i64, capacity: i64) {
+        self.0.lock().unwrap().insert(signal, Observation { available, capacity });
+    }
+
+    fn source(&self) -> SignalSource {
+        let this = self.clone();
+        Arc::new(move || this.0.lock().unwrap().clone())
+    }
 }
 
 impl World {
@@ -32,7 +51,11 @@ impl World {
         let runtime = FakeRuntime::new(clock.clone(), dir.path().join("logs"));
         let images =
             ImageConfig { credential_search_dirs: Some(vec![dir.path().into()]), ..Default::default() };
-        let mut world = Self { api: FakeApi::new(), runtime, kubelet: None, serving, clock, images, dir };
+        std::fs::create_dir(dir.path().join("manifests")).unwrap();
+        let signals = Signals::default();
+        let api = FakeApi::new();
+        let mut world =
+            Self { api, runtime, kubelet: None, serving, clock, images, dir, signals, with_api: true };
         world.start_kubelet().await;
         world
     }
@@ -45,9 +68,32 @@ impl World {
         world
     }
 
+    /// A node whose API server does not answer.
+    pub(crate) async fn without_api() -> Self {
+        let mut world = Self::new().await;
+        world.with_api = false;
+        world.start_kubelet().await;
+        world
+    }
+
     /// Where the node's own credentials are.
     pub(crate) fn dir(&self) -> &std::path::Path {
         self.dir.path()
+    }
+
+    /// Where static pods are.
+    pub(crate) fn manifests(&self) -> std::path::PathBuf {
+        self.dir.path().join("manifests")
+    }
+
+    fn client(&self) -> kube::Client {
+        if self.with_api {
+            return self.api.client();
+        }
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("no API here"))
+        });
+        kube::Client::new(service, "default")
     }
 
     /// Starts a kubelet; an earlier one ends as if it were killed.
@@ -58,13 +104,15 @@ impl World {
             log_dir: self.dir.path().join("logs"),
             container_log_dir: None,
             cgroup_mount: None,
+            signals: Some(self.signals.source()),
+            static_pod_path: Some(self.dir.path().join("manifests")),
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             clock: self.clock.clone(),
             serving: self.serving.clone(),
             images: self.images.clone(),
             ..KubeletConfig::new(
                 "node",
-                self.api.client(),
+                self.client(),
                 Arc::new(self.runtime.clone()),
                 self.dir.path().join("kubelet"),
                 "10.9.9.9".parse().unwrap(),

@@ -20,6 +20,10 @@ struct State {
     retries: Vec<String>,
     /// The pod was active for as long as it may be.
     expired: bool,
+    /// The longest grace period that the node's shutdown leaves, in seconds.
+    most_grace: Option<i64>,
+    /// The node is short of something and ends this pod: why, and with which grace period in seconds.
+    evicted: Option<(String, i64)>,
 }
 
 /// The mailbox of one worker.
@@ -39,7 +43,15 @@ impl Inbox {
         if pod.metadata.deletion_timestamp.is_some() {
             ending.cancel();
         }
-        let state = State { pod, gone: false, node_stops: false, expired: false, retries: Vec::new() };
+        let state = State {
+            pod,
+            gone: false,
+            evicted: None,
+            most_grace: None,
+            node_stops: false,
+            expired: false,
+            retries: Vec::new(),
+        };
         Self { state: Mutex::new(state), wake: Notify::new(), happened: Notify::new(), ending }
     }
 
@@ -63,11 +75,26 @@ impl Inbox {
         self.wake.notify_one();
     }
 
-    /// The node stops its pods.
-    pub(crate) fn stop(&self) {
-        self.lock().node_stops = true;
+    /// The node stops its pods, each with at most so many seconds of grace.
+    pub(crate) fn stop(&self, most_seconds: Option<i64>) {
+        let mut state = self.lock();
+        state.node_stops = true;
+        state.most_grace = most_seconds.or(state.most_grace);
+        drop(state);
         self.ending.cancel();
         self.wake.notify_one();
+    }
+
+    /// The node ends the pod: it is short of something.
+    pub(crate) fn evict(&self, message: String, grace_seconds: i64) {
+        self.lock().evicted.get_or_insert((message, grace_seconds));
+        self.ending.cancel();
+        self.wake.notify_one();
+    }
+
+    /// Why the node ends the pod, if it does.
+    pub(crate) fn eviction(&self) -> Option<String> {
+        self.lock().evicted.as_ref().map(|(message, _)| message.clone())
     }
 
     /// Something happened in the runtime or to a probe.
@@ -139,6 +166,8 @@ impl Inbox {
             Some(grace) if state.pod.metadata.deletion_timestamp.is_some() => grace,
             _ => own,
         };
+        let grace = state.evicted.as_ref().map_or(grace, |(_, most)| grace.min(*most));
+        let grace = state.most_grace.map_or(grace, |most| grace.min(most));
         grace.max(1)
     }
 }

@@ -200,7 +200,7 @@ impl PodWorker {
         )
         .map_err(Failure::config)?;
         let target_id = self.target_id(kind, container).map_err(Failure::config)?;
-        let config = container_config(
+        let mut config = container_config(
             &self.pod,
             container,
             ContainerInputs {
@@ -213,6 +213,7 @@ impl PodWorker {
                 seccomp_root: &ctx.seccomp_root(),
             },
         );
+        crate::generate::node_defaults::apply(&ctx.config, &self.pod, container, &mut config);
         let id = cri
             .create_container(&sandbox_id, config, sandbox_config)
             .await
@@ -254,12 +255,16 @@ impl PodWorker {
 
     async fn environment(&mut self, container: &Container) -> Result<BTreeMap<String, String>, String> {
         let namespace = pod_ref::namespace(&self.pod);
-        let services = self
-            .ctx
-            .objects
-            .services()
-            .await
-            .ok_or("services have not yet been read at least once, cannot construct envvars")?;
+        let services = if crate::static_pods::is_static(&self.pod) {
+            // It runs even when there is no API (POD-51).
+            self.ctx.objects.services_so_far()
+        } else {
+            self.ctx
+                .objects
+                .services()
+                .await
+                .ok_or("services have not yet been read at least once, cannot construct envvars")?
+        };
         let references: Vec<&Service> = services.iter().map(Arc::as_ref).collect();
         let links = pod_ref::spec(&self.pod).enable_service_links.unwrap_or(true);
         let service_variables = service_env::variables(&service_env::visible(references, namespace, links));

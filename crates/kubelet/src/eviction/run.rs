@@ -1,0 +1,135 @@
+//! The loop: look, tell the node's conditions, end one pod at a time until there is enough again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
+
+use super::observe::observe;
+use super::rank::{Candidate, bytes, excess, rank};
+use super::state::{CALM, PressureState, TENSE};
+use super::{Observation, Signal, Threshold, limits};
+use crate::context::NodeContext;
+use crate::events::EventType;
+use crate::node::admission::is_critical;
+use crate::pod_ref;
+use crate::pods::source::Workers;
+use crate::stats;
+
+/// Watches the node until it is aborted.
+pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers) {
+    let mut state = PressureState::default();
+    let mut images: Option<PathBuf> = None;
+    loop {
+        if images.is_none() {
+            images = image_filesystem(&ctx).await;
+        }
+        let observed = match &ctx.config.signals {
+            Some(signals) => signals(),
+            None => observe(&ctx, images.as_deref()),
+        };
+        let verdicts = state.update(&ctx.config.eviction, &observed, Instant::now());
+        ctx.pressure.send_if_modified(|pressure| {
+            let changed = *pressure != verdicts.pressure;
+            pressure.clone_from(&verdicts.pressure);
+            changed
+        });
+        // One pod a round: what its end brings shows in the next one.
+        if !enforce_limits(&ctx, &workers).await
+            && let Some((threshold, seen)) = verdicts.evict
+        {
+            reclaim(&ctx, &workers, threshold, seen).await;
+        }
+        tokio::time::sleep(if state.is_tense() { TENSE } else { CALM }).await;
+    }
+}
+
+async fn image_filesystem(ctx: &NodeContext) -> Option<PathBuf> {
+    let info = ctx.config.cri.image_fs_info().await.ok()?;
+    Some(PathBuf::from(info.image_filesystems.into_iter().next()?.fs_id?.mountpoint))
+}
+
+/// The pods that run or may start to.
+fn active(ctx: &NodeContext, workers: &Workers) -> Vec<Arc<Pod>> {
+    let mut pods = workers.pods();
+    pods.retain(|pod| {
+        let phase = ctx.status.current(pod_ref::uid(pod)).and_then(|status| status.phase);
+        !pod_ref::is_terminal_phase(phase.as_deref()) && !workers.is_condemned(pod_ref::uid(pod))
+    });
+    pods
+}
+
+/// Ends pods beyond limits of their own; true when there was one.
+async fn enforce_limits(ctx: &Arc<NodeContext>, workers: &Workers) -> bool {
+    let limited: Vec<Arc<Pod>> =
+        active(ctx, workers).into_iter().filter(|pod| limits::has_limits(pod)).collect();
+    if limited.is_empty() || !ctx.config.local_storage_isolation {
+        return false;
+    }
+    let Ok(snapshot) = stats::collect(ctx, limited.clone()).await else { return false };
+    let mut any = false;
+    for pod in limited {
+        let usage = snapshot.pods.iter().find(|usage| usage.uid == pod_ref::uid(&pod));
+        if let Some(message) = usage.and_then(|usage| limits::exceeded(&pod, usage)) {
+            evict(ctx, workers, &pod, message, 1, "ephemeral-storage.limit");
+            any = true;
+        }
+    }
+    any
+}
+
+async fn reclaim(ctx: &Arc<NodeContext>, workers: &Workers, threshold: Threshold, seen: Observation) {
+    let signal = threshold.signal;
+    let node = k8s_openapi::api::core::v1::ObjectReference {
+        kind: Some("Node".to_owned()),
+        name: Some(ctx.config.node_name.clone()),
+        uid: Some(ctx.config.node_name.clone()),
+        ..Default::default()
+    };
+    let attempt = format!("Attempting to reclaim {}", signal.resource());
+    ctx.recorder.record(node, EventType::Warning, "EvictionThresholdMet", attempt);
+    let pods: Vec<Arc<Pod>> = active(ctx, workers).into_iter().filter(|pod| !is_critical(pod)).collect();
+    let Ok(snapshot) = stats::collect(ctx, pods.clone()).await else { return };
+    let mut usages: BTreeMap<String, stats::PodUsage> =
+        snapshot.pods.into_iter().map(|usage| (usage.uid.clone(), usage)).collect();
+    let mut candidates: Vec<Candidate> = pods
+        .into_iter()
+        .filter_map(|pod| Some(Candidate { usage: usages.remove(pod_ref::uid(&pod))?, pod }))
+        .collect();
+    rank(&mut candidates, signal);
+    let Some(first) = candidates.first() else {
+        tracing::warn!(%signal, available = seen.available, "the node is short, and there is no pod to evict");
+        return;
+    };
+    let message = format!(
+        "The node was low on resource: {}. Threshold quantity: {}, available: {}. {}",
+        signal.resource(),
+        amount(signal, threshold.least.of(seen.capacity)),
+        amount(signal, seen.available),
+        excess(first, signal)
+    );
+    let own = pod_ref::spec(&first.pod).termination_grace_period_seconds.unwrap_or(30);
+    let grace = match (threshold.soft, ctx.config.eviction.max_pod_grace_period) {
+        (false, _) => 1,
+        (true, most) if most < 0 => own,
+        (true, most) => own.min(most),
+    };
+    evict(ctx, workers, &first.pod, message, grace, signal.as_str());
+}
+
+fn amount(signal: Signal, amount: i64) -> String {
+    match signal.resource() {
+        "memory" | "ephemeral-storage" if amount % 1_024 != 0 => format!("{}Ki", amount / 1_024),
+        "memory" | "ephemeral-storage" => bytes(amount),
+        _ => amount.to_string(),
+    }
+}
+
+fn evict(ctx: &NodeContext, workers: &Workers, pod: &Pod, message: String, grace: i64, signal: &str) {
+    tracing::warn!(pod = %pod_ref::full_name(pod), message, "evicting");
+    ctx.metrics.node.evictions.get_or_create(&[("eviction_signal", signal.to_owned())]).inc();
+    ctx.recorder.record(pod_ref::object_reference(pod), EventType::Warning, "Evicted", message.clone());
+    workers.evict(pod_ref::uid(pod), message, grace);
+}

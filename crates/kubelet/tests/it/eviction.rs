@@ -1,0 +1,75 @@
+//! A node that is short of something.
+
+use sampan_kubelet::eviction::Signal;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+fn condition(world: &World, type_: &str) -> Option<Value> {
+    let node = world.api.get("/api/v1/nodes/node")?;
+    let conditions = node["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == type_).cloned()
+}
+
+fn is(world: &World, type_: &str, status: &str) -> bool {
+    condition(world, type_).is_some_and(|condition| condition["status"] == status)
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_56_memory_pressure_ends_a_pod_and_shows_on_the_node() {
+    let world = World::new().await;
+    world.create(json!({"containers": [{"name": "c"}], "restartPolicy": "Always"}));
+    world.until_phase("Running").await;
+    world.signals.set(Signal::MemoryAvailable, 50 << 20, 1 << 30);
+    world.until_phase("Failed").await;
+    let status = world.status();
+    assert_eq!(status["reason"], "Evicted");
+    let message = status["message"].as_str().unwrap();
+    assert!(
+        message.starts_with(
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. "
+        ),
+        "{message}"
+    );
+    let conditions = status["conditions"].as_array().unwrap();
+    let target = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&target["status"], &target["reason"]), (&json!("True"), &json!("TerminationByKubelet")));
+    assert!(world.has_event("Warning Evicted : The node was low on resource: memory."));
+    world.until("condition", |w| is(w, "MemoryPressure", "True")).await;
+    assert_eq!(condition(&world, "MemoryPressure").unwrap()["reason"], "KubeletHasInsufficientMemory");
+    // Back in order, the condition stays for the transition period.
+    world.signals.set(Signal::MemoryAvailable, 900 << 20, 1 << 30);
+    tokio::time::sleep(std::time::Duration::from_secs(280)).await;
+    assert!(is(&world, "MemoryPressure", "True"));
+    world.until("relief", |w| is(w, "MemoryPressure", "False")).await;
+    // Evicted is final: it is never started again.
+    assert_eq!(world.status()["phase"], "Failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_55_a_node_under_disk_pressure_takes_no_pod() {
+    let world = World::new().await;
+    world.signals.set(Signal::NodeFsAvailable, 1, 100);
+    world.until("pressure", |w| is(w, "DiskPressure", "True")).await;
+    world.create(json!({"containers": [{"name": "c"}]}));
+    world.until_phase("Failed").await;
+    assert_eq!(world.status()["reason"], "Evicted");
+    assert_eq!(world.status()["message"], "Pod was rejected: The node had condition: [DiskPressure]. ");
+    assert!(world.runtime.call_names().is_empty(), "{:?}", world.runtime.call_names());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_55_what_does_not_fit_is_refused() {
+    let world = World::new().await;
+    world.create(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "9999"}}}]}));
+    world.until_phase("Failed").await;
+    assert_eq!(world.status()["reason"], "OutOfcpu");
+    let message = world.status()["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.starts_with(
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 9999000, used: 0, capacity: "
+        ),
+        "{message}"
+    );
+    assert!(world.has_event("Warning OutOfcpu : Node didn't have enough resource: cpu"));
+}
