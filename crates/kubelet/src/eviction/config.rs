@@ -31,14 +31,17 @@ pub struct EvictionConfig {
     pub minimum_reclaim: BTreeMap<Signal, Amount>,
 }
 
-/// The hard thresholds: upstream's for memory. For disks 5 %, where upstream has 10 and 15: a machine that does
-/// other things as well is often that full, and a node that takes no pods at all helps nobody (k3s does the same).
+/// Bytes of a disk that are enough, however large it is.
+const ENOUGH: i64 = 1 << 30;
+
+/// The hard thresholds: upstream's, but that 1Gi of a disk is enough: a machine that does other things as well is
+/// often fuller than 10 or 15 % of a large disk, and a node that takes no pods at all helps nobody.
 pub(crate) fn default_hard() -> BTreeMap<Signal, Amount> {
     BTreeMap::from([
         (Signal::MemoryAvailable, Amount::Exactly(100 << 20)),
-        (Signal::NodeFsAvailable, Amount::Part(0.05)),
+        (Signal::NodeFsAvailable, Amount::PartUpTo(0.10, ENOUGH)),
         (Signal::NodeFsInodesFree, Amount::Part(0.05)),
-        (Signal::ImageFsAvailable, Amount::Part(0.05)),
+        (Signal::ImageFsAvailable, Amount::PartUpTo(0.15, ENOUGH)),
         (Signal::ImageFsInodesFree, Amount::Part(0.05)),
     ])
 }

@@ -121,6 +121,8 @@ pub enum Amount {
     Exactly(i64),
     /// A part of the capacity, 0 to 1.
     Part(f64),
+    /// A part of the capacity, but no more than so much.
+    PartUpTo(f64, i64),
 }
 
 impl Amount {
@@ -135,6 +137,7 @@ impl Amount {
         match self {
             Self::Exactly(amount) => amount,
             Self::Part(part) => (capacity as f64 * part) as i64,
+            Self::PartUpTo(part, most) => Self::Part(part).of(capacity).min(most),
         }
     }
 
@@ -165,6 +168,8 @@ mod tests {
         for bad in ["", "%", "-1", "101%", "-5%", "ten", "NaN%"] {
             assert_eq!(parse_amount(bad), None, "{bad}");
         }
+        let default = Amount::PartUpTo(0.1, 1 << 30);
+        assert_eq!((default.of(1_000), default.of(1 << 40)), (100, 1 << 30));
         assert!(Signal::ALL.into_iter().all(|signal| Signal::named(signal.as_str()) == Some(signal)));
     }
 }

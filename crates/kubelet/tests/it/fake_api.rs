@@ -137,6 +137,11 @@ impl FakeApi {
                 if self.get(&path).is_some() {
                     return status(409, "AlreadyExists");
                 }
+                let mut body = body;
+                if body["metadata"]["uid"].is_null() {
+                    let version = self.objects.lock().unwrap().version;
+                    body["metadata"]["uid"] = json!(format!("made-{version}"));
+                }
                 answer(201, &self.put(&path, body))
             }
             Method::PATCH => {

@@ -90,8 +90,8 @@ async fn pod_50_an_edited_manifest_is_another_pod_and_a_removed_one_ends() {
     assert_eq!(world.runtime.sandboxes(), 1);
     std::fs::remove_file(world.manifests().join("web.yaml")).unwrap();
     world.until("gone", |w| mirror(w).is_none() && w.runtime.sandboxes() == 0).await;
-    let stops = world.runtime.call_names().iter().filter(|call| call.starts_with("stop")).count();
-    assert!(stops >= 2, "{:?}", world.runtime.call_names());
+    let stops = world.runtime.call_names().iter().filter(|call| *call == "stop c 7").count();
+    assert_eq!(stops, 2, "each with its own grace period: {:?}", world.runtime.call_names());
 }
 
 #[tokio::test(start_paused = true)]
