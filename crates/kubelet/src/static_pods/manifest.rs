@@ -215,7 +215,7 @@ mod tests {
             |text: &str, file: &str, node: &str| read(text, file, node).unwrap().metadata.uid.unwrap();
         assert_eq!(again(POD, "/m/a.yaml", "n1"), uid);
         for other in [
-            again(&POD.replace("image: x", "image: y"), "/m/a.yaml", "n1"),
+            again(&POD.replace("image: x", "image: other"), "/m/a.yaml", "n1"),
             again(POD, "/m/b.yaml", "n1"),
             again(POD, "/m/a.yaml", "n2"),
         ] {
