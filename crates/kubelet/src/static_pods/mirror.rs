@@ -19,15 +19,18 @@ use crate::pods::source::Workers;
 /// An API that does not answer is asked again after this long.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The mirror pods that the API has, by namespace and name.
+/// Pods by namespace and name.
+type ByName = HashMap<(String, String), Arc<Pod>>;
+
+/// The mirror pods that the API has.
 #[derive(Clone, Default)]
 pub(crate) struct Mirrors {
-    known: Arc<Mutex<HashMap<(String, String), Arc<Pod>>>>,
+    known: Arc<Mutex<ByName>>,
     changed: Arc<Notify>,
 }
 
 impl Mirrors {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Pod>>> {
+    fn lock(&self) -> MutexGuard<'_, ByName> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -371,8 +371,7 @@ fn the_dns_server_answers_pods_and_the_machine_but_nobody_outside() {
     let said = |output: std::process::Output| String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let query = |to: &str, port: u16| {
         let port = port.to_string();
-        let command = ["python3", "-c", ask, to, &port].map(str::to_owned);
-        command
+        ["python3", "-c", ask, to, &port].map(str::to_owned)
     };
     let in_pod = |to: &str, port: u16| {
         let command = query(to, port);

@@ -135,7 +135,7 @@ async fn documents_made_to_confuse() {
         (text.replacen('{', "{\"layers\":[],", 1).into_bytes(), "duplicate field"),
         (b"{\"schemaVersion\":2,\"config\":\xff}".to_vec(), "malformed"),
         (text.replace("\"layers\":[", "\"layers\":[null,").into_bytes(), "malformed"),
-        (text[..text.len() / 2].as_bytes().to_vec(), "malformed"),
+        (text.as_bytes()[..text.len() / 2].to_vec(), "malformed"),
         (huge.into_bytes(), "the manifest promises 9007199254740993"),
         ([b'['; 100_000].to_vec(), "malformed"),
     ];
