@@ -218,7 +218,8 @@ impl RuntimeService for Service {
     }
 
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
-        detached(exec_sync::exec_sync(Arc::clone(&self.0), request.into_inner())).await
+        // Not detached: who asked is gone, and so shall be the command.
+        exec_sync::exec_sync(Arc::clone(&self.0), request.into_inner()).await.map(Response::new)
     }
 
     async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {

@@ -111,12 +111,17 @@ fn the_image_command_with_a_server_and_without() {
 fn a_command_that_fails_halfway_leaves_no_socket_behind() {
     let mut node = Node::start();
     node.terminate();
-    // An archive that can be opened and not read.
+    // A directory may be an OCI layout; this one is none.
     let directory = node.path("archive.tar");
     std::fs::create_dir(&directory).unwrap();
     let said = node.sampan(&["image", "load", directory.to_str().unwrap()]).fails();
-    assert!(said.contains(&format!("reading {}: ", directory.display())), "{said}");
-    assert!(said.to_lowercase().contains("is a directory"), "{said}");
+    assert!(
+        said.contains(&format!("{} is a directory without an index.json", directory.display())),
+        "{said}"
+    );
+    // What can be opened and not read.
+    let said = node.sampan(&["image", "load", "/proc/self/mem"]).fails();
+    assert!(said.contains("reading /proc/self/mem: "), "{said}");
     node.sampan(&["image", "inspect", "no/such:image"]).fails();
     let left: Vec<_> =
         std::fs::read_dir(node.path("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
