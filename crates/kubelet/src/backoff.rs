@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pod_12_restart_waits_double_from_10s_to_300s_after_the_end() {
+    async fn pod_12_13_restart_waits_double_from_10s_to_300s_after_the_end() {
         let clock = clock();
         let mut backoff = Backoff::new(clock.clone(), Duration::from_secs(600));
         let mut waits = Vec::new();

@@ -277,6 +277,15 @@ fn pod_47_ephemeral_containers_are_limited() {
 }
 
 #[test]
+fn pod_48_a_mirror_pod_takes_no_ephemeral_containers() {
+    let old = pod_with(|p| p["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"}));
+    let mut new = old.clone();
+    new["spec"]["ephemeralContainers"] = json!([{"name": "e", "image": "i"}]);
+    let errors = validate_subresource(resource("", "pods"), "ephemeralcontainers", &new, &old);
+    assert_eq!(errors[0].body(), "Forbidden: static pods do not support ephemeral containers");
+}
+
+#[test]
 fn rtc_03_to_05_runtime_classes() {
     let class = |object: Value| create("node.k8s.io", "runtimeclasses", object);
     assert_eq!(class(json!({"metadata": {"name": "a"}})), ["handler: Required value"]);

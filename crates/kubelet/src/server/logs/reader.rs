@@ -25,7 +25,8 @@ const CHUNK: usize = 64 * 1024;
 const MAX_LINE: usize = 1024 * 1024;
 /// How often a followed file is looked at.
 const POLL: Duration = Duration::from_millis(50);
-/// How often the container's state is asked for while its log is quiet.
+/// How often the container's state is asked for while its log is quiet, in the end: at first at once, since many
+/// containers are short, then at doubling distances.
 const STATE_POLL: Duration = Duration::from_millis(500);
 
 /// One reader of one container's log.
@@ -102,7 +103,7 @@ impl LogReader {
     }
 
     async fn follow(&mut self, mut current: Option<File>) -> Result<(), End> {
-        let mut asked = Instant::now();
+        let (mut asked, mut pause) = (Instant::now(), Duration::ZERO);
         loop {
             if self.output.is_closed() {
                 return Err(End::Enough);
@@ -119,8 +120,9 @@ impl LogReader {
                 current = File::open(&self.log).ok();
                 continue;
             }
-            if asked.elapsed() >= STATE_POLL {
+            if asked.elapsed() >= pause {
                 asked = Instant::now();
+                pause = (pause * 2).clamp(POLL, STATE_POLL);
                 if !self.is_running().await {
                     // What was written between the last read and the end.
                     if let Some(file) = current.as_mut() {
