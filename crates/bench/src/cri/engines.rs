@@ -99,7 +99,7 @@ impl Containerd {
         std::fs::write(dir.path().join("cni/10.conflist"), network.to_string())?;
         let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
         let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[{cri}]\nsandbox_image = \"sampan.local/pause:1\"\nrestrict_oom_score_adj = true\n[{cri}.cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = {:?}\n[{cri}.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n",
+            "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[{cri}]\nsandbox_image = \"sampan.local/pause:1\"\nrestrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n[{cri}.cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = {:?}\n[{cri}.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n",
             at("root"),
             at("state"),
             at("c.sock"),
@@ -177,6 +177,10 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // Namespaces of pods that an interrupted measurement left are mounted here too.
+        for entry in std::fs::read_dir(self.dir.path().join("state/netns")).into_iter().flatten().flatten() {
+            let _ = Command::new("umount").arg("-l").arg(entry.path()).output();
+        }
         let _ = Command::new("ip").args(["link", "delete", "smpt-bench-ctr"]).output();
     }
 }

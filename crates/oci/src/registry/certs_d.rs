@@ -55,15 +55,16 @@ struct Known {
 /// Enough of a file's metadata to see a change; `None`: there is no such file.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
-/// Files that a reading depends on, also those that were not there.
+/// Files that a reading depends on, also those that were not there. Each has the stamp of the moment before it was
+/// read, so that a change during the reading is seen too.
 #[derive(Default)]
-pub(super) struct Sources(Vec<PathBuf>);
+pub(super) struct Sources(Vec<(PathBuf, Stamp)>);
 
 impl Sources {
     /// Reads a file that may be missing, and remembers that it was looked at.
     pub(super) fn read(&mut self, path: &Path) -> Result<Option<Vec<u8>>, HostsError> {
         use std::io::Read;
-        self.0.push(path.to_path_buf());
+        self.depends_on(path);
         let fail = |e: std::io::Error| HostsError { path: path.to_path_buf(), reason: e.to_string() };
         let file = match fs::File::open(path) {
             Ok(file) => file,
@@ -88,7 +89,7 @@ impl Sources {
     }
 
     pub(super) fn depends_on(&mut self, path: &Path) {
-        self.0.push(path.to_path_buf());
+        self.0.push((path.to_path_buf(), stamp(path)));
     }
 }
 
@@ -105,8 +106,7 @@ impl CertsD {
         if let Err(error) = &endpoints {
             tracing::warn!(host, %error, "registry configuration");
         }
-        let stamps = sources.0.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
-        Known { stamps, endpoints }
+        Known { stamps: sources.0, endpoints }
     }
 
     fn read(&self, host: &str, sources: &mut Sources) -> Result<Vec<Capable>, HostsError> {

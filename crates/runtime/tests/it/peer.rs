@@ -118,7 +118,7 @@ impl Peer {
         std::fs::write(dir.join("cni/10.conflist"), network.to_string()).unwrap();
         let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
         let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[{cri}]\nsandbox_image = \"sampan.local/pause:1\"\nrestrict_oom_score_adj = true\nstream_server_address = \"127.0.0.1\"\n[{cri}.cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = {:?}\n[{cri}.containerd]\ndefault_runtime_name = \"runc\"\n[{cri}.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n[{cri}.containerd.runtimes.runc.options]\nRoot = {:?}\n",
+            "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[{cri}]\nsandbox_image = \"sampan.local/pause:1\"\nrestrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\nstream_server_address = \"127.0.0.1\"\n[{cri}.cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = {:?}\n[{cri}.containerd]\ndefault_runtime_name = \"runc\"\n[{cri}.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n[{cri}.containerd.runtimes.runc.options]\nRoot = {:?}\n",
             at("root"),
             at("state"),
             at("c.sock"),
