@@ -46,12 +46,18 @@ async fn pod_35_a_process_that_ignores_the_signal_gets_its_whole_grace_period() 
     assert_eq!(world.runtime.now() - began, 45);
 }
 
-#[tokio::test(start_paused = true)]
-async fn pod_32_a_second_deletion_does_not_signal_twice() {
+/// A running pod whose process ignores its signal.
+async fn stubborn() -> World {
     let world = World::new().await;
     world.runtime.script("c", &[Script::Stubborn]);
     world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c"}]}));
     world.until_phase("Running").await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_32_a_second_deletion_does_not_signal_twice() {
+    let world = stubborn().await;
     let began = world.runtime.now();
     world.delete(300);
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -67,10 +73,7 @@ async fn pod_32_a_second_deletion_does_not_signal_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn pod_32_a_forced_second_deletion_kills_what_had_its_signal() {
-    let world = World::new().await;
-    world.runtime.script("c", &[Script::Stubborn]);
-    world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c"}]}));
-    world.until_phase("Running").await;
+    let world = stubborn().await;
     let began = world.runtime.now();
     world.delete(300);
     tokio::time::sleep(Duration::from_secs(20)).await;
