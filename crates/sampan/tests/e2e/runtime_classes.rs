@@ -54,13 +54,17 @@ spec:
   containers:
   - name: web
     image: {image}
-    command: [sh, -c, "mkdir -p /w; echo page > /w/index.html; echo to stdout; echo to stderr >&2; exec httpd -f -p 8080 -h /w"]
+    command: [sh, -c, "echo to stdout; echo to stderr >&2; trap exit TERM; while :; do sleep 1; done"]
     resources: {{limits: {{memory: 96Mi, cpu: 500m}}}}
     volumeMounts: [{{name: out, mountPath: /out}}]
     lifecycle:
       postStart: {{exec: {{command: [touch, /started]}}}}
       preStop: {{exec: {{command: [sh, -c, "echo stopped > /out/stopped"]}}}}
     livenessProbe: {{exec: {{command: [cat, /started]}}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 10}}
+  # Not busybox's: on Debian's gVisor read(2) of a socket answers EAGAIN instead of waiting, and busybox hangs up.
+  - name: page
+    image: sampan.local/toolbox
+    command: [httpd, -p, "8080", -t, page]
     readinessProbe: {{httpGet: {{port: 8080, path: /}}, periodSeconds: 1}}
   - {{name: shell, image: sampan.local/toolbox, stdin: true, command: [cat]}}
 "#
@@ -93,7 +97,7 @@ spec:
     for container in containers {
         assert!(container["memory"]["workingSetBytes"].as_u64().unwrap() > 0, "{container}");
     }
-    assert_eq!(containers.len(), 2);
+    assert_eq!(containers.len(), 3);
     // A probe that fails has the container replaced.
     node.kubectl(&["exec", "web", "-c", "web", "--", "rm", "/started"]).ok();
     node.wait_for("pod/web", "{.status.containerStatuses[?(@.name==\"web\")].restartCount}", "1");

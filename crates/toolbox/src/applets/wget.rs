@@ -14,7 +14,7 @@ use crate::{Failure, about};
 const USAGE: &str = "wget [-q] [-S] [-T SECONDS] [-O FILE] [--post-data TEXT] http://HOST[:PORT]/PATH";
 
 /// Prints the body to standard output (unlike the usual wget: a container has nowhere to keep it); exit
-/// code 1 for a status of 400 or more, as the usual one.
+/// code 1 for a status of 400 or more and for an answer that is missing or cut short, as the usual one.
 pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
     let (mut url, mut timeout, mut show_head, mut target, mut post) = (None, 10, false, "-", None);
     let mut args = args.iter().map(String::as_str);
@@ -56,33 +56,64 @@ pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
     );
     (&stream).write_all(request.as_bytes()).map_err(about(url))?;
     let mut reader = BufReader::new(stream);
-    let status = read_head(&mut reader, show_head).map_err(about(url))?;
-    if status >= 400 {
-        return Err(Failure::new(format!("server returned error: HTTP {status}")));
+    let head = read_head(&mut reader, show_head).map_err(about(url))?;
+    if head.status >= 400 {
+        return Err(Failure::new(format!("server returned error: HTTP {}", head.status)));
     }
     let mut output: Box<dyn Write> = match target {
         "-" => Box::new(io::stdout().lock()),
         path => Box::new(File::create(path).map_err(about(path))?),
     };
-    io::copy(&mut reader, &mut output).map_err(about(url))?;
+    copy_body(&mut reader, &head, &mut output).map_err(about(url))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn read_head(reader: &mut impl BufRead, show: bool) -> io::Result<u16> {
-    let mut head = reader.take(64 * 1024);
+/// What comes before a page.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    /// The body's bytes, when the server says so.
+    length: Option<u64>,
+}
+
+/// Reads up to the empty line. A server that hangs up before it has said a status has not answered.
+fn read_head(reader: &mut impl BufRead, show: bool) -> io::Result<Head> {
+    let mut text = reader.take(64 * 1024);
     let mut line = String::new();
-    head.read_line(&mut line)?;
-    let status = line.split(' ').nth(1).and_then(|code| code.trim().parse().ok()).unwrap_or(0);
+    if text.read_line(&mut line)? == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up without an answer"));
+    }
+    let status = line.strip_prefix("HTTP/").and_then(|line| line.split(' ').nth(1)?.trim().parse().ok());
+    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no answer in HTTP"))?;
+    let mut length = None;
     while !line.trim_end().is_empty() {
         if show {
             eprint!("  {line}");
         }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().ok();
+        }
         line.clear();
-        if head.read_line(&mut line)? == 0 {
+        if text.read_line(&mut line)? == 0 {
             break;
         }
     }
-    Ok(status)
+    Ok(Head { status, length })
+}
+
+/// Copies the body: to its announced length, else to the server's end.
+fn copy_body(reader: &mut impl Read, head: &Head, output: &mut impl Write) -> io::Result<()> {
+    let Some(length) = head.length else {
+        return io::copy(reader, output).map(drop);
+    };
+    let copied = io::copy(&mut reader.take(length), output)?;
+    if copied < length {
+        let what = format!("the server hung up after {copied} of {length} bytes");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+    }
+    Ok(())
 }
 
 /// The addresses of a name: a literal, /etc/hosts, then the nameservers of /etc/resolv.conf with their
@@ -210,7 +241,24 @@ mod tests {
     #[test]
     fn a_head_gives_its_status_and_stops_at_the_empty_line() {
         let mut input = &b"HTTP/1.1 404 Not Found\r\nA: b\r\n\r\nbody"[..];
-        assert_eq!(read_head(&mut input, false).unwrap(), 404);
+        assert_eq!(read_head(&mut input, false).unwrap(), Head { status: 404, length: None });
         assert_eq!(input, b"body");
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_early_has_not_answered() {
+        let said = |answer: &[u8]| {
+            let (mut input, mut page) = (answer, Vec::new());
+            let head = read_head(&mut input, false).map_err(|error| error.to_string())?;
+            copy_body(&mut input, &head, &mut page).map_err(|error| error.to_string())?;
+            Ok(String::from_utf8(page).unwrap())
+        };
+        assert_eq!(said(b""), Err("the server hung up without an answer".to_owned()));
+        assert_eq!(said(b"SSH-2.0-x\r\n"), Err("no answer in HTTP".to_owned()));
+        let head = "HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n";
+        let cut = said(format!("{head}pag").as_bytes());
+        assert_eq!(cut, Err("the server hung up after 3 of 5 bytes".to_owned()));
+        assert_eq!(said(format!("{head}page\n").as_bytes()), Ok("page\n".to_owned()));
+        assert_eq!(said(b"HTTP/1.0 200 OK\r\n\r\nto the end"), Ok("to the end".to_owned()));
     }
 }
