@@ -46,7 +46,7 @@ use sampan_store::Store;
 pub use cidr::Cidr;
 pub use context::{RequestContext, Warnings};
 pub use error::Error;
-pub use pki::Pki;
+pub use pki::{CertifiedKeyPem, Pki};
 pub use query::Query;
 pub use request_info::RequestInfo;
 pub use respond::{Body, Response};

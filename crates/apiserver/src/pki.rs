@@ -10,6 +10,7 @@
 mod certificate;
 mod error;
 mod files;
+mod issue;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use certificate::{Authority, Leaf};
 pub use error::PkiError;
+pub use issue::{Identity, is_for_servers, issue_kubeconfig, node_of, self_signed};
 
 /// What the certificates must say.
 #[derive(Clone, Debug)]
@@ -208,16 +210,17 @@ impl Pki {
 
     /// A kubeconfig (YAML) for the identity `user`.
     pub fn kubeconfig(&self, server_url: &str, user: &str, identity: &CertifiedKeyPem) -> String {
-        let (ca, certificate, key) = (
-            STANDARD.encode(&self.ca),
-            STANDARD.encode(&identity.certificate),
-            STANDARD.encode(&identity.key),
-        );
-        format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: {user}@sampan\nclusters:\n- name: sampan\n  cluster:\n    \
-             server: {server_url}\n    certificate-authority-data: {ca}\ncontexts:\n- name: {user}@sampan\n  context:\n    \
-             cluster: sampan\n    user: {user}\nusers:\n- name: {user}\n  user:\n    client-certificate-data: {certificate}\n    \
-             client-key-data: {key}\n"
-        )
+        kubeconfig(&self.ca, server_url, user, identity)
     }
+}
+
+fn kubeconfig(ca: &str, server_url: &str, user: &str, identity: &CertifiedKeyPem) -> String {
+    let (ca, certificate, key) =
+        (STANDARD.encode(ca), STANDARD.encode(&identity.certificate), STANDARD.encode(&identity.key));
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: {user}@sampan\nclusters:\n- name: sampan\n  cluster:\n    \
+         server: {server_url}\n    certificate-authority-data: {ca}\ncontexts:\n- name: {user}@sampan\n  context:\n    \
+         cluster: sampan\n    user: {user}\nusers:\n- name: {user}\n  user:\n    client-certificate-data: {certificate}\n    \
+         client-key-data: {key}\n"
+    )
 }

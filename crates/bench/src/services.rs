@@ -188,6 +188,7 @@ async fn resync() -> Result<Vec<Duration>> {
             name: "sampan-bench-t".to_owned(),
             bridge: None,
             pod_cidr: "10.205.0.0/16".parse()?,
+            cluster_cidr: "10.205.0.0/16".parse()?,
             service_cidr: "10.206.0.0/16".parse()?,
             pods_bypass_host: false,
         },

@@ -38,7 +38,9 @@ pub use self::{
     cidr::Ipv4Cidr,
     cni::{Cni, CniPod},
     error::Error,
-    route::{ServiceRoute, add_service_route, remove_service_route},
+    route::{
+        NodeRoute, ServiceRoute, add_node_route, add_service_route, remove_node_route, remove_service_route,
+    },
     service::{Protocol, ServicePort, TrafficPolicy},
     table::{LONGEST_AFFINITY, RuleTable, RuleTableConfig},
 };
@@ -50,6 +52,8 @@ pub struct NetworkConfig {
     pub bridge: String,
     /// The range from which sandboxes get addresses; its first address is the bridge's (the gateway).
     pub pod_cidr: Ipv4Cidr,
+    /// The range of all nodes' sandboxes: what goes there keeps its address.
+    pub cluster_cidr: Ipv4Cidr,
     /// The range of the Services' addresses: the host finds them over the bridge.
     pub service_cidr: Ipv4Cidr,
     /// Where addresses given out and port mappings are remembered over a restart.
@@ -124,6 +128,7 @@ impl Network {
                 name: config.bridge.clone(),
                 bridge: Some(config.bridge.clone()),
                 pod_cidr: config.pod_cidr,
+                cluster_cidr: config.cluster_cidr,
                 service_cidr: config.service_cidr,
                 pods_bypass_host: false,
             },

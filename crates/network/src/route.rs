@@ -1,4 +1,6 @@
-//! How the host itself finds Services: any route for their range will do, as the rules change the destination before a
+//! How the host finds what is not on its bridge.
+//!
+//! Services: any route for their range will do, as the rules change the destination before a
 //! packet leaves. Without one, a machine that has no default route says that the network is unreachable.
 
 use std::net::Ipv4Addr;
@@ -68,6 +70,53 @@ pub async fn remove_service_route(route: &ServiceRoute) -> Result<(), Error> {
             }
             _ => Ok(()),
         }
+    })
+    .await
+}
+
+/// The route to the pods of another node, which is on a network of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeRoute {
+    /// The addresses of its pods.
+    pub pods: Ipv4Cidr,
+    /// Its own.
+    pub via: Ipv4Addr,
+}
+
+impl NodeRoute {
+    fn message(&self) -> RouteMessage {
+        RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(self.pods.network(), self.pods.prefix())
+            .gateway(self.via)
+            .build()
+    }
+
+    fn failed(&self, operation: &'static str) -> impl FnOnce(rtnetlink::Error) -> Error {
+        let link = format!("{} via {}", self.pods, self.via);
+        move |source| Error::Link { operation, link, source }
+    }
+}
+
+/// Adds the route, or makes the one that is there like this.
+///
+/// # Errors
+/// When the kernel refuses, as it does when the node is on no network of this machine.
+pub async fn add_node_route(route: &NodeRoute) -> Result<(), Error> {
+    bridge::with_netlink(async |links| {
+        let added = links.route().add(route.message()).replace().execute().await;
+        added.map_err(route.failed("adding the route"))
+    })
+    .await
+}
+
+/// Removes the route. One that is gone is no error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn remove_node_route(route: &NodeRoute) -> Result<(), Error> {
+    bridge::with_netlink(async |links| match links.route().del(route.message()).execute().await {
+        Err(error) if bridge::errno(&error) != Some(ESRCH) => Err(route.failed("removing the route")(error)),
+        _ => Ok(()),
     })
     .await
 }

@@ -31,6 +31,8 @@ pub struct RuleTableConfig {
     pub bridge: Option<String>,
     /// The range of the pods' addresses.
     pub pod_cidr: Ipv4Cidr,
+    /// The range of the pods' addresses of all nodes: what goes there is not masqueraded.
+    pub cluster_cidr: Ipv4Cidr,
     /// The range of the Services' addresses.
     pub service_cidr: Ipv4Cidr,
     /// Whether pods of one node reach each other without passing the host's rules (a bridge of somebody else,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Directories, LogFormat, ServerOptions};
+use crate::config::{AgentOptions, Directories, LogFormat, ServerOptions};
 
 /// A Kubernetes node in one binary
 #[derive(Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run the API server, scheduler, controllers, kubelet and container runtime
     Server(Box<ServerArgs>),
+    /// Run kubelet and container runtime as a node of a cluster whose API is elsewhere
+    Agent(Box<AgentArgs>),
     /// Run the container runtime alone, for another kubelet or crictl
     Cri(CriArgs),
     /// Show what a pod's container, or its lifecycle hooks, printed
@@ -35,6 +37,8 @@ pub(crate) enum Command {
     Image(ImageCommand),
     /// Tell why a pod does not run, in plain words with the fix
     Explain(ExplainArgs),
+    /// Print a kubeconfig for a node of another machine, or for a user, of this server's cluster
+    Kubeconfig(KubeconfigArgs),
     /// Check whether this machine can run pods, with a fix for what is missing
     Doctor(DoctorArgs),
     /// Print a shell completion script
@@ -51,6 +55,15 @@ pub(crate) struct ServerArgs {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) options: ServerOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct AgentArgs {
+    /// A YAML file whose keys are the names of these options; what is given here wins
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: AgentOptions,
 }
 
 #[derive(Args)]
@@ -223,6 +236,26 @@ pub(crate) struct ExplainArgs {
     /// The cluster to ask, any cluster (default: $KUBECONFIG, else /etc/sampan/kubeconfig, else ~/.kube/config)
     #[arg(long, value_name = "PATH")]
     pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("who").required(true))]
+pub(crate) struct KubeconfigArgs {
+    /// For `sampan agent` on a machine that is to be the node NAME
+    #[arg(long, value_name = "NAME", group = "who")]
+    pub(crate) node: Option<String>,
+    /// For the user NAME, who may do what RoleBindings say
+    #[arg(long, value_name = "NAME", group = "who")]
+    pub(crate) user: Option<String>,
+    /// The user's group
+    #[arg(long, value_name = "GROUP", requires = "user")]
+    pub(crate) group: Option<String>,
+    /// The API as seen from there
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: String,
+    /// The data directory of the server [default: /var/lib/sampan]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 #[derive(Args)]

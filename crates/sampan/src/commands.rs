@@ -1,10 +1,12 @@
 //! What each command does, one file per command.
 
+mod agent;
 mod completion;
 mod cri;
 mod doctor;
 mod explain;
 mod image;
+mod kubeconfig;
 mod logs;
 mod run;
 mod server;
@@ -29,7 +31,9 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
             runtime(1)?.block_on(explain::run(args, printer))
         }
         Command::Server(args) => server::run(*args, printer),
+        Command::Agent(args) => agent::run(*args, printer),
         Command::Cri(args) => cri::run(args, printer),
+        Command::Kubeconfig(args) => kubeconfig::run(&args, printer),
         Command::Image(command) => {
             init_logging(LogFormat::Text, "error")?;
             runtime(1)?.block_on(image::run(command, printer))

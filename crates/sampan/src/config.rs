@@ -1,22 +1,32 @@
-//! What a server is told: options of the command line and keys of the configuration file are the same list.
+//! What a server or an agent is told: options of the command line and keys of the configuration file are the same list.
 //!
 //! Three steps, each a type: [`ServerOptions`] is what was typed (on the command line or in the file),
 //! [`ServerOptions::over`] lays one over the other, [`ServerConfig`] is what it means, with defaults filled in
-//! and every value checked. Nothing is opened or bound before all of it is right.
+//! and every value checked. Nothing is opened or bound before all of it is right. What makes a machine a node is the
+//! same for both and stands in [`NodeOptions`].
+
+mod agent;
+mod handlers;
+mod node;
+mod server;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
-use sampan_kubelet::KubeletConfiguration;
-use sampan_network::Ipv4Cidr;
-use sampan_runtime::{EMBEDDED, HandlerConfig, handlers::KNOWN_ENGINES};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+
+pub(crate) use self::{
+    agent::{AgentConfig, AgentOptions},
+    handlers::RuntimeOptions,
+    node::{ClusterDns, ConfigFile, NodeConfig, NodeOptions, registry_hosts_dirs},
+    server::{ServerConfig, ServerOptions},
+};
 
 /// Where a server keeps things; two servers with different ones run side by side.
 #[derive(Args, Clone, Debug, Default)]
@@ -46,113 +56,6 @@ impl Directories {
     }
 }
 
-/// Options of `sampan server`, each also a key of the configuration file.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
-pub(crate) struct ServerOptions {
-    /// What survives a reboot [default: /var/lib/sampan]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// Sockets and namespaces [default: /run/sampan]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) run_dir: Option<PathBuf>,
-    /// Container logs [default: /var/log/pods]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) log_dir: Option<PathBuf>,
-    /// Address that the API and the kubelet listen on [default: 0.0.0.0]
-    #[arg(long, value_name = "IP")]
-    pub(crate) bind_address: Option<IpAddr>,
-    /// Port of the API; 0 takes a free one [default: 6443]
-    #[arg(long, value_name = "PORT")]
-    pub(crate) https_listen_port: Option<u16>,
-    /// Port of the kubelet; 0 takes a free one [default: 10250]
-    #[arg(long, value_name = "PORT")]
-    pub(crate) kubelet_port: Option<u16>,
-    /// Where the administrator's kubeconfig is written, mode 0600 [default: /etc/sampan/kubeconfig]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) write_kubeconfig: Option<PathBuf>,
-    /// The node's name [default: the host's name]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) node_name: Option<String>,
-    /// The node's address [default: that of the default route]
-    #[arg(long, value_name = "IP")]
-    pub(crate) node_ip: Option<IpAddr>,
-    /// `key=value` labels for the node
-    #[arg(long, value_name = "LABEL", value_delimiter = ',')]
-    pub(crate) node_labels: Option<Vec<String>>,
-    /// Addresses for pods; this node takes the first /24 of it [default: 10.42.0.0/16]
-    #[arg(long, value_name = "CIDR")]
-    pub(crate) cluster_cidr: Option<String>,
-    /// Addresses for Services [default: 10.43.0.0/16]
-    #[arg(long, value_name = "CIDR")]
-    pub(crate) service_cidr: Option<String>,
-    /// The cluster's DNS domain [default: cluster.local]
-    #[arg(long, value_name = "DOMAIN")]
-    pub(crate) cluster_domain: Option<String>,
-    /// The bridge that pods hang on [default: sampan0]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) bridge: Option<String>,
-    /// A directory of CNI configurations: pods get the first network of it instead of the built-in one
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cni_conf_dir: Option<PathBuf>,
-    /// Where CNI plugins are [default: /opt/cni/bin,/usr/lib/cni]
-    #[arg(long, value_name = "DIRS", value_delimiter = ',')]
-    pub(crate) cni_bin_dir: Option<Vec<PathBuf>>,
-    /// The cgroup in which `kubepods` is made [default: /]
-    #[arg(long, value_name = "CGROUP")]
-    pub(crate) cgroup_root: Option<String>,
-    /// How many pods may run here [default: 110]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_pods: Option<u32>,
-    /// Upstream's KubeletConfiguration (kubelet.config.k8s.io/v1beta1); options given here win over it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubelet_config: Option<PathBuf>,
-    /// Upstream's CredentialProviderConfig (kubelet.config.k8s.io/v1): programs that give registry credentials
-    #[arg(long, value_name = "FILE")]
-    pub(crate) image_credential_provider_config: Option<PathBuf>,
-    /// Where these programs are
-    #[arg(long, value_name = "DIR")]
-    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
-    /// A directory of manifests of static pods, which run even when the API does not
-    #[arg(long, value_name = "DIR")]
-    pub(crate) pod_manifest_path: Option<PathBuf>,
-    /// An etcd (http:// or https://host:port) instead of the embedded store
-    #[arg(long, value_name = "URL")]
-    pub(crate) datastore_endpoint: Option<String>,
-    /// A CRI runtime (unix:///path) instead of the embedded one
-    #[arg(long, value_name = "URL")]
-    pub(crate) container_runtime_endpoint: Option<String>,
-    /// Admission plugins to run beside those that are on by default
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub(crate) enable_admission_plugins: Option<Vec<String>>,
-    /// Admission plugins not to run
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub(crate) disable_admission_plugins: Option<Vec<String>>,
-    /// Registry hosts (host or host:port) that are reached over plain HTTP; loopback always is
-    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
-    pub(crate) insecure_registries: Option<Vec<String>>,
-    /// Directories with a hosts.toml per registry host: mirrors, certificates, headers [default:
-    /// /etc/sampan/certs.d,/etc/containerd/certs.d]
-    #[arg(long, value_name = "DIRS", value_delimiter = ',')]
-    pub(crate) registry_hosts_dirs: Option<Vec<PathBuf>>,
-    /// Stop all pods with their grace periods when the server stops
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
-    pub(crate) stop_pods: Option<bool>,
-    /// How log lines look [default: text]
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormat>,
-    /// Runtime handlers; in the file only
-    #[arg(skip)]
-    pub(crate) runtime: RuntimeOptions,
-}
-
-/// Where CNI configurations and plugins are.
-#[derive(Clone, Debug)]
-pub(crate) struct CniOptions {
-    pub(crate) conf_dir: PathBuf,
-    pub(crate) bin_dirs: Vec<PathBuf>,
-}
-
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -164,269 +67,13 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// The `runtime` section of the configuration file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(crate) struct RuntimeOptions {
-    /// The handler of pods without a RuntimeClass.
-    pub(crate) default_handler: Option<String>,
-    /// Handlers by name.
-    pub(crate) handlers: BTreeMap<String, HandlerOptions>,
-}
-
-/// An OCI runtime: a program with runc's command line.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct HandlerOptions {
-    /// The program.
-    pub(crate) path: PathBuf,
-    /// What it gets before the command.
-    #[serde(default)]
-    pub(crate) args: Vec<String>,
-    /// Its state directory (`--root`); one below the run directory without it.
-    #[serde(default)]
-    pub(crate) root: Option<PathBuf>,
-    /// Which annotations of pods their containers get: names, or beginnings that end with `*`.
-    #[serde(default)]
-    pub(crate) annotations: Vec<String>,
-    /// The platform whose images it runs (`linux/arm64`), when it is not this machine's.
-    #[serde(default)]
-    pub(crate) platform: Option<String>,
-}
-
-impl RuntimeOptions {
-    /// The handlers, checked, the embedded one among them; and the name of the default one. Whether a binary works
-    /// is not asked here: it may come later, and a node runs without it.
-    pub(crate) fn handlers(&self) -> Result<(String, BTreeMap<String, HandlerConfig>)> {
-        let mut handlers = BTreeMap::from([(EMBEDDED.to_owned(), HandlerConfig::Embedded)]);
-        for (name, options) in &self.handlers {
-            ensure!(
-                sampan_api::names::dns1123_label(name).is_empty(),
-                "runtime.handlers `{name}`: lower-case letters, digits and `-`, at most 63"
-            );
-            ensure!(
-                name != EMBEDDED,
-                "runtime.handlers `{EMBEDDED}`: this is the name of the embedded runtime"
-            );
-            for path in std::iter::once(&options.path).chain(&options.root) {
-                ensure!(path.is_absolute(), "runtime.handlers `{name}`: {} is not absolute", path.display());
-            }
-            let handler = HandlerConfig::Binary {
-                path: options.path.clone(),
-                args: options.args.clone(),
-                root: options.root.clone(),
-                annotations: options.annotations.clone(),
-            };
-            handlers.insert(name.clone(), handler);
-        }
-        let default = self.default_handler.clone().unwrap_or_else(|| EMBEDDED.to_owned());
-        if !handlers.contains_key(&default) && !KNOWN_ENGINES.contains(&default.as_str()) {
-            let known: Vec<_> = handlers.keys().map(String::as_str).collect();
-            bail!("runtime.defaultHandler `{default}` is not configured; there are {}", known.join(", "));
-        }
-        Ok((default, handlers))
+/// Reads a configuration file.
+fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    if text.trim().is_empty() {
+        return Ok(T::default());
     }
-}
-
-impl ServerOptions {
-    /// Reads the configuration file.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        if text.trim().is_empty() {
-            return Ok(Self::default());
-        }
-        serde_saphyr::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
-    }
-
-    /// These options, with those of `base` where nothing was said.
-    pub(crate) fn over(self, base: Self) -> Self {
-        macro_rules! first_given {
-            ($($field:ident),*) => {
-                Self { $($field: self.$field.or(base.$field),)* runtime: base.runtime }
-            };
-        }
-        first_given!(
-            data_dir,
-            run_dir,
-            log_dir,
-            bind_address,
-            https_listen_port,
-            kubelet_port,
-            write_kubeconfig,
-            node_name,
-            node_ip,
-            node_labels,
-            cluster_cidr,
-            service_cidr,
-            cluster_domain,
-            bridge,
-            cni_conf_dir,
-            cni_bin_dir,
-            cgroup_root,
-            max_pods,
-            kubelet_config,
-            image_credential_provider_config,
-            image_credential_provider_bin_dir,
-            pod_manifest_path,
-            datastore_endpoint,
-            container_runtime_endpoint,
-            enable_admission_plugins,
-            disable_admission_plugins,
-            insecure_registries,
-            registry_hosts_dirs,
-            stop_pods,
-            log_format
-        )
-    }
-}
-
-/// What a server does: every option decided.
-#[derive(Clone, Debug)]
-pub(crate) struct ServerConfig {
-    /// The configuration file: its handlers are read again when it changes.
-    pub(crate) file: Option<PathBuf>,
-    pub(crate) data_dir: PathBuf,
-    pub(crate) run_dir: PathBuf,
-    pub(crate) log_dir: PathBuf,
-    pub(crate) bind_address: IpAddr,
-    pub(crate) https_listen_port: u16,
-    pub(crate) kubelet_port: u16,
-    pub(crate) kubeconfig: PathBuf,
-    pub(crate) node_name: String,
-    pub(crate) node_ip: IpAddr,
-    pub(crate) node_labels: BTreeMap<String, String>,
-    pub(crate) pod_cidr: Ipv4Cidr,
-    pub(crate) service_cidr: String,
-    /// The same range, as the network knows it.
-    pub(crate) services: Ipv4Cidr,
-    pub(crate) cluster_domain: String,
-    pub(crate) bridge: String,
-    /// The network is other people's CNI plugins.
-    pub(crate) cni: Option<CniOptions>,
-    /// The range of all pods; this node's own is a part of it.
-    pub(crate) cluster_cidr: Ipv4Cidr,
-    pub(crate) cgroup_root: String,
-    pub(crate) max_pods: u32,
-    pub(crate) kubelet: KubeletConfiguration,
-    pub(crate) static_pod_path: Option<PathBuf>,
-    pub(crate) image_credential_provider_config: Option<PathBuf>,
-    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
-    pub(crate) datastore_endpoint: Option<String>,
-    pub(crate) container_runtime_endpoint: Option<String>,
-    pub(crate) enable_admission_plugins: Vec<String>,
-    pub(crate) disable_admission_plugins: Vec<String>,
-    pub(crate) insecure_registries: Vec<String>,
-    pub(crate) registry_hosts_dirs: Vec<PathBuf>,
-    pub(crate) stop_pods: bool,
-    pub(crate) runtime: RuntimeOptions,
-}
-
-impl TryFrom<ServerOptions> for ServerConfig {
-    type Error = anyhow::Error;
-
-    fn try_from(options: ServerOptions) -> Result<Self> {
-        let text = |value: Option<String>, default: &str| value.unwrap_or_else(|| default.to_owned());
-        let kubelet = match &options.kubelet_config {
-            Some(path) => KubeletConfiguration::read(path).context("--kubelet-config")?,
-            None => KubeletConfiguration::default(),
-        };
-        let static_pod_path = options
-            .pod_manifest_path
-            .or_else(|| kubelet.text("staticPodPath").map(Into::into))
-            .map(|path| absolute(Some(path), "."))
-            .transpose()?;
-        let cluster_cidr: Ipv4Cidr =
-            text(options.cluster_cidr, "10.42.0.0/16").parse().context("--cluster-cidr")?;
-        // One node, one /24, as upstream's controller manager cuts the cluster range.
-        let pod_cidr = format!("{}/{}", cluster_cidr.network(), cluster_cidr.prefix().max(24));
-        let service_cidr = text(options.service_cidr, "10.43.0.0/16");
-        let services: Ipv4Cidr = service_cidr.parse().context("--service-cidr")?;
-        ensure!(
-            !services.contains(cluster_cidr.network()) && !cluster_cidr.contains(services.network()),
-            "--cluster-cidr {cluster_cidr} and --service-cidr {services} overlap: choose ranges apart"
-        );
-        // Who listens on one address is reached by that one.
-        let bound = options.bind_address.filter(|ip| !ip.is_unspecified());
-        let bridge = text(options.bridge, "sampan0");
-        ensure!(
-            (1..=15).contains(&bridge.len())
-                && bridge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
-            "--bridge `{bridge}`: an interface name has 1 to 15 letters, digits or `-`"
-        );
-        let node_name = options.node_name.map_or_else(default_node_name, Ok)?;
-        options.runtime.handlers()?;
-        ensure!(
-            sampan_api::names::dns1123_subdomain(&node_name).is_empty(),
-            "--node-name `{node_name}`: lower-case letters, digits, `-` and `.`, at most 253"
-        );
-        let mut node_labels = BTreeMap::new();
-        for label in options.node_labels.unwrap_or_default() {
-            let Some((key, value)) = label.split_once('=') else {
-                bail!("--node-labels `{label}`: write key=value");
-            };
-            node_labels.insert(key.to_owned(), value.to_owned());
-        }
-        Ok(Self {
-            file: None,
-            data_dir: absolute(options.data_dir, "/var/lib/sampan")?,
-            run_dir: absolute(options.run_dir, "/run/sampan")?,
-            log_dir: absolute(
-                options.log_dir.or_else(|| kubelet.text("podLogsDir").map(Into::into)),
-                "/var/log/pods",
-            )?,
-            bind_address: options.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-            https_listen_port: options.https_listen_port.unwrap_or(6443),
-            kubelet_port: options.kubelet_port.or_else(|| kubelet.number("port")).unwrap_or(10250),
-            kubeconfig: absolute(options.write_kubeconfig, "/etc/sampan/kubeconfig")?,
-            node_name,
-            node_ip: options.node_ip.or(bound).unwrap_or_else(default_node_ip),
-            node_labels,
-            pod_cidr: pod_cidr.parse().context("--cluster-cidr")?,
-            service_cidr,
-            services,
-            cluster_domain: text(
-                options.cluster_domain.or_else(|| kubelet.text("clusterDomain")),
-                "cluster.local",
-            ),
-            bridge,
-            cni: cni(options.cni_conf_dir, options.cni_bin_dir)?,
-            cluster_cidr,
-            cgroup_root: text(options.cgroup_root.or_else(|| kubelet.text("cgroupRoot")), "/"),
-            max_pods: options.max_pods.or_else(|| kubelet.number("maxPods")).unwrap_or(110),
-            static_pod_path,
-            image_credential_provider_config: options.image_credential_provider_config,
-            image_credential_provider_bin_dir: options.image_credential_provider_bin_dir,
-            datastore_endpoint: options.datastore_endpoint,
-            container_runtime_endpoint: options
-                .container_runtime_endpoint
-                .or_else(|| kubelet.text("containerRuntimeEndpoint")),
-            kubelet,
-            enable_admission_plugins: options.enable_admission_plugins.unwrap_or_default(),
-            disable_admission_plugins: options.disable_admission_plugins.unwrap_or_default(),
-            insecure_registries: options.insecure_registries.unwrap_or_default(),
-            registry_hosts_dirs: options.registry_hosts_dirs.unwrap_or_else(registry_hosts_dirs),
-            stop_pods: options.stop_pods.unwrap_or(false),
-            runtime: options.runtime,
-        })
-    }
-}
-
-fn cni(conf_dir: Option<PathBuf>, bin_dirs: Option<Vec<PathBuf>>) -> Result<Option<CniOptions>> {
-    let Some(conf_dir) = conf_dir else {
-        ensure!(bin_dirs.is_none(), "--cni-bin-dir says nothing without --cni-conf-dir");
-        return Ok(None);
-    };
-    let usual = || vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()];
-    let bin_dirs = bin_dirs.unwrap_or_else(usual).into_iter().map(|dir| absolute(Some(dir), ""));
-    Ok(Some(CniOptions {
-        conf_dir: absolute(Some(conf_dir), "")?,
-        bin_dirs: bin_dirs.collect::<Result<_>>()?,
-    }))
-}
-
-/// Where administrators say things about registries: to us, and to containerd.
-pub(crate) fn registry_hosts_dirs() -> Vec<PathBuf> {
-    vec!["/etc/sampan/certs.d".into(), "/etc/containerd/certs.d".into()]
+    serde_saphyr::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
 }
 
 fn absolute(path: Option<PathBuf>, default: &str) -> Result<PathBuf> {
@@ -434,23 +81,10 @@ fn absolute(path: Option<PathBuf>, default: &str) -> Result<PathBuf> {
     std::path::absolute(&path).with_context(|| format!("path {}", path.display()))
 }
 
-/// The host's name in lower case, as upstream's kubelet takes it.
-fn default_node_name() -> Result<String> {
-    let name = rustix::system::uname().nodename().to_string_lossy().trim().to_lowercase();
-    ensure!(!name.is_empty(), "this host has no name: give --node-name");
-    Ok(name)
-}
-
-/// The address from which a packet to the outside would leave; no packet is sent.
-fn default_node_ip() -> IpAddr {
-    let probe = || -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        Ok(socket.local_addr()?.ip())
+/// These options, field by field, with those of the base where nothing was said.
+macro_rules! first_given {
+    ($typed:ident over $base:ident { $($field:ident),* $(,)? } $($rest:tt)*) => {
+        Self { $($field: $typed.$field.or($base.$field),)* $($rest)* }
     };
-    probe().ok().filter(|ip| !ip.is_unspecified()).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
-
-#[cfg(test)]
-#[path = "config/tests.rs"]
-mod tests;
+use first_given;

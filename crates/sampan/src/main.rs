@@ -3,12 +3,14 @@
 //! The same file plays several parts. Which one is decided here, before tokio or any thread exists, because
 //! two of them (the shim and the OCI runtime) must stay single-threaded: they fork.
 
+mod agent;
 mod cli;
 mod commands;
 mod config;
 mod doctor;
 mod explain;
 mod manifests;
+mod node;
 mod output;
 mod server;
 

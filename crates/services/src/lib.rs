@@ -6,6 +6,7 @@
 
 mod cluster_dns;
 mod feed;
+mod nodes;
 mod ports;
 mod proxy;
 mod records;
@@ -20,7 +21,7 @@ use sampan_dns::Zone;
 use sampan_network::RuleTable;
 use tokio_util::sync::CancellationToken;
 
-pub use self::cluster_dns::ClusterDns;
+pub use self::{cluster_dns::ClusterDns, nodes::NodeAddresses};
 use self::{
     feed::Change,
     proxy::Proxy,
@@ -42,6 +43,10 @@ pub struct ServicesConfig {
     pub zone: Zone,
     /// The DNS server that listens for this cluster, if one does.
     pub cluster_dns: Option<ClusterDns>,
+    /// Where the addresses of the other nodes are kept.
+    pub nodes: NodeAddresses,
+    /// Whether routes of this machine lead to their pods.
+    pub routes: bool,
 }
 
 /// Follows the Services until `shutdown`.
@@ -56,6 +61,7 @@ pub async fn run(config: ServicesConfig, shutdown: CancellationToken) {
         std::future::pending::<()>().await;
     };
     tokio::select! {
+        () = nodes::follow(&config.client, &config.node_name, &config.nodes, config.routes) => {}
         () = following => {}
         () = proxy.run(&config.rules) => {}
         () = keeping_dns => {}

@@ -414,7 +414,8 @@ const CLUSTER_ROLE_BINDINGS: &[(&str, Subjects)] = &[
     ("system:kube-scheduler", &["u:system:kube-scheduler"]),
     ("system:monitoring", &["g:system:monitoring"]),
     ("system:node", &[]),
-    ("system:node-proxier", &["u:system:kube-proxy"]),
+    // Nodes write the rules of Services themselves: there is no kube-proxy with an identity of its own.
+    ("system:node-proxier", &["u:system:kube-proxy", "g:system:nodes"]),
     ("system:public-info-viewer", &["g:system:authenticated", "g:system:unauthenticated"]),
     ("system:service-account-issuer-discovery", &["g:system:serviceaccounts"]),
     ("system:volume-scheduler", &["u:system:kube-scheduler"]),

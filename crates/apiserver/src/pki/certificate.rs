@@ -77,40 +77,76 @@ impl Authority {
                 certificate
             }
         };
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(|source| {
-            damaged(&certificate_path, format!("not a certificate authority ({source})"))
-        })?;
-        Ok(Self { certificate, issuer })
+        Self::of(certificate, key, &certificate_path)
     }
 
     pub(super) fn certificate_pem(&self) -> &str {
         &self.certificate
     }
 
-    /// The certificate from its files when it is still good, else a new one under the same key.
-    pub(super) fn ensure_leaf(&self, directory: &Path, leaf: &Leaf<'_>) -> Result<CertifiedKeyPem, PkiError> {
-        let certificate_path = directory.join(format!("{}.crt", leaf.file));
-        let key_path = directory.join(format!("{}.key", leaf.file));
-        let existing = existing(&certificate_path, &key_path)?;
+    /// The authority of a server that has been started before.
+    pub(super) fn open(directory: &Path) -> Result<Self, PkiError> {
+        let (certificate_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
+        let Some(certificate) = existing(&certificate_path, &key_path)? else {
+            return Err(PkiError::NoAuthority { directory: directory.to_owned() });
+        };
         let key = ensure_key(&key_path)?;
-        if let Some(text) = existing {
-            let found = check(&text, &certificate_path, &key)?;
-            if found.remaining > RENEW_BEFORE
-                && found.subject == (Some(leaf.common_name.to_owned()), leaf.organization.map(str::to_owned))
-                && found.names == *leaf.names
-                && signed_by(&text, &self.certificate)
-            {
-                return Ok(CertifiedKeyPem { certificate: text, key: key.serialize_pem() });
-            }
-            tracing::info!(certificate = %certificate_path.display(), "renewing certificate");
-        }
+        check(&certificate, &certificate_path, &key)?;
+        Self::of(certificate, key, &certificate_path)
+    }
+
+    fn of(certificate: String, key: KeyPair, path: &Path) -> Result<Self, PkiError> {
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key)
+            .map_err(|source| damaged(path, format!("not a certificate authority ({source})")))?;
+        Ok(Self { certificate, issuer })
+    }
+
+    /// A new certificate under a new key, in memory only.
+    pub(super) fn issue(&self, leaf: &Leaf<'_>) -> Result<CertifiedKeyPem, PkiError> {
         let failed = |source| PkiError::Issue { subject: leaf.common_name.to_owned(), source };
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let certificate =
             leaf_params(leaf).and_then(|params| params.signed_by(&key, &self.issuer)).map_err(failed)?;
-        let certificate = certificate.pem();
-        files::write(&certificate_path, &certificate, PUBLIC)?;
-        Ok(CertifiedKeyPem { certificate, key: key.serialize_pem() })
+        Ok(CertifiedKeyPem { certificate: certificate.pem(), key: key.serialize_pem() })
     }
+
+    /// The certificate from its files when it is still good, else a new one under the same key.
+    pub(super) fn ensure_leaf(&self, directory: &Path, leaf: &Leaf<'_>) -> Result<CertifiedKeyPem, PkiError> {
+        let ours = |text: &str| signed_by(text, &self.certificate);
+        ensure_leaf(directory, leaf, ours, |params, key| params.signed_by(key, &self.issuer))
+    }
+}
+
+/// The certificate that signs itself, from its files when it is still good, else a new one under the same key.
+pub(super) fn ensure_self_signed(directory: &Path, leaf: &Leaf<'_>) -> Result<CertifiedKeyPem, PkiError> {
+    ensure_leaf(directory, leaf, |text| signed_by(text, text), |params, key| params.self_signed(key))
+}
+
+fn ensure_leaf(
+    directory: &Path,
+    leaf: &Leaf<'_>,
+    is_ours: impl FnOnce(&str) -> bool,
+    sign: impl FnOnce(CertificateParams, &KeyPair) -> Result<rcgen::Certificate, rcgen::Error>,
+) -> Result<CertifiedKeyPem, PkiError> {
+    let certificate_path = directory.join(format!("{}.crt", leaf.file));
+    let key_path = directory.join(format!("{}.key", leaf.file));
+    let existing = existing(&certificate_path, &key_path)?;
+    let key = ensure_key(&key_path)?;
+    if let Some(text) = existing {
+        let found = check(&text, &certificate_path, &key)?;
+        if found.remaining > RENEW_BEFORE
+            && found.subject == (Some(leaf.common_name.to_owned()), leaf.organization.map(str::to_owned))
+            && found.names == *leaf.names
+            && is_ours(&text)
+        {
+            return Ok(CertifiedKeyPem { certificate: text, key: key.serialize_pem() });
+        }
+        tracing::info!(certificate = %certificate_path.display(), "renewing certificate");
+    }
+    let failed = |source| PkiError::Issue { subject: leaf.common_name.to_owned(), source };
+    let certificate = leaf_params(leaf).and_then(|params| sign(params, &key)).map_err(failed)?.pem();
+    files::write(&certificate_path, &certificate, PUBLIC)?;
+    Ok(CertifiedKeyPem { certificate, key: key.serialize_pem() })
 }
 
 /// The certificate's text when it is there. It must not be there without its key: keys are written first and

@@ -26,6 +26,12 @@ pub enum PkiError {
         /// Which files to remove to start over, and what that costs.
         delete: String,
     },
+    /// No server has made its authority there.
+    #[error("{} holds no certificate authority: name the --data-dir of a server that has run", .directory.display())]
+    NoAuthority {
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
     /// A certificate could not be made.
     #[error("issue the certificate of {subject}")]
     Issue {

@@ -133,7 +133,7 @@ fn masquerading(config: &RuleTableConfig, loopback: Ipv4Cidr) -> Vec<Expressions
         rules.push(
             Expressions::default()
                 .within(Address::Source, config.pod_cidr, true)
-                .within(Address::Destination, config.pod_cidr, false)
+                .within(Address::Destination, config.cluster_cidr, false)
                 .masquerade(),
         );
         // From the host's own 127.0.0.1 to a host or node port: the pod could not answer that address.

@@ -37,6 +37,7 @@ impl Fixture {
         let config = NetworkConfig {
             bridge,
             pod_cidr: format!("10.{}.{low}.0/24", 208 + high).parse().unwrap(),
+            cluster_cidr: format!("10.{}.{low}.0/24", 208 + high).parse().unwrap(),
             service_cidr: format!("10.{}.{low}.0/24", 224 + high).parse().unwrap(),
             state_dir: dir.path().join("state"),
             mtu: None,

@@ -38,6 +38,7 @@ impl Node {
         let config = NetworkConfig {
             bridge: format!("sptest{:06x}", number & 0xff_ffff),
             pod_cidr: format!("10.{}.{}.0/24", 64 + (number >> 8) % 64, number & 0xff).parse().unwrap(),
+            cluster_cidr: format!("10.{}.{}.0/24", 64 + (number >> 8) % 64, number & 0xff).parse().unwrap(),
             service_cidr: format!("10.{}.{}.0/24", 128 + (number >> 8) % 64, number & 0xff).parse().unwrap(),
             state_dir: std::env::temp_dir().join(format!("spnet-{number:08x}")),
             mtu: None,

@@ -17,14 +17,13 @@ pub(super) fn run(args: ServerArgs, printer: &Printer) -> Result<ExitCode> {
         Some(path) => args.options.over(ServerOptions::read(path)?),
         None => args.options,
     };
-    super::init_logging(options.log_format.unwrap_or_default(), "info,hyper=warn,h2=warn,tower=warn")?;
-    let mut config = ServerConfig::try_from(options)?;
-    config.file = args.config;
+    super::init_logging(options.node.log_format.unwrap_or_default(), "info,hyper=warn,h2=warn,tower=warn")?;
+    let config = ServerConfig::try_from(options)?.of_file(args.config);
     super::runtime(2)?.block_on(serve(config, printer))
 }
 
 async fn serve(config: ServerConfig, printer: &Printer) -> Result<ExitCode> {
-    let stop_pods = config.stop_pods;
+    let stop_pods = config.node.stop_pods;
     // From here on a signal is answered by a clean stop, also while starting.
     let stopping = tokio::spawn(termination());
     let mut server = Server::start(config).await?;

@@ -1,5 +1,9 @@
 //! What options come to.
 
+use std::fs;
+
+use anyhow::Result;
+
 use super::*;
 
 fn file(text: &str) -> Result<ServerOptions> {
@@ -9,17 +13,20 @@ fn file(text: &str) -> Result<ServerOptions> {
     ServerOptions::read(&path)
 }
 
-fn decided(options: ServerOptions) -> Result<ServerConfig> {
-    ServerConfig::try_from(ServerOptions { node_name: Some("n".into()), ..options })
+fn decided(node: NodeOptions) -> Result<NodeConfig> {
+    let node = NodeOptions { node_name: node.node_name.or(Some("n".into())), ..node };
+    Ok(ServerConfig::try_from(ServerOptions { node, ..ServerOptions::default() })?.node)
 }
 
 #[test]
 fn the_command_line_wins_over_the_file_and_the_file_over_defaults() {
-    let typed = ServerOptions { bridge: Some("typed0".into()), ..Default::default() };
+    let node = NodeOptions { bridge: Some("typed0".into()), ..Default::default() };
+    let typed = ServerOptions { node, ..Default::default() };
     let read = file("bridge: read0\nmax-pods: 7\nenable-admission-plugins: [AlwaysPullImages]\n").unwrap();
-    let config = decided(typed.over(read)).unwrap();
-    assert_eq!((config.bridge.as_str(), config.max_pods, config.https_listen_port), ("typed0", 7, 6443));
-    assert_eq!(config.enable_admission_plugins, ["AlwaysPullImages"]);
+    let options = typed.over(read);
+    assert_eq!(options.enable_admission_plugins.as_deref(), Some(&["AlwaysPullImages".to_owned()][..]));
+    let config = decided(options.node).unwrap();
+    assert_eq!((config.bridge.as_str(), config.max_pods, config.kubelet_port), ("typed0", 7, 10250));
     assert_eq!(config.pod_cidr.to_string(), "10.42.0.0/24");
 }
 
@@ -28,7 +35,7 @@ fn handlers_are_read_from_the_file() {
     let read = file(
         "runtime:\n  defaultHandler: runc\n  handlers:\n    gvisor: {path: /usr/bin/runsc, args: [--platform=ptrace]}\n",
     );
-    let runtime = decided(read.unwrap()).unwrap().runtime;
+    let runtime = decided(read.unwrap().node).unwrap().runtime;
     assert_eq!(runtime.default_handler.as_deref(), Some("runc"));
     assert_eq!(runtime.handlers["gvisor"].args, ["--platform=ptrace"]);
 }
@@ -38,17 +45,19 @@ fn mistakes_are_named() {
     let unknown = format!("{:#}", file("brigde: x\n").unwrap_err());
     assert!(unknown.contains("brigde") && unknown.contains("config.yaml"), "{unknown}");
     for (options, part) in [
-        (ServerOptions { cluster_cidr: Some("10.0.0.0".into()), ..Default::default() }, "--cluster-cidr"),
-        (ServerOptions { service_cidr: Some("10.42.0.0/24".into()), ..Default::default() }, "overlap"),
-        (ServerOptions { bridge: Some("much-too-long-a-name".into()), ..Default::default() }, "--bridge"),
-        (ServerOptions { node_name: Some("Böse".into()), ..Default::default() }, "--node-name"),
-        (ServerOptions { node_labels: Some(vec!["x".into()]), ..Default::default() }, "key=value"),
+        (NodeOptions { cluster_cidr: Some("10.0.0.0".into()), ..Default::default() }, "--cluster-cidr"),
+        (
+            NodeOptions { pod_cidr: Some("10.0.0.0/24".into()), ..Default::default() },
+            "no part of --cluster-cidr",
+        ),
+        (NodeOptions { service_cidr: Some("10.42.0.0/24".into()), ..Default::default() }, "overlap"),
+        (NodeOptions { bridge: Some("much-too-long-a-name".into()), ..Default::default() }, "--bridge"),
+        (NodeOptions { node_name: Some("Böse".into()), ..Default::default() }, "--node-name"),
+        (NodeOptions { node_labels: Some(vec!["x".into()]), ..Default::default() }, "key=value"),
     ] {
-        let error = match options.node_name {
-            Some(_) => ServerConfig::try_from(options),
-            None => decided(options),
-        };
-        let error = format!("{:#}", error.unwrap_err());
+        let error = format!("{:#}", decided(options).unwrap_err());
         assert!(error.contains(part), "{error}");
     }
+    let homeless = format!("{:#}", AgentConfig::try_from(AgentOptions::default()).unwrap_err());
+    assert!(homeless.contains("--kubeconfig") && homeless.contains("sampan kubeconfig --node"), "{homeless}");
 }

@@ -7,7 +7,7 @@ use sampan_oci::Reference;
 use sampan_oci::registry::{Client, ClientConfig, Credentials, RegistryError};
 use serde_json::Value;
 
-use crate::config::ServerConfig;
+use crate::config::NodeConfig;
 
 /// The host that the runtime answers itself: no registry has its images.
 const BUILTIN_HOST: &str = "sampan.local";
@@ -18,7 +18,7 @@ pub(super) struct RegistryDigests {
 }
 
 impl RegistryDigests {
-    pub(super) fn new(config: &ServerConfig) -> Result<Self> {
+    pub(super) fn new(config: &NodeConfig) -> Result<Self> {
         let config = ClientConfig {
             insecure: config.insecure_registries.iter().cloned().collect(),
             certs_d: config.registry_hosts_dirs.clone(),

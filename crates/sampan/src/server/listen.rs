@@ -8,12 +8,12 @@ use tokio::net::TcpListener;
 use crate::config::ServerConfig;
 
 pub(super) async fn api(config: &ServerConfig) -> Result<TcpListener> {
-    let address = SocketAddr::new(config.bind_address, config.https_listen_port);
+    let address = SocketAddr::new(config.node.bind_address, config.https_listen_port);
     TcpListener::bind(address).await.map_err(|error| explain(&error, address, "--https-listen-port"))
 }
 
 /// The error with what can be done about it.
-pub(super) fn explain(error: &io::Error, address: SocketAddr, option: &str) -> anyhow::Error {
+pub(crate) fn explain(error: &io::Error, address: SocketAddr, option: &str) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::AddrInUse => anyhow!(
             "port {} is in use on {}: stop what uses it (`ss -ltnp sport = :{0}` shows it) or choose another with {option}",

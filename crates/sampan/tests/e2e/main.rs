@@ -6,6 +6,7 @@
 
 mod fixture;
 
+mod agent;
 mod bad_images;
 mod bad_manifests;
 mod bad_starts;

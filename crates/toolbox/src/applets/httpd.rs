@@ -93,7 +93,9 @@ fn serve(stream: &TcpStream, site: &Site) -> io::Result<()> {
     let mut words = first.split(' ');
     let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let path = target.split('?').next().unwrap_or("");
-    println!("{method} {target}");
+    // Whose address it is tells whether the network changed it on the way.
+    let from = stream.peer_addr().map_or_else(|_| "-".to_owned(), |from| from.ip().to_string());
+    println!("{from} {method} {target}");
     if length > BODY_LIMIT {
         return answer(stream, 413, "too long\n");
     }

@@ -17,12 +17,12 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) async fn open(directories: &Directories) -> Result<Self> {
-        if crate::server::is_running(directories) {
+        if crate::node::is_running(directories) {
             let endpoint = format!("unix://{}", directories.cri_socket().display());
             let client = sampan_cri::client::connect(&endpoint).await.context("the running server")?;
             return Ok(Self { client, own: None });
         }
-        let images = crate::server::images(directories, None).await?;
+        let images = crate::node::images(directories, None).await?;
         let socket = directories.run().join(format!("images-{}.sock", std::process::id()));
         let shutdown = CancellationToken::new();
         let (path, stop) = (socket.clone(), shutdown.clone());

@@ -7,7 +7,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::{
     cli::RunArgs,
-    config::{Directories, ServerConfig, ServerOptions},
+    config::{Directories, NodeOptions, ServerConfig, ServerOptions},
     output::Printer,
     server::Server,
 };
@@ -27,8 +27,8 @@ impl Session {
     pub(super) async fn open(args: &RunArgs, printer: &Printer) -> Result<Self> {
         let file = args.config.as_deref().map(ServerOptions::read).transpose()?.unwrap_or_default();
         let directories = Directories {
-            data_dir: args.directories.data_dir.clone().or(file.data_dir.clone()),
-            run_dir: args.directories.run_dir.clone().or(file.run_dir.clone()),
+            data_dir: args.directories.data_dir.clone().or(file.node.data_dir.clone()),
+            run_dir: args.directories.run_dir.clone().or(file.node.run_dir.clone()),
         };
         let cri_socket = directories.cri_socket();
         if let Some(path) = &args.kubeconfig {
@@ -41,11 +41,14 @@ impl Session {
         let beside = directories.run().join("kubeconfig");
         ensure!(!args.keep, "--keep needs a running server: start one with `sampan server`");
         let options = ServerOptions {
-            data_dir: directories.data_dir,
-            run_dir: directories.run_dir,
-            bind_address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            node: NodeOptions {
+                data_dir: directories.data_dir,
+                run_dir: directories.run_dir,
+                bind_address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+                kubelet_port: Some(0),
+                ..NodeOptions::default()
+            },
             https_listen_port: Some(0),
-            kubelet_port: Some(0),
             write_kubeconfig: Some(beside),
             ..ServerOptions::default()
         }
@@ -78,7 +81,7 @@ impl Session {
 
 /// The server that runs here with these directories, if one does.
 pub(crate) async fn running_server(directories: &Directories) -> Option<kube::Client> {
-    if !crate::server::is_running(directories) {
+    if !crate::node::is_running(directories) {
         return None;
     }
     let beside = directories.run().join("kubeconfig");

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::config::{Directories, ServerConfig};
+use crate::config::{Directories, NodeConfig};
 
 const FILE: &str = "server.lock";
 
@@ -19,7 +19,7 @@ pub(crate) struct RunLock {
 }
 
 impl RunLock {
-    pub(crate) fn take(config: &ServerConfig) -> Result<Self> {
+    pub(crate) fn take(config: &NodeConfig) -> Result<Self> {
         let path = config.run_dir.join(FILE);
         let mut open = OpenOptions::new();
         open.create(true).read(true).write(true).truncate(false);

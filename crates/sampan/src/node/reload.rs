@@ -1,12 +1,12 @@
 //! The configuration file's `runtime` section, read again when the file changes: handlers come and go without a
 //! restart. Everything else in the file needs one, and a file with a mistake changes nothing.
 
-use std::{os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 use sampan_runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{RuntimeOptions, ServerOptions};
+use crate::config::{ConfigFile, RuntimeOptions};
 
 /// How often the file is looked at (a stat; editors and configuration management replace files in many ways, and
 /// all of them show here).
@@ -14,13 +14,15 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Follows the file until `shutdown`.
 pub(super) async fn follow(
-    path: PathBuf,
+    file: ConfigFile,
     mut current: RuntimeOptions,
     runtime: Arc<Runtime>,
     shutdown: CancellationToken,
 ) {
     let version = || {
-        std::fs::metadata(&path).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()))
+        std::fs::metadata(&file.path)
+            .ok()
+            .map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()))
     };
     let mut seen = version();
     loop {
@@ -34,13 +36,13 @@ pub(super) async fn follow(
             continue;
         }
         seen = now;
-        let read = ServerOptions::read(&path).and_then(|options| {
-            let (default, handlers) = options.runtime.handlers()?;
-            if options.runtime != current {
+        let read = (file.handlers)(&file.path).and_then(|options| {
+            let (default, handlers) = options.handlers()?;
+            if options != current {
                 runtime.set_handlers(default, handlers)?;
-                tracing::info!(path = %path.display(), "runtime handlers read again");
+                tracing::info!(path = %file.path.display(), "runtime handlers read again");
             }
-            Ok(options.runtime)
+            Ok(options)
         });
         match read {
             Ok(options) => current = options,

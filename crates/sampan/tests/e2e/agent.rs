@@ -1,0 +1,110 @@
+//! A node on another machine: its pods, their network and names are the cluster's.
+
+use crate::fixture::{Node, peer::Peer};
+
+const PODS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: far}
+spec: {selector: {app: far}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: near}
+spec: {selector: {app: near}, ports: [{port: 80, targetPort: 8080}]}
+---
+"#;
+
+fn web(name: &str, node: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  nodeName: {node}\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: c\n    image: sampan.local/toolbox\n    command: [httpd, -p, '8080']\n---\n"
+    )
+}
+
+#[test]
+fn pods_of_two_machines_are_one_cluster() {
+    let machine = Peer::start();
+    let mut server = Node::prepare(&["--stop-pods=true"]);
+    server.replace_option("127.0.0.1", &machine.host.to_string());
+    let range = server.option("--cluster-cidr").trim_end_matches("0/24").to_owned();
+    server.push_args(&["--pod-cidr", &format!("{range}0/25")]);
+    server.launch();
+    let mut agent = Node::join(&server, &machine, &format!("{range}128/25"));
+    server.apply(&format!("{PODS}{}{}", web("far", agent.name()), web("near", server.name())));
+    for pod in ["far", "near"] {
+        server.wait_for(&format!("pod/{pod}"), "{.status.conditions[?(@.type==\"Ready\")].status}", "True");
+    }
+    assert_eq!(server.field("pod/far", "{.status.hostIP}"), machine.address.to_string());
+    assert!(server.field("pod/far", "{.status.podIP}").starts_with(&range));
+
+    // Each finds the other by name, through its Service, and by address: the far one asks the server's DNS.
+    for (from, to) in [("near", "far"), ("far", "near")] {
+        let address = server.field(&format!("pod/{to}"), "{.status.podIP}");
+        for url in [format!("http://{to}.default.svc/"), format!("http://{address}:8080/")] {
+            let page = crate::fixture::eventually(&format!("{from} to reach {url}"), || {
+                let said = server.kubectl(&["exec", from, "--", "wget", "-q", "-O-", &url]);
+                (said.code == 0).then_some(said.out)
+            });
+            assert!(!page.is_empty(), "{from} {url}");
+        }
+    }
+    // The one that was asked has seen the asker's own address.
+    let near = server.field("pod/near", "{.status.podIP}");
+    assert!(
+        server.kubectl(&["logs", "far"]).ok().contains(&near),
+        "{}",
+        server.kubectl(&["logs", "far"]).out
+    );
+    let top = format!("/api/v1/nodes/{}/proxy/stats/summary", agent.name());
+    assert!(server.kubectl(&["get", "--raw", &top]).ok().contains("\"far\""));
+
+    // It may write what is its own, and nothing of others.
+    let other = agent.kubectl(&["label", "node", server.name(), "x=y"]);
+    assert!(other.code != 0 && other.err.contains("Forbidden"), "{}{}", other.out, other.err);
+
+    // The agent may die and come back: its pod does not notice.
+    let before = server.field("pod/far", "{.status.containerStatuses[0].containerID}");
+    agent.kill_9();
+    agent.launch();
+    assert_eq!(server.kubectl(&["exec", "far", "--", "hostname"]).ok(), "far\n");
+    assert_eq!(server.field("pod/far", "{.status.containerStatuses[0].containerID}"), before);
+    server.kubectl(&["delete", "pod", "far", "near", "--timeout=60s"]).ok();
+}
+
+#[test]
+fn an_agent_says_what_is_wrong_with_its_identity() {
+    let machine = Peer::start();
+    let mut server = Node::prepare(&["--stop-pods=true"]);
+    server.replace_option("127.0.0.1", &machine.host.to_string());
+    server.launch();
+    let data = server.path("data").display().to_string();
+    let url = format!("https://{}:{}", machine.host, server.option("--https-listen-port"));
+    let kubeconfig = |args: &[&str]| {
+        let said = server.sampan_alone(&[&["kubeconfig", "--data-dir", &data], args].concat());
+        std::fs::write(server.path("joining"), &said.out).unwrap();
+        said
+    };
+    let path = server.path("joining").display().to_string();
+    let run = server.path("other-run").display().to_string();
+    let agent = |name: &str| {
+        let dir = server.path("other").display().to_string();
+        let args =
+            ["agent", "--kubeconfig", &path, "--node-name", name, "--data-dir", &dir, "--run-dir", &run];
+        server.sampan_alone(&args)
+    };
+    kubeconfig(&["--server", &url, "--node", "n2"]).ok();
+    let other = agent("n3");
+    assert!(other.code == 1 && other.err.contains("give --node-name n2"), "{}", other.err);
+    kubeconfig(&["--server", "https://127.0.0.1:1", "--node", "n2"]).ok();
+    let silent = agent("n2");
+    assert!(silent.code == 1 && silent.err.contains("does not answer"), "{}", silent.err);
+    let missing = server.sampan_alone(&["agent", "--data-dir", &data, "--run-dir", &run]);
+    assert!(missing.err.contains("sampan kubeconfig --node NAME"), "{}", missing.err);
+    let nowhere =
+        server.sampan_alone(&["kubeconfig", "--server", &url, "--node", "n2", "--data-dir", "/nonexistent"]);
+    assert!(nowhere.code == 1 && nowhere.err.contains("no certificate authority"), "{}", nowhere.err);
+    let user = kubeconfig(&["--server", &url, "--user", "jane", "--group", "readers"]).ok();
+    assert!(user.contains("jane@sampan"), "{user}");
+    let who = server.kubectl(&["--kubeconfig", &path, "auth", "whoami"]).ok();
+    assert!(who.contains("jane") && who.contains("readers"), "{who}");
+}
