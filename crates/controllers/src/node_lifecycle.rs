@@ -19,7 +19,7 @@ use crate::pods::PodIndex;
 use crate::reconcile::{self, Next};
 
 /// How long a node may go without renewing its Lease.
-const GRACE: Duration = Duration::from_secs(40);
+const GRACE: Duration = Duration::from_secs(50);
 /// The conditions that the kubelet keeps, and that nobody knows when it is silent.
 const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 

@@ -1,9 +1,11 @@
 //! Keeps container logs from filling the disk: a log above its size is renamed, the runtime opens a new one,
 //! and only so many old ones are kept.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sampan_cri::v1;
 
 use crate::context::NodeContext;
@@ -19,7 +21,16 @@ pub(crate) async fn run(ctx: Arc<NodeContext>) {
         let Ok(containers) = ctx.config.cri.list_containers(filter).await else { continue };
         for container in containers {
             let Some(log) = log_file(&ctx.config.log_dir, &container) else { continue };
-            let size = std::fs::metadata(&log).map(|metadata| metadata.len()).unwrap_or(0);
+            let size = match std::fs::metadata(&log) {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == ErrorKind::NotFound && !rotated_logs(&log).is_empty() => {
+                    // Renamed, and then we died: the container writes to the old one until it is told.
+                    let reopened = ctx.config.cri.reopen_container_log(&container.id).await;
+                    tracing::info!(log = %log.display(), ok = reopened.is_ok(), "half a rotation finished");
+                    continue;
+                }
+                Err(_) => continue,
+            };
             if size < ctx.config.container_log_max_size {
                 continue;
             }
@@ -49,8 +60,9 @@ async fn rotate(ctx: &NodeContext, id: &str, log: &Path) -> Result<(), String> {
     rotated.push(format!(".{stamp}"));
     std::fs::rename(log, &rotated).map_err(|error| error.to_string())?;
     if let Err(status) = ctx.config.cri.reopen_container_log(id).await {
-        // The container still writes to the renamed file: it gets its name back, so that nothing is lost.
-        let _ = std::fs::rename(&rotated, log);
+        // The container still writes to the renamed file: it gets its name back, so that nothing is lost. Unless there
+        // is a new one: then it was reopened, and only the answer got lost.
+        let _ = renameat_with(CWD, &rotated, CWD, log, RenameFlags::NOREPLACE);
         return Err(status.to_string());
     }
     let old = rotated_logs(log);

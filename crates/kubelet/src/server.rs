@@ -10,12 +10,14 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::context::NodeContext;
@@ -23,10 +25,18 @@ use crate::error::Error;
 use crate::pods::source::Workers;
 use body::{Body, text};
 
+/// How long a client may take for its handshake, and for the head of each request.
+const HEAD: Duration = Duration::from_secs(10);
+/// Handshakes at a time: who only connects must not use up the process's files.
+const HANDSHAKES: usize = 256;
+/// Connections at a time of clients that showed no certificate (they may have tokens).
+const STRANGERS: usize = 128;
+
 /// What requests are answered from.
 pub(crate) struct Server {
     ctx: Arc<NodeContext>,
     workers: Workers,
+    strangers: Arc<Semaphore>,
 }
 
 /// Opens the port, when one is configured.
@@ -39,32 +49,47 @@ pub(crate) async fn start(
     let listen_error = |source| Error::Listen { address: serving.address, source };
     let listener = TcpListener::bind(serving.address).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
-    let server = Arc::new(Server { ctx: Arc::clone(ctx), workers: workers.clone() });
+    let server = Arc::new(Server {
+        ctx: Arc::clone(ctx),
+        workers: workers.clone(),
+        strangers: Arc::new(Semaphore::new(STRANGERS)),
+    });
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let task = tokio::spawn(async move {
         loop {
+            let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else { return };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Out of file descriptors, for instance: others go on.
                     tracing::debug!(%error, "accept");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
             let _ = stream.set_nodelay(true);
-            tokio::spawn(serve(Arc::clone(&server), acceptor.clone(), stream));
+            let (server, acceptor) = (Arc::clone(&server), acceptor.clone());
+            tokio::spawn(async move {
+                let handshake = tokio::time::timeout(HEAD, acceptor.accept(stream)).await;
+                drop(turn);
+                if let Ok(Ok(stream)) = handshake {
+                    serve(server, stream).await;
+                }
+            });
         }
     });
     Ok(Some((address, task)))
 }
 
-async fn serve(server: Arc<Server>, acceptor: tokio_rustls::TlsAcceptor, stream: tokio::net::TcpStream) {
-    let handshake = tokio::time::timeout(std::time::Duration::from_secs(10), acceptor.accept(stream)).await;
-    let stream = match handshake {
-        Ok(Ok(stream)) => stream,
-        _ => return,
-    };
+async fn serve(server: Arc<Server>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) {
     let user = Arc::new(tls::peer_user(&stream));
+    let _place = match user.as_ref() {
+        Some(_) => None,
+        None => match Arc::clone(&server.strangers).try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) => return,
+        },
+    };
     let service = hyper::service::service_fn(move |request| {
         let server = Arc::clone(&server);
         let user = Arc::clone(&user);
@@ -76,7 +101,9 @@ async fn serve(server: Arc<Server>, acceptor: tokio_rustls::TlsAcceptor, stream:
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD).keep_alive_timeout(HEAD);
     if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::trace!(%error, "connection ended");
     }

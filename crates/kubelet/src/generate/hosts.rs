@@ -31,6 +31,18 @@ pub fn host_network_hosts(node_hosts: &str, aliases: &[HostAlias]) -> String {
     format!("# Kubernetes-managed hosts file (host network).\n{node_hosts}{}", alias_block(aliases))
 }
 
+/// How much of a hosts file is looked at: containers may write what they like into theirs.
+const LOOKED_AT: u64 = 64 << 10;
+
+/// Whether a pod's hosts file has a line for the address.
+pub(crate) fn has_address(file: &std::path::Path, ip: &str) -> bool {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut bytes));
+    let text = String::from_utf8_lossy(&bytes);
+    read.is_ok() && text.lines().any(|line| line.split_whitespace().next() == Some(ip))
+}
+
 fn alias_block(aliases: &[HostAlias]) -> String {
     if aliases.is_empty() {
         return String::new();
@@ -48,7 +60,20 @@ fn alias_block(aliases: &[HostAlias]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn env_13_an_address_is_a_whole_field_and_a_huge_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etc-hosts");
+        assert!(!has_address(&path, "10.0.0.2"), "no file");
+        std::fs::write(&path, "10.0.0.21\tp\n# 10.0.0.2\n").unwrap();
+        assert!(!has_address(&path, "10.0.0.2") && has_address(&path, "10.0.0.21"));
+        // A container's `truncate -s 30G /etc/hosts` costs no disk, and would cost us as much memory.
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(30 << 30).unwrap();
+        assert!(has_address(&path, "10.0.0.21"));
+    }
 
     #[test]
     fn env_13_14_pod_network() {

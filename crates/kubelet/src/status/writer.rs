@@ -233,7 +233,7 @@ impl StatusWriter {
 /// A pod of this name with another UID (409 from the UID precondition) is as gone as none at all; any other
 /// conflict is tried again.
 fn is_gone(status: &kube::core::Status) -> bool {
-    status.code == 404 || status.message.to_lowercase().contains("uid")
+    status.code == 404 || status.message.contains("Precondition failed: UID")
 }
 
 fn merge_foreign(

@@ -149,7 +149,7 @@ impl FakeApi {
                 let Some(mut object) = self.get(target) else { return not_found() };
                 let uid = &body["metadata"]["uid"];
                 if uid.is_string() && *uid != object["metadata"]["uid"] {
-                    return status(409, "the UID in the precondition does not match");
+                    return status(409, "Precondition failed: UID in precondition: a, UID in object meta: b");
                 }
                 merge(&mut object, &body);
                 answer(200, &self.put(target, object))

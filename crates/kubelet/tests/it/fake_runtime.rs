@@ -23,6 +23,8 @@ pub(crate) enum Script {
     Runs(i32),
     /// Runs until it is killed: the stop signal does nothing.
     Stubborn,
+    /// Runs until it is stopped, which fails until this second.
+    Unkillable(i64),
     /// Ends by itself after this time.
     Ends(Duration, i32),
     /// Cannot be started.
@@ -407,6 +409,10 @@ impl ContainerRuntime for FakeRuntime {
         self.note(format!("stop {name} {timeout_seconds}"));
         match script {
             Script::Runs(code) => self.end(id, code),
+            Script::Unkillable(until) if self.now() < until => {
+                return Err(Status::deadline_exceeded("an exit event was not seen"));
+            }
+            Script::Unkillable(_) => self.end(id, 137),
             _ => {
                 tokio::time::sleep(Duration::from_secs(u64::try_from(timeout_seconds).unwrap_or(0))).await;
                 self.end(id, 137);

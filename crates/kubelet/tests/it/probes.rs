@@ -53,6 +53,21 @@ async fn pod_41_28_a_failed_startup_probe_restarts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_39_a_container_that_could_not_be_killed_is_killed_again() {
+    let world = World::new().await;
+    world.runtime.script("c", &[Script::Unkillable(30)]);
+    world.runtime.exec_result("alive", 1, Duration::ZERO);
+    world.create(json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "livenessProbe": probe("alive", json!({"failureThreshold": 1}))}]}));
+    world.until("restarted", |world| container(world)["restartCount"] == 1).await;
+    let calls = world.runtime.call_names();
+    let stops = calls.iter().filter(|call| call.starts_with("stop c")).count();
+    assert!(stops >= 3, "{calls:?}");
+    // It has no successor before it is gone.
+    assert_eq!(world.runtime.containers().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pod_40_43_a_probe_that_takes_too_long_failed() {
     let world = World::new().await;
     world.runtime.exec_result("slow", 0, Duration::from_secs(100));

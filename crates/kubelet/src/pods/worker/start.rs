@@ -318,12 +318,11 @@ impl PodWorker {
         let dir = self.ctx.pod_dir(&self.uid);
         let file = dir.join("etc-hosts");
         // Containers of the pod may have added lines: an existing file is only written for a new address.
-        let address_known = std::fs::read_to_string(&file).is_ok_and(|old| {
-            self.runtime
-                .ready_sandbox()
-                .and_then(|sandbox| sandbox.ips.first().cloned())
-                .is_none_or(|ip| old.contains(&ip))
-        });
+        let address = self.runtime.ready_sandbox().and_then(|sandbox| sandbox.ips.first());
+        let address_known = match address {
+            Some(ip) => hosts::has_address(&file, ip),
+            None => file.exists(),
+        };
         if !address_known {
             std::fs::create_dir_all(&dir)
                 .and_then(|()| std::fs::write(&file, content))

@@ -13,6 +13,7 @@ use crate::events::EventType;
 use crate::images::{self, LookedUp};
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::actions::{PodActions, pod_actions};
+use crate::pods::runtime_pod::State;
 use crate::status::pod_status::Verdict;
 
 /// Longer deadlines than this (in seconds, a century) are no instants any more.
@@ -20,6 +21,8 @@ const LONGEST_DEADLINE: u64 = 100 * 365 * 24 * 3600;
 
 /// Failures of volumes in a row that nobody is told about: 350 ms.
 const QUIET_SETBACKS: u32 = 3;
+/// When a container that should have ended and did not is killed again.
+const STUBBORN: Duration = Duration::from_secs(10);
 
 impl PodWorker {
     /// One round: look, decide, do, report.
@@ -28,7 +31,7 @@ impl PodWorker {
             return self.set_back();
         }
         self.resume_post_starts().await;
-        let actions = pod_actions(&self.pod, &self.runtime, &self.probes);
+        let mut actions = pod_actions(&self.pod, &self.runtime, &self.probes);
         self.publish(false);
         self.watch_deadline();
         if self.inbox.must_end() {
@@ -47,8 +50,9 @@ impl PodWorker {
             Err(next) => return next,
         };
         self.setbacks = 0;
-        if !actions.kill.is_empty() {
-            self.kill_for_restart(&actions).await;
+        let all_ended = actions.kill.is_empty() || self.kill_for_restart(&actions).await;
+        if !all_ended {
+            self.start_none_twice(&mut actions);
         }
         if self.inbox.must_end() {
             return Next::Again;
@@ -59,7 +63,7 @@ impl PodWorker {
         }
         self.update_probers();
         self.publish(false);
-        self.next_look()
+        if all_ended { self.next_look() } else { Next::Wait(Some(STUBBORN)) }
     }
 
     /// Sandbox, volumes and image look-ups, all at once.
@@ -175,8 +179,8 @@ impl PodWorker {
         self.not_before.retain(|name, _| wanted.contains(name));
     }
 
-    /// Stops containers that are to be replaced or that a probe condemned.
-    async fn kill_for_restart(&mut self, actions: &PodActions) {
+    /// Stops containers that are to be replaced or that a probe condemned; whether all of them ended.
+    async fn kill_for_restart(&mut self, actions: &PodActions) -> bool {
         let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
         let stops = actions.kill.iter().filter_map(|kill| {
             let run = self.runtime.containers.iter().find(|run| run.id == kill.id)?;
@@ -188,9 +192,24 @@ impl PodWorker {
             Some((run.clone(), kill.message.clone(), of_probe.unwrap_or(grace)))
         });
         self.stop_containers(stops.collect()).await;
-        self.refresh().await;
-        // The process of a container whose image changed had no failure: the new one starts at once.
-        self.probes.retain(|id| !actions.kill.iter().any(|kill| kill.id == id));
+        let seen = self.refresh().await;
+        let runs = |id: &str| {
+            let run = self.runtime.containers.iter().find(|run| run.id == id);
+            run.is_some_and(|run| run.state == State::Running)
+        };
+        // What a probe said of a container that would not end stays said: the next round tries again.
+        self.probes.retain(|id| !actions.kill.iter().any(|kill| kill.id == id) || runs(id));
+        seen && !actions.kill.iter().any(|kill| runs(&kill.id))
+    }
+
+    /// A container that would not end has no successor yet.
+    fn start_none_twice(&self, actions: &mut PodActions) {
+        let runs = |list: &[Container], index: &usize| {
+            let run = list.get(*index).and_then(|container| self.runtime.container(&container.name));
+            run.is_some_and(|run| run.state == State::Running)
+        };
+        actions.start_init.retain(|index| !runs(pod_ref::init_containers(&self.pod), index));
+        actions.start.retain(|index| !runs(pod_ref::containers(&self.pod), index));
     }
 
     /// Sees to `activeDeadlineSeconds` (POD-37), also while the worker waits for a hook or a pull.

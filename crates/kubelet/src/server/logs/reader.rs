@@ -99,6 +99,8 @@ impl LogReader {
             any = true;
             self.pending.extend_from_slice(&chunk[..read]);
             self.emit_lines().await?;
+            // Lines that nobody wants are read as fast as the disk gives them: others have their turn too.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -117,6 +119,10 @@ impl LogReader {
                 continue;
             }
             if is_replaced(current.as_ref(), &self.log) {
+                // What was written between the last read and the change.
+                if let Some(file) = current.as_mut() {
+                    self.read_to_end(file).await?;
+                }
                 current = File::open(&self.log).ok();
                 continue;
             }
