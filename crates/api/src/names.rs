@@ -280,6 +280,32 @@ pub fn ip_address(value: &str) -> Vec<String> {
     }
 }
 
+/// An address that Services may lead to: none of the machine itself, no link, no group. What pods cannot reach by
+/// themselves they must not reach over a Service either (upstream's `ValidateNonSpecialIP`).
+pub fn non_special_ip(value: &str) -> Vec<String> {
+    use std::net::IpAddr;
+    let Ok(address) = value.parse::<IpAddr>() else { return ip_address(value) };
+    let address = address.to_canonical();
+    let (link_local, group) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
+    };
+    let mut out = Vec::new();
+    if address.is_unspecified() {
+        out.push(format!("may not be unspecified ({value})"));
+    }
+    if address.is_loopback() {
+        out.push("may not be in the loopback range (127.0.0.0/8, ::1/128)".into());
+    }
+    if link_local {
+        out.push("may not be in the link-local range (169.254.0.0/16, fe80::/10)".into());
+    }
+    if group {
+        out.push("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into());
+    }
+    out
+}
+
 /// An address range in CIDR form.
 pub fn cidr(value: &str) -> Vec<String> {
     if parse_cidr(value).is_some() {

@@ -84,6 +84,7 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value) -> Vec<Fie
         ("", "Secret") => config::secret_update(new, old, &mut out),
         ("", "ConfigMap") => config::config_map_update(new, old, &mut out),
         ("", "Service") => service::service_update(new, old, &mut out),
+        ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice_update(new, old, &mut out),
         ("", "Node") => misc::node_update(new, old, &mut out),
         ("", "PersistentVolumeClaim") => misc::persistent_volume_claim_update(new, old, &mut out),
         ("apps", _) => workload::apps_update(resource, new, old, &mut out),

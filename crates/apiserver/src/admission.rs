@@ -11,8 +11,9 @@ mod resource_quota;
 mod runtime_class;
 mod service_account;
 
+use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use sampan_api::{Resource, Status, meta};
@@ -66,12 +67,24 @@ pub struct Attributes<'a> {
     pub object: Value,
     /// The object that is there, for updates and deletions.
     pub old: Option<&'a Value>,
+    /// What a plugin holds until the object is written.
+    held: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl<'a> Attributes<'a> {
     /// The attributes of an operation, without objects.
     pub fn new(scope: &'a Scope<'a>, operation: Operation, name: String) -> Self {
-        Self { scope, operation, name, object: Value::Null, old: None }
+        Self { scope, operation, name, object: Value::Null, old: None, held: OnceLock::new() }
+    }
+
+    /// Whether a plugin holds something already (a name that is generated anew is judged again).
+    fn holds(&self) -> bool {
+        self.held.get().is_some()
+    }
+
+    /// Keeps a lock until the object is written.
+    fn hold(&self, lock: impl Any + Send + Sync) {
+        let _held_already = self.held.set(Box::new(lock));
     }
 
     /// The (storage) resource.
@@ -144,7 +157,7 @@ impl Chain {
             (Box::new(priority::Priority), true),
             (Box::new(default_toleration_seconds::DefaultTolerationSeconds), true),
             (Box::new(runtime_class::RuntimeClass), true),
-            (Box::new(resource_quota::ResourceQuota), true),
+            (Box::new(resource_quota::ResourceQuota::default()), true),
         ];
         for name in config.enable.iter().chain(&config.disable) {
             if !all.iter().any(|(plugin, _)| plugin.name() == name) {

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use sampan_api::Status;
 
@@ -24,7 +25,7 @@ use crate::user::{AUTHENTICATED, UserInfo};
 use crate::{ApiServer, Config, Error};
 
 /// What browsers, which cannot set headers, offer as a WebSocket subprotocol instead of a bearer token.
-pub(crate) const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
+const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 /// What everybody may ask without saying who they are.
 const ANONYMOUS_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
@@ -105,6 +106,28 @@ pub async fn authenticate(server: &ApiServer, parts: &Parts) -> Result<UserInfo,
         return Err(Status::unauthorized());
     }
     Ok(UserInfo::anonymous())
+}
+
+/// Takes bearer tokens out of the headers, once it is known whose they are: what is passed on to kubelets, pods and
+/// Services must not carry them.
+pub(crate) fn forget_tokens(headers: &mut HeaderMap) {
+    headers.remove(AUTHORIZATION);
+    let is_token = |protocol: &str| protocol.trim().starts_with(WEBSOCKET_TOKEN);
+    let offered: Vec<String> = headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::to_owned))
+        .collect();
+    if !offered.iter().any(|protocol| is_token(protocol)) {
+        return;
+    }
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    for protocol in offered.iter().filter(|protocol| !is_token(protocol)) {
+        if let Ok(value) = HeaderValue::from_str(protocol.trim()) {
+            headers.append(SEC_WEBSOCKET_PROTOCOL, value);
+        }
+    }
 }
 
 fn bearer_token(parts: &Parts) -> Option<String> {

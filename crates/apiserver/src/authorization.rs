@@ -30,6 +30,7 @@ pub use mirror::BoundObject;
 pub use rbac::{MissingRole, RoleRef, Subject};
 pub use rules::PolicyRule;
 
+use crate::context::RequestContext;
 use crate::registry::{codec, key};
 use crate::request_info::RequestInfo;
 use crate::user::{ANONYMOUS, MASTERS, UserInfo};
@@ -261,6 +262,21 @@ async fn aggregate(indexes: &Indexes, store: &dyn Store) {
 /// Decides about a request.
 pub async fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Decision {
     server.authorization.check(user, &info.into()).await
+}
+
+/// Makes sure that the request's user may also do it with another verb.
+///
+/// # Errors
+/// 403 when not.
+pub(crate) async fn ensure(server: &ApiServer, context: &RequestContext, verb: &str) -> Result<(), Status> {
+    if context.info.verb == verb {
+        return Ok(());
+    }
+    let info = RequestInfo { verb: verb.to_owned(), ..(*context.info).clone() };
+    match authorize(server, &context.user, &info).await {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&context.user, &info, &reason)),
+    }
 }
 
 /// The 403 for a request that is not allowed (without a user: 401, as for everything anonymous).

@@ -8,6 +8,9 @@ use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::user::UserInfo;
 
+/// What all warnings of an answer may take together, in bytes (upstream's bound).
+const MOST_BYTES: usize = 4096;
+
 /// A request's subject, its author and what was learned on the way.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
@@ -30,11 +33,12 @@ pub struct RequestContext {
 pub struct Warnings(Arc<Mutex<Vec<String>>>);
 
 impl Warnings {
-    /// Adds a text, once.
+    /// Adds a text, once, and as long as there is room: clients refuse an answer with too large a head.
     pub fn add(&self, text: impl Into<String>) {
         let text = text.into();
         let mut texts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !texts.contains(&text) {
+        let written: usize = texts.iter().map(String::len).sum();
+        if written + text.len() <= MOST_BYTES && !texts.contains(&text) {
             texts.push(text);
         }
     }

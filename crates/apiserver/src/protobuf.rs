@@ -5,6 +5,9 @@
 //! lower case; what a field holds is known from the schema. `number name=message` is a structure that JSON writes
 //! without a name of its own (a Volume's source).
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -150,15 +153,16 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Value, String> {
     Ok(object)
 }
 
-/// The line of a message: `(number, name, message without a name of its own)`.
-fn fields_of(name: &str) -> impl Iterator<Item = (u64, &'static str, Option<&'static str>)> {
-    let start = if FIELDS.starts_with(&format!("{name} ")) {
-        Some(0)
-    } else {
-        FIELDS.find(&format!("\n{name} ")).map(|at| at + 1)
-    };
-    let line = start.and_then(|start| FIELDS[start..].lines().next()).unwrap_or_default();
-    line.split(' ').skip(1).filter_map(|field| {
+/// The fields of a message as they are written. By an index: bodies may hold a million messages.
+fn fields_of(name: &str) -> &'static str {
+    static INDEX: LazyLock<HashMap<&str, &str>> =
+        LazyLock::new(|| FIELDS.lines().filter_map(|line| line.split_once(' ')).collect());
+    INDEX.get(name).copied().unwrap_or_default()
+}
+
+/// `(number, name, message without a name of its own)` of each field.
+fn parse(fields: &'static str) -> impl Iterator<Item = (u64, &'static str, Option<&'static str>)> {
+    fields.split(' ').filter_map(|field| {
         let digits = field.bytes().take_while(u8::is_ascii_digit).count();
         let number = field[..digits].parse().ok()?;
         Some(match field[digits..].split_once('=') {
@@ -178,9 +182,10 @@ fn message(
     if depth > MAX_DEPTH {
         return Err("messages are nested too deeply".to_owned());
     }
+    let fields = fields_of(name);
     for item in Items(bytes) {
         let (number, content) = item?;
-        let Some((_, lower, inline)) = fields_of(name).find(|(have, _, _)| *have == number) else { continue };
+        let Some((_, lower, inline)) = parse(fields).find(|(have, _, _)| *have == number) else { continue };
         let Some(field) = schema.fields().find(|field| field.name().eq_ignore_ascii_case(lower)) else {
             if let (Some(inline), Content::Bytes(bytes)) = (inline, content) {
                 let package = name.rsplit_once('.').map_or("", |(package, _)| package);

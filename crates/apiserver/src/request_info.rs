@@ -4,6 +4,7 @@
 //! looks at the path again.
 
 use http::Method;
+use sampan_api::selector::FieldSelector;
 
 use crate::query::{Query, decode};
 
@@ -147,11 +148,10 @@ impl RequestInfo {
 }
 
 /// The name that `metadata.name=x` in a field selector asks for: such a list may be granted to who may see that object.
+/// Read by the parser that also selects: a term that only looks like this one, inside an escaped value, grants nothing.
 fn name_selected(selector: &str) -> Option<String> {
-    selector.split(',').find_map(|term| {
-        let (field, value) = term.split_once("==").or_else(|| term.split_once('='))?;
-        (field.trim() == "metadata.name" && !value.is_empty()).then(|| value.trim().to_owned())
-    })
+    let selector = FieldSelector::parse(selector).ok()?;
+    selector.requires_exact("metadata.name").filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

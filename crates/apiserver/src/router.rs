@@ -61,6 +61,7 @@ async fn serve(
         Ok(user) => user,
         Err(status) => return respond::status(&status),
     };
+    authentication::forget_tokens(&mut parts.headers);
     let context = RequestContext {
         info: Arc::new(info),
         user: Arc::new(user),

@@ -91,6 +91,7 @@ fn resolve(zone: &Zone, mut answer: Message, question: &Query) -> Step {
         {
             return match zone.names_of(address) {
                 None => Step::Ask(Box::new(answer), name, kind),
+                Some(names) if names.is_empty() && !zone.is_complete() => failure(answer),
                 Some(names) if names.is_empty() => negative(&zone, answer, ResponseCode::NXDomain),
                 Some(names) => {
                     let names = names.iter().filter_map(|found| absolute(found));
@@ -105,6 +106,7 @@ fn resolve(zone: &Zone, mut answer: Message, question: &Query) -> Step {
         let has = match zone.find(&text) {
             Found::Elsewhere => return Step::Ask(Box::new(answer), name, kind),
             Found::Nothing => return negative(&zone, answer, ResponseCode::NXDomain),
+            Found::NotYet => return failure(answer),
             Found::Name(has) => has,
         };
         answer.metadata.authoritative = true;
@@ -133,6 +135,11 @@ fn resolve(zone: &Zone, mut answer: Message, question: &Query) -> Step {
         answer.answers.extend(found);
         return done(answer, ResponseCode::NoError);
     }
+    failure(answer)
+}
+
+/// No answer for now: whoever asks tries again.
+fn failure(mut answer: Message) -> Step {
     answer.answers.clear();
     done(answer, ResponseCode::ServFail)
 }

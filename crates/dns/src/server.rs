@@ -13,9 +13,11 @@ use std::{
 
 use hickory_proto::{
     op::{Message, ResponseCode},
+    rr::{Name, RecordType},
     serialize::binary::{BinEncodable, BinEncoder},
 };
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::Upstreams;
@@ -27,6 +29,8 @@ use crate::{
 
 /// The smallest size of a UDP packet that every client takes.
 const PLAIN_PAYLOAD: u16 = 512;
+/// How many clients may wait for answers of others. Each costs memory, and it is they who choose how many there are.
+const MOST_WAITING: usize = 4096;
 /// A free port for both protocols is tried so often.
 const ATTEMPTS: usize = 32;
 
@@ -57,13 +61,23 @@ struct Answering {
     zone: Zone,
     forwarder: Arc<Forwarder>,
     is_client: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    waiting: Arc<Semaphore>,
 }
 
 /// An answer: at once, or later.
 enum Reply {
     None,
     Now(Vec<u8>),
-    Later(Box<Message>, hickory_proto::rr::Name, hickory_proto::rr::RecordType, u16),
+    Later(Box<Unfinished>),
+}
+
+/// An answer of which others know the rest.
+struct Unfinished {
+    message: Message,
+    name: Name,
+    kind: RecordType,
+    limit: u16,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Server {
@@ -86,7 +100,8 @@ impl Server {
         };
         let own = [vec![config.address], config.own].concat();
         let forwarder = Forwarder::new(config.upstreams, own);
-        let answering = Answering { zone, forwarder, is_client: config.is_client };
+        let waiting = Arc::new(Semaphore::new(MOST_WAITING));
+        let answering = Answering { zone, forwarder, is_client: config.is_client, waiting };
         Ok(Self { udp: Arc::new(udp), tcp, answering })
     }
 
@@ -133,22 +148,29 @@ impl Answering {
                     message.metadata.response_code = ResponseCode::Refused;
                     return Reply::Now(encode(*message, limit));
                 }
-                match self.forwarder.complete_from_cache(&mut message, &name, kind) {
-                    true => Reply::Now(encode(*message, limit)),
-                    false => Reply::Later(message, name, kind, limit),
+                if self.forwarder.complete_from_cache(&mut message, &name, kind) {
+                    return Reply::Now(encode(*message, limit));
+                }
+                match self.waiting.clone().try_acquire_owned() {
+                    Ok(place) => Reply::Later(Box::new(Unfinished {
+                        message: *message,
+                        name,
+                        kind,
+                        limit,
+                        _place: place,
+                    })),
+                    Err(_) => {
+                        message.metadata.response_code = ResponseCode::ServFail;
+                        Reply::Now(encode(*message, limit))
+                    }
                 }
             }
         }
     }
 
     /// The rest of an answer, from others.
-    async fn complete(
-        &self,
-        mut message: Message,
-        name: hickory_proto::rr::Name,
-        kind: hickory_proto::rr::RecordType,
-        limit: u16,
-    ) -> Vec<u8> {
+    async fn complete(&self, answer: Unfinished) -> Vec<u8> {
+        let Unfinished { mut message, name, kind, limit, _place } = answer;
         self.forwarder.complete(&mut message, name, kind).await;
         encode(message, limit)
     }
@@ -181,4 +203,32 @@ fn to_bytes(message: &Message) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(PLAIN_PAYLOAD.into());
     message.emit(&mut BinEncoder::new(&mut bytes)).ok()?;
     (bytes.len() <= usize::from(u16::MAX)).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use hickory_proto::op::Query;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_wait_for_others() {
+        let answering = Answering {
+            zone: Zone::new("cluster.local", None, &[]),
+            forwarder: Forwarder::new(Upstreams::Fixed(vec![]), vec![]),
+            is_client: Arc::new(|_| true),
+            waiting: Arc::new(Semaphore::new(2)),
+        };
+        let mut query = Message::query();
+        query.metadata.recursion_desired = true;
+        query.add_query(Query::query(Name::from_ascii("slow.example.").unwrap(), RecordType::A));
+        let packet = query.to_vec().unwrap();
+        let waiting = [answering.answer(&packet, None), answering.answer(&packet, None)];
+        assert!(waiting.iter().all(|reply| matches!(reply, Reply::Later(_))));
+        let Reply::Now(refused) = answering.answer(&packet, None) else { panic!("one too many waits") };
+        assert_eq!(Message::from_vec(&refused).unwrap().response_code, ResponseCode::ServFail);
+        drop(waiting);
+        assert!(matches!(answering.answer(&packet, None), Reply::Later(_)));
+    }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     parents: HashMap<String, usize>,
     addresses: HashMap<IpAddr, Vec<String>>,
     owners: HashMap<String, Records>,
+    /// Whether a name that is not here does not exist: not so while records are still coming.
+    complete: bool,
 }
 
 /// What the zone has for a name.
@@ -62,6 +64,8 @@ pub(crate) enum Found {
     Nothing,
     /// The name belongs to others.
     Elsewhere,
+    /// The name may exist: not all records are here yet.
+    NotYet,
 }
 
 impl Zone {
@@ -76,7 +80,14 @@ impl Zone {
             parents: HashMap::new(),
             addresses: HashMap::new(),
             owners: HashMap::new(),
+            complete: true,
         })))
+    }
+
+    /// Says whether all records are here. Before that nobody is told that a name does not exist, which a client would
+    /// believe; a failure is asked again.
+    pub fn set_complete(&self, complete: bool) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).complete = complete;
     }
 
     /// Replaces an owner's records; none takes the owner away.
@@ -163,8 +174,17 @@ impl Inner {
             // Parts of the zone that are there without any Service.
             "svc" | "pod" | "dns" | "dns-version" => Found::Name(Vec::new()),
             _ if self.parents.contains_key(below) => Found::Name(Vec::new()),
-            _ => pod_address(below).map_or(Found::Nothing, |ip| Found::Name(vec![Data::Address(ip)])),
+            _ => match pod_address(below) {
+                Some(ip) => Found::Name(vec![Data::Address(ip)]),
+                None if self.complete => Found::Nothing,
+                None => Found::NotYet,
+            },
         }
+    }
+
+    /// Whether all records are here.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The names of an address, absolute.

@@ -12,7 +12,7 @@ pub(crate) use self::{
     expressions::{Address, Expressions, Register},
     key::{Field, KeyType, concatenated},
 };
-use crate::netlink::{APPEND, Attributes, CREATE, Messages, Socket, kind};
+use crate::netlink::{APPEND, Attribute, Attributes, CREATE, DUMP, Messages, Socket, attributes, kind};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u8 = 10;
@@ -28,6 +28,7 @@ const DELETE_RULE: u16 = kind(NFTABLES, 8);
 const NEW_SET: u16 = kind(NFTABLES, 9);
 const DELETE_SET: u16 = kind(NFTABLES, 11);
 const NEW_ELEMENTS: u16 = kind(NFTABLES, 12);
+const GET_ELEMENTS: u16 = kind(NFTABLES, 13);
 const DELETE_ELEMENTS: u16 = kind(NFTABLES, 14);
 const FAMILY_IPV4: u8 = 2;
 
@@ -98,6 +99,28 @@ pub(crate) fn table_exists(table: &str) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(refused) if refused.source.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(refused) => Err(refused.source),
+    }
+}
+
+/// Elements that rules added to a set, with the milliseconds that each has left; none when there is no such set.
+pub(crate) fn remembered(table: &str, set: &str) -> io::Result<Vec<(Vec<u8>, u64)>> {
+    let mut request = Messages::default();
+    request.add(GET_ELEMENTS, DUMP, FAMILY_IPV4, 0, |message| {
+        message.text(1, table).text(2, set);
+    });
+    let mut found = Vec::new();
+    let dumped = Socket::open()?.dump(&request, |reply| {
+        let lists = attributes(reply.body).filter(|attribute| attribute.kind == 3);
+        for element in lists.flat_map(Attribute::nested) {
+            let field = |kind| element.nested().find(|field| field.kind == kind);
+            let key = field(1).and_then(|key| key.nested().find(|value| value.kind == 1));
+            let left = field(5).and_then(|left| left.value.try_into().ok()).map(u64::from_be_bytes);
+            found.extend(key.zip(left).map(|(key, left)| (key.value.to_vec(), left)));
+        }
+    });
+    match dumped {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(found),
     }
 }
 
@@ -191,6 +214,26 @@ impl Transaction {
 
     pub(crate) fn add_elements(&mut self, set: &str, elements: &[(Vec<u8>, Data)]) {
         self.elements(NEW_ELEMENTS, CREATE, set, 0, elements);
+    }
+
+    /// Adds elements that go after so many milliseconds.
+    pub(crate) fn add_remembered(&mut self, set: &str, elements: &[(Vec<u8>, u64)]) {
+        // An element takes 36 bytes.
+        for elements in elements.chunks(LONGEST_LIST / 64) {
+            self.message(NEW_ELEMENTS, CREATE, set, |table, message| {
+                message.text(1, table).text(2, set);
+                message.nested(3, |list| {
+                    for (key, left) in elements {
+                        list.nested(LIST_ELEMENT, |element| {
+                            element.nested(1, |value| {
+                                value.bytes(1, key);
+                            });
+                            element.u64(5, *left);
+                        });
+                    }
+                });
+            });
+        }
     }
 
     /// Deletes all elements of a set.

@@ -152,7 +152,7 @@ impl RuleTable {
         state.services = services.into_iter().map(|service| (service.name.clone(), service)).collect();
         let State { services, claims, .. } = &mut *state;
         for (name, service) in services {
-            claims.take(name, service.elements(self.config.pod_cidr));
+            claims.take(name, service.elements(&self.config));
         }
         self.rebuild(&mut state).await?;
         self.forget_stale(&state, state.services.values()).await;
@@ -174,7 +174,7 @@ impl RuleTable {
             old.extend(before.cloned());
             match service {
                 Some(service) => {
-                    state.claims.take(&name, service.elements(self.config.pod_cidr));
+                    state.claims.take(&name, service.elements(&self.config));
                     state.services.insert(name, service.clone());
                     new.push(service);
                 }
@@ -247,17 +247,38 @@ impl RuleTable {
         let mut change = self.transaction();
         base::make_anew(&mut change, &self.config);
         let services: Vec<_> = state.services.values().cloned().collect();
+        let remembered = self.remembered(&services).await;
         for service in &services {
             service.add_chains(&mut change);
         }
         for service in &services {
             service.add_rules(&mut change, &self.config);
         }
+        remembered.iter().for_each(|(set, clients)| change.add_remembered(set, clients));
         change.add_claimed(&state.claims);
         self.commit(change).await?;
         let _ = state.claims.changes();
         state.known = true;
         Ok(())
+    }
+
+    /// Which clients stay with which endpoint, as the kernel has it: also what an earlier process left there.
+    async fn remembered(&self, services: &[ServicePort]) -> Vec<(String, Vec<(Vec<u8>, u64)>)> {
+        let sets: Vec<(String, u64)> = services.iter().flat_map(ServicePort::affinity_sets).collect();
+        if sets.is_empty() {
+            return Vec::new();
+        }
+        let table = self.name.clone();
+        let read = move || {
+            let clients = |set: &str, longest: u64| {
+                let found = crate::nft::remembered(&table, set);
+                let found = found.inspect_err(|error| tracing::debug!(set, %error, "clients are forgotten"));
+                let clients = found.unwrap_or_default().into_iter();
+                clients.map(|(client, left)| (client, left.clamp(1, longest))).collect::<Vec<_>>()
+            };
+            sets.into_iter().map(|(set, longest)| (set.clone(), clients(&set, longest))).collect()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
     fn transaction(&self) -> Transaction {

@@ -101,6 +101,7 @@ async fn follow(config: &ServicesConfig, proxy: &Proxy, dns_gone: &tokio::sync::
         }
         if services_listed && slices_listed {
             proxy.known();
+            config.zone.set_complete(true);
         }
     }
 }

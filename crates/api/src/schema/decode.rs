@@ -113,6 +113,9 @@ fn json_type(value: &Value) -> String {
     }
 }
 
+/// How many unknown and how many duplicate fields are named (upstream's bound): a body may hold a million.
+const MOST_COMPLAINTS: usize = 100;
+
 struct Walk {
     strict: Vec<String>,
     /// With indices and keys, for messages about fields.
@@ -154,7 +157,9 @@ impl Walk {
         });
         for name in unknown {
             let path = if self.path.is_empty() { name } else { format!("{}.{name}", self.path) };
-            self.strict.push(format!("unknown field {}", go_quote(&path)));
+            if self.strict.len() < MOST_COMPLAINTS {
+                self.strict.push(format!("unknown field {}", go_quote(&path)));
+            }
         }
         for (name, value) in map {
             if let Some(field) = kind.field(name) {

@@ -135,7 +135,8 @@ pub(super) fn config_map(object: &Value, out: &mut Errors) {
         size += decoded_len(value.as_str().unwrap_or_default());
     }
     if size > MAX_SIZE {
-        out.push(FieldError::too_long("", MAX_SIZE));
+        // Upstream's text for the path of the whole object.
+        out.push(FieldError::too_long("[]", MAX_SIZE));
     }
 }
 

@@ -60,13 +60,20 @@ pub(super) fn service(object: &Value, out: &mut Errors) {
     }
     for (i, ip) in items(spec, "externalIPs").iter().enumerate() {
         let ip = ip.as_str().unwrap_or_default();
-        invalid_all(names::ip_address(ip), ip, &path.child("externalIPs").index(i), out);
+        invalid_all(names::non_special_ip(ip), ip, &path.child("externalIPs").index(i), out);
     }
     for field in ["externalTrafficPolicy", "internalTrafficPolicy"] {
         let policy = str_of(spec, field);
         if !policy.is_empty() {
             one_of(policy, &["Cluster", "Local"], &path.child(field), out);
         }
+    }
+    let external = matches!(kind, "NodePort" | "LoadBalancer")
+        || kind == "ClusterIP" && !items(spec, "externalIPs").is_empty();
+    let policy = str_of(spec, "externalTrafficPolicy");
+    if !policy.is_empty() && !external {
+        let message = "may only be set for externally-accessible services";
+        out.push(FieldError::invalid(path.child("externalTrafficPolicy"), policy, message));
     }
     for (i, cidr) in items(spec, "loadBalancerSourceRanges").iter().enumerate() {
         let cidr = cidr.as_str().unwrap_or_default().trim();
@@ -130,7 +137,9 @@ pub(super) fn endpoints(object: &Value, out: &mut Errors) {
         for field in ["addresses", "notReadyAddresses"] {
             for (i, address) in items(subset, field).iter().enumerate() {
                 let ip = str_of(address, "ip");
-                invalid_all(names::ip_address(ip), ip, &path.child(field).index(i).child("ip"), out);
+                let path = path.child(field).index(i);
+                invalid_all(endpoint_address(object, ip), ip, &path.child("ip"), out);
+                hostname(address, &path, out);
             }
         }
         let several = items(subset, "ports").len() > 1;
@@ -160,14 +169,18 @@ pub(super) fn endpoint_slice(object: &Value, out: &mut Errors) {
         out.push(FieldError::too_many("endpoints", endpoints.len(), 1000));
     }
     for (i, endpoint) in endpoints.iter().enumerate() {
-        let path = Path::new("endpoints").index(i).child("addresses");
+        let path = Path::new("endpoints").index(i);
+        hostname(endpoint, &path, out);
+        let path = path.child("addresses");
         if items(endpoint, "addresses").is_empty() {
             out.push(FieldError::required(&path, "must contain at least 1 address"));
         }
         for (i, address) in items(endpoint, "addresses").iter().enumerate() {
             let address = address.as_str().unwrap_or_default();
-            let messages =
-                if kind == "FQDN" { names::dns1123_subdomain(address) } else { names::ip_address(address) };
+            let messages = match kind {
+                "FQDN" => names::dns1123_subdomain(address),
+                _ => endpoint_address(object, address),
+            };
             invalid_all(messages, address, &path.index(i), out);
         }
     }
@@ -181,6 +194,33 @@ pub(super) fn endpoint_slice(object: &Value, out: &mut Errors) {
             out.push(FieldError::duplicate(path.child("name"), name));
         }
         one_of(str_of(entry, "protocol"), &PROTOCOLS, &path.child("protocol"), out);
+        if let Some(n) = entry.get("port").and_then(Value::as_i64) {
+            let wrong = names::port_number(n).into_iter();
+            out.extend(wrong.map(|m| FieldError::invalid(path.child("port"), n, m)));
+        }
+    }
+}
+
+pub(super) fn endpoint_slice_update(new: &Value, old: &Value, out: &mut Errors) {
+    let kind = str_of(new, "addressType");
+    if kind != str_of(old, "addressType") {
+        out.push(FieldError::invalid("addressType", kind, super::IMMUTABLE));
+    }
+}
+
+/// Those of the Service of the API server itself may be of this machine: it may listen there only.
+fn endpoint_address(object: &Value, address: &str) -> Vec<String> {
+    match (meta::namespace(object), meta::name(object)) {
+        ("default", "kubernetes") => names::ip_address(address),
+        _ => names::non_special_ip(address),
+    }
+}
+
+/// It becomes a name of the cluster's DNS.
+fn hostname(endpoint: &Value, path: &Path, out: &mut Errors) {
+    let name = str_of(endpoint, "hostname");
+    if !name.is_empty() {
+        invalid_all(names::dns1123_label(name), name, &path.child("hostname"), out);
     }
 }
 

@@ -426,3 +426,50 @@ fn nothing_panics_on_odd_objects() {
         }
     }
 }
+
+#[test]
+fn services_lead_to_nothing_that_only_the_machine_reaches() {
+    let slice = |name: &str, address: &str| {
+        create(
+            "discovery.k8s.io",
+            "endpointslices",
+            json!({"metadata": {"name": name, "namespace": "default"}, "addressType": "IPv4",
+                "endpoints": [{"addresses": [address]}], "ports": []}),
+        )
+    };
+    assert_eq!(
+        slice("x", "127.0.0.1"),
+        [
+            r#"endpoints[0].addresses[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)"#
+        ]
+    );
+    assert!(slice("x", "169.254.169.254")[0].contains("may not be in the link-local range"));
+    assert!(slice("x", "::ffff:127.0.0.1")[0].contains("may not be in the loopback range"));
+    assert!(slice("x", "224.0.0.1")[0].contains("link-local multicast"));
+    assert!(slice("x", "0.0.0.0")[0].contains("may not be unspecified (0.0.0.0)"));
+    assert!(slice("x", "10.0.0.1").is_empty());
+    let (old, mut new) = (json!({"addressType": "IPv4", "endpoints": []}), json!({"addressType": "IPv6"}));
+    new["metadata"] = json!({"name": "x", "namespace": "d"});
+    let found = validate_update(resource("discovery.k8s.io", "endpointslices"), &new, &old);
+    assert!(
+        found.iter().any(|error| error.to_string().starts_with("addressType: Invalid value")),
+        "{found:?}"
+    );
+    // The API server may listen on this machine only.
+    assert!(slice("kubernetes", "127.0.0.1").is_empty());
+    let endpoints = json!({"metadata": {"name": "x", "namespace": "d"}, "subsets": [
+        {"addresses": [{"ip": "127.0.0.1", "hostname": "a.b"}], "ports": [{"port": 1}]}]});
+    let found = create("", "endpoints", endpoints);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let service = json!({"metadata": {"name": "x", "namespace": "d"},
+        "spec": {"externalIPs": ["127.0.0.1"], "ports": [{"port": 1}]}});
+    assert!(create("", "services", service)[0].starts_with("spec.externalIPs[0]: Invalid value"));
+    let inside = json!({"metadata": {"name": "x", "namespace": "d"},
+        "spec": {"externalTrafficPolicy": "Local", "ports": [{"port": 1}]}});
+    assert_eq!(
+        create("", "services", inside),
+        [
+            r#"spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services"#
+        ]
+    );
+}

@@ -2,7 +2,11 @@
 //!
 //! The room is taken by writing `status.used` of each quota before the object is written, so that of two creations at
 //! the same time the second sees what the first took. A creation that fails afterwards has taken too much; the
-//! controller, which counts anew, gives it back.
+//! controller, which counts anew, gives it back. What it counted may be old when it writes: an object for which room was
+//! taken comes into being meanwhile. So its write is only the occasion, and the sum is made here, while no object is
+//! on its way.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sampan_api::{
@@ -11,18 +15,34 @@ use sampan_api::{
     scheme,
 };
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
 use super::{Attributes, Operation, Plugin};
 
 /// How often a quota that others write, too, is tried again.
 const ATTEMPTS: usize = 32;
 
-pub(super) struct ResourceQuota;
+#[derive(Default)]
+pub(super) struct ResourceQuota {
+    /// Held by every object from taking room until it is written, and alone while is counted.
+    on_the_way: Arc<RwLock<()>>,
+}
 
 #[async_trait]
 impl Plugin for ResourceQuota {
     fn name(&self) -> &'static str {
         "ResourceQuota"
+    }
+
+    async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let counted = attributes.is_core("resourcequotas") && attributes.scope.subresource == "status";
+        let Some(quota) = attributes.old.filter(|_| counted) else { return Ok(()) };
+        attributes.hold(self.on_the_way.clone().write_owned().await);
+        let hard = quota::hard(quota);
+        let used = self.count(attributes, quota, &hard).await?;
+        attributes.object["status"] =
+            json!({"hard": resources::to_value(&hard), "used": resources::to_value(&used)});
+        Ok(())
     }
 
     async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
@@ -42,16 +62,31 @@ impl Plugin for ResourceQuota {
         registry.catch_up().await?;
         let here = cache.snapshot(scope.namespace, 0).objects;
         let names: Vec<String> = here.iter().map(|quota| quota.name().to_owned()).collect();
-        for name in names {
-            self.take(attributes, quotas, &name).await?;
+        if !names.is_empty() && !attributes.holds() {
+            attributes.hold(self.on_the_way.clone().read_owned().await);
+        }
+        // Of several quotas the last one may refuse: nothing is taken before all of them agree.
+        if names.len() > 1 {
+            for name in &names {
+                self.take(attributes, quotas, name, true).await?;
+            }
+        }
+        for name in &names {
+            self.take(attributes, quotas, name, scope.dry_run).await?;
         }
         Ok(())
     }
 }
 
 impl ResourceQuota {
-    /// Takes the object's room from one quota.
-    async fn take(&self, attributes: &Attributes<'_>, quotas: &Resource, name: &str) -> Result<(), Status> {
+    /// Takes the object's room from one quota; `only_look` says whether it could be taken.
+    async fn take(
+        &self,
+        attributes: &Attributes<'_>,
+        quotas: &Resource,
+        name: &str,
+        only_look: bool,
+    ) -> Result<(), Status> {
         let (scope, resource) = (attributes.scope, attributes.resource());
         let registry = &scope.server.registry;
         for _ in 0..ATTEMPTS {
@@ -91,7 +126,7 @@ impl ResourceQuota {
                     shown(&hard)
                 )));
             }
-            if scope.dry_run {
+            if only_look {
                 return Ok(());
             }
             let revision = meta::resource_version(&quota).parse().unwrap_or_default();

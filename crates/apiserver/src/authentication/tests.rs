@@ -57,3 +57,16 @@ fn tokens_come_in_a_header_or_a_websocket_protocol() {
     let protocols = "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj";
     assert_eq!(bearer_token(&parts(&[("sec-websocket-protocol", protocols)])).as_deref(), Some("abc"));
 }
+
+#[test]
+fn tokens_do_not_go_on_to_others() {
+    let mut headers = HeaderMap::new();
+    let mut add = |name, value| headers.append(name, HeaderValue::from_static(value));
+    add(AUTHORIZATION, "Bearer secret");
+    add(SEC_WEBSOCKET_PROTOCOL, "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0");
+    add(SEC_WEBSOCKET_PROTOCOL, "v4.channel.k8s.io");
+    forget_tokens(&mut headers);
+    assert!(!headers.contains_key(AUTHORIZATION));
+    let left: Vec<_> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().collect();
+    assert_eq!(left, ["v5.channel.k8s.io", "v4.channel.k8s.io"]);
+}

@@ -78,15 +78,12 @@ pub fn check(
             confirm(authorizer, user, namespace, &rules)
         }
         "rolebindings" | "clusterrolebindings" => {
-            if old.is_some_and(|old| old["subjects"] == new["subjects"] && old["roleRef"] == new["roleRef"])
-                || may("escalate", resource, namespace, name)
-            {
+            if old.is_some_and(|old| old["subjects"] == new["subjects"] && old["roleRef"] == new["roleRef"]) {
                 return Ok(());
             }
             let role = RoleRef::deserialize(&new["roleRef"]).unwrap_or_default();
-            let (plural, scope) =
-                if role.kind == "Role" { ("roles", namespace) } else { ("clusterroles", namespace) };
-            if may("bind", plural, scope, &role.name) {
+            let plural = if role.kind == "Role" { "roles" } else { "clusterroles" };
+            if may("bind", plural, namespace, &role.name) {
                 return Ok(());
             }
             // Read from storage, where roles go by their plural.

@@ -3,6 +3,8 @@
 //! What depends on the object's content (writing another node's Node or a pod that is bound elsewhere) is the
 //! business of the NodeRestriction admission plugin.
 
+use sampan_api::selector::FieldSelector;
+
 use super::Attributes;
 use super::defaults;
 use super::graph::{Kind, NodeGraph};
@@ -143,9 +145,6 @@ fn pod(graph: &NodeGraph, node: &str, ask: &Attributes<'_>) -> Result<(), String
 
 /// Whether one of the selector's terms is `spec.nodeName=NODE`.
 fn selects_node(selector: &str, node: &str) -> bool {
-    selector.split(',').any(|term| {
-        let Some((field, value)) = term.split_once('=') else { return false };
-        let value = value.strip_prefix('=').unwrap_or(value);
-        field.trim() == "spec.nodeName" && value.trim() == node
-    })
+    FieldSelector::parse(selector)
+        .is_ok_and(|selector| selector.requires_exact("spec.nodeName") == Some(node))
 }

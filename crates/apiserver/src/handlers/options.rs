@@ -1,7 +1,7 @@
 //! What the query says: list and watch options, dry runs, field validation, and the options of deletions.
 
 use bytes::Bytes;
-use sampan_api::selector::{FieldSelector, LabelSelector};
+use sampan_api::selector::{FieldRequirement, FieldSelector, LabelSelector};
 use sampan_api::{FieldError, Resource, Status};
 use serde_json::Value;
 
@@ -81,13 +81,21 @@ pub(crate) fn selection(context: &RequestContext, resource: &Resource) -> Result
         })?,
         None => LabelSelector::default(),
     };
-    let fields = match context.query.non_empty("fieldSelector") {
+    let mut fields = match context.query.non_empty("fieldSelector") {
         Some(text) => {
             let parsed = FieldSelector::parse(text).and_then(|fields| fields.check(resource));
             parsed.map_err(|error| refuse(&error))?
         }
         None => FieldSelector::default(),
     };
+    // `/api/v1/watch/.../pods/x`: it was authorized as a watch of that object.
+    if !context.info.name.is_empty() {
+        fields.requirements.push(FieldRequirement {
+            field: "metadata.name".into(),
+            value: context.info.name.clone(),
+            negated: false,
+        });
+    }
     Ok(Selection { labels, fields })
 }
 
@@ -205,7 +213,13 @@ pub(crate) fn watch(context: &RequestContext, resource: &Resource) -> Result<Wat
         }
         _ => {}
     }
-    let timeout_seconds = query.non_empty("timeoutSeconds").and_then(|text| text.parse().ok());
+    // Zero is the same as nothing, as for upstream.
+    let seconds = query.non_empty("timeoutSeconds").map(|text| {
+        let wrong = || Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
+        text.parse::<i64>().map_err(|_| wrong())
+    });
+    let timeout_seconds = seconds.transpose()?.and_then(|seconds| u64::try_from(seconds).ok());
+    let timeout_seconds = timeout_seconds.filter(|seconds| *seconds > 0);
     Ok(WatchRequest {
         version: resource_version(context)?,
         selection: selection(context, resource)?,

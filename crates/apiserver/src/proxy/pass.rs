@@ -1,8 +1,8 @@
 //! Passing a request through to a backend and its answer back, with or without an upgrade.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, LOCATION, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
@@ -13,15 +13,40 @@ use super::backend::Backend;
 use crate::context::RequestContext;
 use crate::respond::{self, Body, Response};
 
-/// What concerns one hop only.
-const HOP_BY_HOP: [HeaderName; 7] =
-    [CONNECTION, UPGRADE, TE, TRAILER, TRANSFER_ENCODING, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION];
+/// What concerns one hop only, beside the headers that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    UPGRADE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+];
 
 /// Whether the client wants to leave HTTP.
 pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
-    let connection = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let mut tokens = connection.flat_map(|value| value.split(',')).map(str::trim);
-    tokens.any(|token| token.eq_ignore_ascii_case("upgrade")) && headers.contains_key(UPGRADE)
+    let mut named = connection(headers);
+    named.any(|token| token.eq_ignore_ascii_case("upgrade")) && headers.contains_key(UPGRADE)
+}
+
+/// What the header `Connection` names.
+fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Removes what concerns this hop only.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<String> = connection(headers).map(str::to_owned).collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
 }
 
 /// What follows `/proxy` in the path of `.../NAME/proxy/...`; `None` when nothing does, not even a slash.
@@ -65,13 +90,10 @@ pub(super) async fn through(context: &RequestContext, backend: Backend, request:
     }
 }
 
-/// The client's headers without those of the hop, and without what only the API server may know.
+/// The client's headers without those of the hop, and without whom it acts for (its token went with authentication).
 fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut out = headers.clone();
-    for name in HOP_BY_HOP {
-        out.remove(name);
-    }
-    out.remove(AUTHORIZATION);
+    remove_hop_by_hop(&mut out);
     let impersonation: Vec<HeaderName> =
         out.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
     for name in impersonation {
@@ -103,9 +125,7 @@ pub(super) async fn plain(backend: Backend, uri: Uri, request: Request<Body>) ->
 /// A backend's answer as ours; its body is passed on as it comes.
 pub(super) fn answer(response: http::Response<Incoming>) -> Response {
     let (mut parts, body) = response.into_parts();
-    for name in HOP_BY_HOP {
-        parts.headers.remove(name);
-    }
+    remove_hop_by_hop(&mut parts.headers);
     parts.version = http::Version::default();
     parts.extensions = http::Extensions::default();
     Response::from_parts(parts, Body::new(body))

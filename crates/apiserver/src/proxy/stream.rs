@@ -7,10 +7,10 @@ use sampan_api::Status;
 
 use super::backend::Backend;
 use super::{get, node, pass, pod};
-use crate::ApiServer;
 use crate::context::RequestContext;
 use crate::query::Query;
 use crate::respond::{self, Body, Response};
+use crate::{ApiServer, authorization};
 
 /// Runs a command in a container.
 pub async fn pod_exec(server: Arc<ApiServer>, context: RequestContext, request: Request<Body>) -> Response {
@@ -37,6 +37,10 @@ async fn stream(
     request: Request<Body>,
     what: &str,
 ) -> Response {
+    // A WebSocket's handshake is a GET: who may only read must not run commands by it.
+    if let Err(status) = authorization::ensure(&server, &context, "create").await {
+        return respond::status(&status);
+    }
     let (backend, uri) = match location(&server, &context, what).await {
         Ok(location) => location,
         Err(status) => return respond::status(&status),

@@ -47,6 +47,7 @@ impl Allocator {
             release(service);
             return errors;
         }
+        self.check_families(service, &mut errors);
         let wanted = meta::str_at(service, "/spec/clusterIP").to_owned();
         let wanted =
             if wanted.is_empty() { meta::str_at(service, "/spec/clusterIPs/0").to_owned() } else { wanted };
@@ -76,23 +77,57 @@ impl Allocator {
         spec.insert("clusterIP".into(), json!(address));
         spec.insert("clusterIPs".into(), json!([address]));
         spec.entry("ipFamilyPolicy").or_insert_with(|| json!("SingleStack"));
-        let family = if self.cidr.is_ipv4() { "IPv4" } else { "IPv6" };
-        spec.entry("ipFamilies").or_insert_with(|| json!([family]));
-        self.node_ports(service, old, &kind, taken, &mut errors);
+        spec.entry("ipFamilies").or_insert_with(|| json!([self.family()]));
+        self.node_ports(service, old, taken, &mut errors);
         errors
+    }
+
+    /// Refuses what a server with one address family cannot give, instead of giving less than was asked for.
+    fn check_families(&self, service: &Value, errors: &mut Vec<FieldError>) {
+        let (family, spec) = (self.family(), &service["spec"]);
+        let addresses = meta::items(spec, "clusterIPs");
+        let headless = meta::str_of(spec, "clusterIP") == "None";
+        if headless
+            && spec.get("selector").and_then(Value::as_object).is_none_or(|selector| selector.is_empty())
+        {
+            // Its endpoints are written by hand, of whatever family.
+            return;
+        }
+        let first = addresses.first().and_then(Value::as_str).unwrap_or_default();
+        let address = meta::str_of(spec, "clusterIP");
+        if !first.is_empty() && !address.is_empty() && first != address {
+            let why = "first value must match `clusterIP`";
+            errors.push(FieldError::invalid("spec.clusterIPs[0]", json!(addresses), why));
+        }
+        let policy = meta::str_of(spec, "ipFamilyPolicy");
+        if addresses.len() > 1 && !matches!(policy, "RequireDualStack" | "PreferDualStack") {
+            let why =
+                "must be 'RequireDualStack' or 'PreferDualStack' when multiple cluster IPs are specified";
+            errors.push(FieldError::invalid("spec.ipFamilyPolicy", policy, why));
+        } else if addresses.len() > 1 || policy == "RequireDualStack" {
+            let why = "this cluster is not configured for dual-stack services";
+            errors.push(FieldError::invalid("spec.ipFamilyPolicy", policy, why));
+        }
+        for (index, asked) in meta::items(spec, "ipFamilies").iter().enumerate() {
+            if asked != family {
+                let (field, why) = (format!("spec.ipFamilies[{index}]"), "not configured on this cluster");
+                errors.push(FieldError::invalid(field, asked.clone(), why));
+            }
+        }
+    }
+
+    fn family(&self) -> &'static str {
+        if self.cidr.is_ipv4() { "IPv4" } else { "IPv6" }
     }
 
     fn node_ports(
         &self,
         service: &mut Value,
         old: Option<&Value>,
-        kind: &str,
         taken: &Taken,
         errors: &mut Vec<FieldError>,
     ) {
-        let wants = kind == "NodePort"
-            || (kind == "LoadBalancer"
-                && service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)));
+        let wants = has_node_ports(service);
         let held: HashSet<u16> = old.map(node_ports).unwrap_or_default().into_iter().collect();
         let mut mine: HashSet<(u16, String)> = HashSet::new();
         let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return };
@@ -191,11 +226,62 @@ pub(super) async fn on_create<'a>(
     allocate(scope, object, None).await.map(Some)
 }
 
-/// Lets a Service keep its address (and ports their node ports) when a client leaves them out, as a manifest does.
+fn has_addresses(service: &Value) -> bool {
+    matches!(meta::str_at(service, "/spec/type"), "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+fn has_node_ports(service: &Value) -> bool {
+    match meta::str_at(service, "/spec/type") {
+        "NodePort" => true,
+        "LoadBalancer" => service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
+        _ => false,
+    }
+}
+
+/// Whether something outside leads to the Service.
+fn is_external(service: &Value) -> bool {
+    let kind = meta::str_at(service, "/spec/type");
+    matches!(kind, "NodePort" | "LoadBalancer")
+        || kind == "ClusterIP" && !meta::list(service, "/spec/externalIPs").is_empty()
+}
+
+/// Takes away what the former type had and the new one has not, when the client only left it as it was: so that
+/// `type` alone can be patched (upstream's `dropTypeDependentFields`).
+fn drop_fields_of_former_type(object: &mut Value, old: &Value) {
+    let mut dropped = Vec::new();
+    if has_addresses(old) && !has_addresses(object) {
+        dropped.extend(["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
+    }
+    if is_external(old) && !is_external(object) {
+        dropped.push("externalTrafficPolicy");
+    }
+    if meta::str_at(old, "/spec/type") == "LoadBalancer"
+        && meta::str_at(object, "/spec/type") != "LoadBalancer"
+    {
+        dropped.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    let node_ports_go =
+        has_node_ports(old) && !has_node_ports(object) && node_ports(old) == node_ports(object);
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for field in dropped {
+        if spec.get(field) == old["spec"].get(field) {
+            spec.remove(field);
+        }
+    }
+    if node_ports_go {
+        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            meta::object_mut(port).remove("nodePort");
+        }
+    }
+}
+
+/// Lets a Service keep its address (and ports their node ports) when a client leaves them out, as a manifest does, and
+/// lose what its type does not have.
 pub(super) fn keep(scope: &Scope<'_>, object: &mut Value, old: &Value) {
     if !is_service(scope) || !scope.subresource.is_empty() {
         return;
     }
+    drop_fields_of_former_type(object, old);
     let (kind, before) = (meta::str_at(object, "/spec/type").to_owned(), meta::str_at(old, "/spec/type"));
     if kind == "ExternalName" || before == "ExternalName" {
         return;
@@ -290,6 +376,37 @@ mod tests {
         }
         let mut service = json!({"spec": {"type": "ClusterIP"}});
         assert_eq!(allocator.allocate(&mut service, None, &taken).len(), 1);
+    }
+
+    #[test]
+    fn one_family_is_not_two() {
+        let refused = |spec: Value| -> Vec<String> {
+            let mut service = json!({"spec": spec});
+            let errors = allocator().allocate(&mut service, None, &Taken::default());
+            errors.iter().map(ToString::to_string).collect()
+        };
+        let both = json!({"type": "ClusterIP", "ipFamilyPolicy": "RequireDualStack"});
+        assert_eq!(
+            refused(both),
+            [
+                r#"spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services"#
+            ]
+        );
+        let other = json!({"type": "ClusterIP", "ipFamilies": ["IPv6"]});
+        assert_eq!(
+            refused(other),
+            [r#"spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster"#]
+        );
+        let several = json!({"type": "ClusterIP", "clusterIPs": ["10.43.0.4", "10.43.0.5"]});
+        assert!(refused(several)[0].contains("when multiple cluster IPs are specified"));
+        let unlike = json!({"type": "ClusterIP", "clusterIP": "10.43.0.4", "clusterIPs": ["10.43.0.5"]});
+        assert!(refused(unlike)[0].contains("first value must match `clusterIP`"));
+        for fine in [
+            json!({"type": "ClusterIP", "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"]}),
+            json!({"type": "ClusterIP", "clusterIP": "None", "ipFamilies": ["IPv6"]}),
+        ] {
+            assert_eq!(refused(fine), [] as [&str; 0]);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use sampan_api::Status;
 
 use crate::ApiServer;
@@ -22,18 +22,20 @@ const ACCOUNT: &str = "system:serviceaccount:";
 /// Puts the impersonated user in the place of the one who asks.
 ///
 /// # Errors
-/// 403 when that is not allowed, 400 when groups come without a user.
+/// 403 when that is not allowed, 400 when groups come without a user or a header is unreadable.
 pub(super) async fn impersonate(
     server: &Arc<ApiServer>,
     context: RequestContext,
 ) -> Result<RequestContext, Status> {
     let headers = &context.headers;
-    let one =
-        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let (username, uid) = (one(USER), one(UID));
-    let groups: Vec<String> =
-        headers.get_all(GROUP).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
-    let extra = extra(headers);
+    let one = |name: &str| headers.get(name).map_or_else(|| Ok(String::new()), |value| text(name, value));
+    let (username, uid) = (one(USER)?, one(UID)?);
+    let groups = headers
+        .get_all(GROUP)
+        .iter()
+        .map(|value| text(GROUP, value))
+        .collect::<Result<Vec<String>, Status>>()?;
+    let extra = extra(headers)?;
     if username.is_empty() {
         if uid.is_empty() && groups.is_empty() && extra.is_empty() {
             return Ok(context);
@@ -73,14 +75,21 @@ pub(super) async fn impersonate(
     Ok(RequestContext { user: Arc::new(user), ..context })
 }
 
-fn extra(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
+/// A header's value. One that cannot be read must not count as absent: the request would be made in the name of who
+/// sends it, who may be allowed more.
+fn text(name: &str, value: &HeaderValue) -> Result<String, Status> {
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(str::to_owned).map_err(|_| Status::bad_request(format!("the header {name} is not UTF-8")))
+}
+
+fn extra(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<String>>, Status> {
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(EXTRA), value.to_str()) {
-            extra.entry(query::decode(key, false)).or_default().push(value.to_owned());
+        if let Some(key) = name.as_str().strip_prefix(EXTRA) {
+            extra.entry(query::decode(key, false)).or_default().push(text(name.as_str(), value)?);
         }
     }
-    extra
+    Ok(extra)
 }
 
 async fn may(

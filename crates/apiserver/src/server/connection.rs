@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Request;
@@ -23,7 +24,7 @@ use crate::{ApiServer, Error, router};
 
 /// From the connection to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// For an HTTP/1 request's head.
+/// For an HTTP/1 request's head, and from the handshake to the first request.
 const HEAD: Duration = Duration::from_secs(30);
 /// Requests on one HTTP/2 connection at a time (upstream's figure).
 const STREAMS: u32 = 250;
@@ -79,10 +80,12 @@ pub(super) async fn serve(
         .1
         .peer_certificates()
         .map(|chain| PeerCertificate(Arc::new(server.authentication.verifier().verify(chain))));
+    let asked = Arc::new(AtomicBool::new(false));
     let service = {
-        let (server, stop) = (server.clone(), stop.clone());
+        let (server, stop, asked) = (server.clone(), stop.clone(), asked.clone());
         service_fn(move |mut request: Request<Incoming>| {
             let (server, stop) = (server.clone(), stop.clone());
+            asked.store(true, Ordering::Relaxed);
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
@@ -102,8 +105,20 @@ pub(super) async fn serve(
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = graceful.watch(connection).await {
-        tracing::debug!(%error, "connection ended");
+    tokio::select! {
+        ended = graceful.watch(connection) => if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        },
+        () = silence(&asked) => tracing::debug!("connection without a request"),
+    }
+}
+
+/// Ends when nothing was asked in time; never otherwise. Whoever connects must not hold a place for nothing, and hyper
+/// waits for ever for the bytes that tell HTTP/2 from HTTP/1.
+async fn silence(asked: &AtomicBool) {
+    tokio::time::sleep(HEAD).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -69,6 +69,7 @@ async fn create(
     if audiences.is_empty() {
         audiences.push(own.clone());
     }
+    restrict_node(context, &spec["boundObjectRef"], name)?;
     let now = Timestamp::now().as_second();
     let mut claims = Claims {
         issued_at: now,
@@ -78,6 +79,12 @@ async fn create(
         ..Claims::default()
     };
     bind(server, namespace, name, &object["spec"]["boundObjectRef"], &mut claims).await?;
+    if let Some(node) = context.user.node_name()
+        && claims.node.as_ref().is_none_or(|bound| bound.name != node)
+    {
+        let why = format!("node {node:?} requested token bound to a pod scheduled on a different node");
+        return Err(forbidden(name, &why));
+    }
 
     let extended = claims.pod.is_some() && seconds == PROJECTED_SECONDS && claims.audiences == [own];
     claims.expires_at = now + if extended { EXTENDED_SECONDS } else { seconds };
@@ -94,6 +101,25 @@ async fn create(
     }
     object["status"] = json!({"token": token, "expirationTimestamp": rfc3339(now + seconds)});
     Ok(object)
+}
+
+fn forbidden(account: &str, why: &str) -> Status {
+    Status::forbidden("", "serviceaccounts", account, why)
+}
+
+/// A kubelet gets tokens only for pods (upstream's NodeRestriction): one that fell into wrong hands must not outlive the
+/// pods that it runs.
+fn restrict_node(context: &RequestContext, reference: &Value, account: &str) -> Result<(), Status> {
+    let Some(node) = context.user.node_name() else { return Ok(()) };
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
+    let why = if (text("apiVersion"), text("kind")) != ("v1", "Pod") || text("name").is_empty() {
+        "not bound to a pod"
+    } else if text("uid").is_empty() {
+        "with a pod binding without a uid"
+    } else {
+        return Ok(());
+    };
+    Err(forbidden(account, &format!("node {node:?} requested token {why}")))
 }
 
 fn rfc3339(seconds: i64) -> String {

@@ -8,7 +8,6 @@ use http::header::{SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, Request};
 use sampan_api::Status;
 
-use crate::authentication::WEBSOCKET_TOKEN;
 use crate::respond::{Body, Response};
 
 /// Whether a client wants its watch over a WebSocket.
@@ -30,13 +29,13 @@ pub(crate) async fn answer(request: Request<Body>, watch: Response) -> Result<Re
     Ok(upgrade.protocols(protocols).on_upgrade(|socket| serve(socket, watch.into_body())))
 }
 
-/// The subprotocols that were offered, without the one that carries a token.
+/// The subprotocols that were offered.
 fn offered(headers: &HeaderMap) -> Vec<String> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     values
         .flat_map(|value| value.split(','))
         .map(|protocol| protocol.trim().to_owned())
-        .filter(|protocol| !protocol.is_empty() && !protocol.starts_with(WEBSOCKET_TOKEN))
+        .filter(|protocol| !protocol.is_empty())
         .collect()
 }
 

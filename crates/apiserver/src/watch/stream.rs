@@ -61,8 +61,11 @@ pub(crate) async fn open(
     let mut stream = Stream {
         view,
         follower: None,
+        initial: Vec::new().into_iter(),
+        marks_initial_end: false,
         progress,
         pending: VecDeque::new(),
+        since: 0,
         after: 0,
         bookmarks: request.bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
@@ -85,14 +88,8 @@ pub(crate) async fn open(
         }
         let snapshot = cache.snapshot(namespace, registry.caches().revision());
         stream.after = snapshot.revision;
-        for object in &snapshot.objects {
-            if let Some(line) = stream.view.initial(object) {
-                stream.pending.push_back(line);
-            }
-        }
-        if request.initial_events == Some(true) && request.bookmarks {
-            stream.pending.push_back(bookmark(scope.resource, form, snapshot.revision, true));
-        }
+        stream.initial = snapshot.objects.into_iter();
+        stream.marks_initial_end = request.initial_events == Some(true) && request.bookmarks;
         stream.follower = Some(snapshot.follower);
     } else {
         // `sendInitialEvents=false` without a version begins now.
@@ -103,7 +100,7 @@ pub(crate) async fn open(
                 registry.caches().revision()
             }
         };
-        stream.after = after;
+        (stream.since, stream.after) = (after, after);
         match cache.follow(after) {
             Ok(follower) => stream.follower = Some(follower),
             Err(too_old) => stream.expire(too_old),
@@ -225,9 +222,16 @@ struct Stream {
     view: View,
     /// `None` once the watch failed: what is pending is its end.
     follower: Option<Follower>,
+    /// What was there at first and is not reported yet. Lines are made as they are taken: a client that does not read must
+    /// not cost a copy of everything.
+    initial: std::vec::IntoIter<Arc<Object>>,
+    /// Whether the client is told where that ends.
+    marks_initial_end: bool,
     progress: tokio::sync::watch::Receiver<i64>,
     pending: VecDeque<Bytes>,
-    /// Nothing up to this revision is reported.
+    /// Nothing up to this revision is reported: what the client has seen before.
+    since: i64,
+    /// Everything up to this revision has been reported.
     after: i64,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -255,6 +259,9 @@ impl Stream {
             }
             if self.over {
                 return None;
+            }
+            if self.report_initial() {
+                continue;
             }
             let Some(follower) = &mut self.follower else { return None };
             // Read before the events are taken: all of them up to this revision are there.
@@ -289,9 +296,23 @@ impl Stream {
         }
     }
 
+    /// The next of what was there at first; false when that has ended.
+    fn report_initial(&mut self) -> bool {
+        let some: Vec<_> = self.initial.by_ref().take(BATCH).collect();
+        if some.is_empty() && !std::mem::take(&mut self.marks_initial_end) {
+            return false;
+        }
+        if some.is_empty() {
+            self.pending.push_back(bookmark(self.view.resource, self.view.form, self.after, true));
+        }
+        self.pending.extend(some.iter().filter_map(|object| self.view.initial(object)));
+        true
+    }
+
     fn report(&mut self, events: &[Arc<Event>]) {
         for event in events {
-            if event.object.revision <= self.after {
+            // Several events may have one revision: all Events of a lease go at once.
+            if event.object.revision <= self.since {
                 continue;
             }
             self.after = event.object.revision;

@@ -269,3 +269,20 @@ async fn kubectl_finds_its_way() {
     );
     door.close().await;
 }
+
+#[tokio::test]
+async fn who_asks_nothing_is_not_waited_for() {
+    let api = Api::start().await;
+    let door = Door::open(&api).await;
+    for begun in [&b""[..], b"P", b"PRI * HTTP/2.0", b"GET /livez HTTP/1.1\r\n"] {
+        let mut stream = tls(door.address, api.server.config.pki.ca_pem(), None).await;
+        stream.write_all(begun).await.unwrap();
+        let mut rest = Vec::new();
+        // The clock runs ahead while nothing happens.
+        tokio::time::pause();
+        let _reset_or_end = stream.read_to_end(&mut rest).await;
+        tokio::time::resume();
+        assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+    }
+    door.close().await;
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Api, PODS, pod};
 
@@ -234,4 +234,25 @@ async fn who_creates_what_nothing_acts_on_is_warned() {
     let scaled = api.merge(&format!("{deployments}/d"), json!({"spec": {"replicas": 2}})).await;
     assert_eq!((scaled.code, scaled.warnings().len()), (200, 0));
     assert!(api.post(PODS, pod("p")).await.warnings().is_empty());
+}
+
+#[tokio::test]
+async fn a_services_type_alone_can_be_changed() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/default/services";
+    let web = json!({"metadata": {"name": "web"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    let made = api.post(path, web).await.expect(201);
+    let path = format!("{path}/web");
+    let to = async |spec: Value| api.merge(&path, json!({"spec": spec})).await.expect(200)["spec"].clone();
+    let node_port = to(json!({"type": "NodePort"})).await;
+    assert_eq!(node_port["ports"], made["spec"]["ports"]);
+    assert!(node_port.get("allocateLoadBalancerNodePorts").is_none(), "{node_port}");
+    let plain = to(json!({"type": "ClusterIP"})).await;
+    assert_eq!(plain["clusterIP"], made["spec"]["clusterIP"]);
+    assert!(plain["ports"][0].get("nodePort").is_none(), "{plain}");
+    assert!(plain.get("externalTrafficPolicy").is_none(), "{plain}");
+    let name = to(json!({"type": "ExternalName", "externalName": "web.example"})).await;
+    assert!(name.get("clusterIP").is_none() && name.get("ipFamilies").is_none(), "{name}");
+    let again = to(json!({"type": "NodePort", "externalName": null})).await;
+    assert!(again["clusterIP"].is_string() && again["ports"][0]["nodePort"].is_u64(), "{again}");
 }

@@ -130,3 +130,16 @@ async fn quotas_hold_when_many_create_at_once() {
     assert_eq!(made + before, 8);
     assert!(answers.iter().all(|answer| [201, 403].contains(&answer.code)));
 }
+
+#[tokio::test]
+async fn what_one_quota_refuses_no_other_has_counted() {
+    let api = Api::start().await;
+    for (name, hard) in [("a", 5), ("b", 1)] {
+        let quota = json!({"metadata": {"name": name}, "spec": {"hard": {"pods": hard}}});
+        api.post(QUOTAS, quota).await.expect(201);
+    }
+    api.post(PODS, pod("one")).await.expect(201);
+    assert_eq!(api.post(PODS, pod("two")).await.code, 403);
+    let quota = api.get(&format!("{QUOTAS}/a")).await.expect(200);
+    assert_eq!(quota["status"]["used"]["pods"], "1");
+}

@@ -186,3 +186,127 @@ async fn health_discovery_and_version_answer() {
     let issuer = api.get("/.well-known/openid-configuration").await.expect(200);
     assert_eq!(issuer["issuer"], "https://kubernetes.default.svc.cluster.local");
 }
+
+/// Grants verbs on a resource (of the core group unless it says another) in the namespace default, perhaps by name.
+async fn grant(api: &Api, user: &str, resource: &str, verbs: Value, names: Value) {
+    let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+    let name = format!("{}-{user}", resource.replace('/', "-"));
+    let rules =
+        json!([{"apiGroups": [group], "resources": [resource], "verbs": verbs, "resourceNames": names}]);
+    let role = json!({"metadata": {"name": name}, "rules": rules});
+    api.post(&format!("{RBAC}/clusterroles"), role).await.expect(201);
+    bind(api, &name, user).await;
+}
+
+#[tokio::test]
+async fn who_may_see_one_object_sees_no_other() {
+    let api = Api::start().await;
+    grant(&api, "ann", "secrets", json!(["get", "list", "watch"]), json!(["own"])).await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    for name in ["own", "other"] {
+        api.post(secrets, json!({"metadata": {"name": name}})).await.expect(201);
+    }
+    let list =
+        get_as(&api, &ann(), &format!("{secrets}?fieldSelector=metadata.name%3Down")).await.expect(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    assert_eq!(get_as(&api, &ann(), secrets).await.code, 403);
+    // A term that only looks like one: it is part of another's value.
+    for selector in ["type!%3Da%5C,metadata.name%3Down", "metadata.name!%3Down", "metadata.name%3Down%5C,x"] {
+        assert_eq!(get_as(&api, &ann(), &format!("{secrets}?fieldSelector={selector}")).await.code, 403);
+    }
+    // The old form of a watch names its object in the path.
+    let path = "/api/v1/watch/namespaces/default/secrets/own";
+    let watch = get_as(&api, &ann(), &format!("{path}?timeoutSeconds=1&resourceVersion=0")).await;
+    let text = String::from_utf8(watch.bytes).unwrap();
+    assert_eq!(watch.code, 200, "{text}");
+    assert!(text.contains("\"name\":\"own\"") && !text.contains("\"name\":\"other\""), "{text}");
+}
+
+#[tokio::test]
+async fn bindings_bind_what_one_holds_or_may_bind() {
+    let api = Api::start().await;
+    grant(&api, "ann", "rolebindings.rbac.authorization.k8s.io", json!(["*"]), Value::Null).await;
+    let path = format!("{RBAC}/namespaces/default/rolebindings");
+    let binding = |role: &str| {
+        json!({"metadata": {"name": role}, "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}})
+    };
+    // Everything about bindings is nothing about roles: `escalate` is a verb of roles.
+    let refused = post_as(&api, &ann(), &path, binding("cluster-admin")).await;
+    assert_eq!(refused.code, 403, "{}", refused.message());
+    grant(&api, "ann", "clusterroles.rbac.authorization.k8s.io", json!(["bind"]), json!(["edit"])).await;
+    post_as(&api, &ann(), &path, binding("edit")).await.expect(201);
+    assert_eq!(post_as(&api, &ann(), &path, binding("admin")).await.code, 403);
+}
+
+#[tokio::test]
+async fn an_impersonation_that_cannot_be_read_is_refused() {
+    let api = Api::start().await;
+    let whoami = |name: &[u8]| {
+        let mut request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("content-type", "application/json")
+            .body(kube::client::Body::from(b"{}".to_vec()))
+            .unwrap();
+        let name = http::HeaderValue::from_bytes(name).unwrap();
+        request.headers_mut().insert("impersonate-user", name);
+        request
+    };
+    let admin = UserInfo::admin();
+    let answer = api.send(&admin, whoami("j\u{fc}rgen".as_bytes())).await;
+    assert_eq!(answer.status(), 201);
+    let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(review["status"]["userInfo"]["username"], "j\u{fc}rgen");
+    assert_eq!(api.send(&admin, whoami(b"j\xfcrgen")).await.status(), 400, "Latin-1");
+}
+
+#[tokio::test]
+async fn who_may_only_read_runs_no_commands() {
+    let api = Api::start().await;
+    api.pod("p", None).await;
+    grant(&api, "ann", "*", json!(["get", "list", "watch"]), Value::Null).await;
+    for part in ["exec?command=id", "attach", "portforward"] {
+        let path = format!("/api/v1/namespaces/default/pods/p/{part}");
+        let refused = get_as(&api, &ann(), &path).await;
+        assert_eq!(refused.code, 403, "{part}: {}", refused.message());
+        assert!(refused.message().contains("cannot create resource"), "{}", refused.message());
+        let by_watch = path.replace("/v1/", "/v1/watch/");
+        assert_eq!(get_as(&api, &ann(), &by_watch).await.code, 403);
+    }
+    grant(&api, "ann", "pods/exec", json!(["create"]), Value::Null).await;
+    let allowed = get_as(&api, &ann(), "/api/v1/namespaces/default/pods/p/exec?command=id").await;
+    assert_eq!(allowed.code, 400, "it is no upgrade: {}", allowed.message());
+}
+
+#[tokio::test]
+async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
+    let api = Api::start().await;
+    for node in ["a", "b"] {
+        api.post("/api/v1/nodes", json!({"metadata": {"name": node}})).await.expect(201);
+    }
+    let (mine, theirs) = (api.pod("mine", Some("a")).await, api.pod("theirs", Some("b")).await);
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let bound = |pod: &Value| {
+        let metadata = &pod["metadata"];
+        json!({"spec": {"boundObjectRef":
+            {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}}})
+    };
+    let node = UserInfo::node("a");
+    post_as(&api, &node, path, bound(&mine)).await.expect(201);
+    let mut nameless = bound(&mine);
+    nameless["spec"]["boundObjectRef"]["uid"] = Value::Null;
+    for (ask, why) in [
+        (json!({"spec": {}}), "requested token not bound to a pod"),
+        (nameless, "requested token with a pod binding without a uid"),
+        (bound(&theirs), "requested token bound to a pod scheduled on a different node"),
+    ] {
+        let refused = post_as(&api, &node, path, ask).await;
+        assert_eq!(refused.code, 403);
+        let text = format!("serviceaccounts \"default\" is forbidden: node \"a\" {why}");
+        assert_eq!(refused.message(), text);
+    }
+    // Its own pods, and not all pods by a selector that only looks like it.
+    let pods = "/api/v1/pods?fieldSelector=";
+    assert_eq!(get_as(&api, &node, &format!("{pods}spec.nodeName%3Da")).await.code, 200);
+    assert_eq!(get_as(&api, &node, &format!("{pods}status.phase!%3Dx%5C,spec.nodeName%3Da")).await.code, 403);
+}

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use sampan_store::{Op, Txn};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -203,4 +204,37 @@ async fn a_browser_watches_over_a_websocket() {
     }
     socket.close(None).await.unwrap();
     door.close().await;
+}
+
+#[tokio::test]
+async fn all_events_of_one_revision_are_reported() {
+    let api = Api::start().await;
+    for name in ["a", "b", "c"] {
+        api.config_map(name, json!({})).await;
+    }
+    let mut watch = api.watch(&format!("{MAPS}?watch=true")).await;
+    for name in ["a", "b", "c"] {
+        assert_eq!(watch.brief().await, format!("ADDED {name}"));
+    }
+    // As the end of a lease does with the Events that were bound to it.
+    let gone = ["a", "b"].map(|name| Op::Delete(format!("/registry/configmaps/default/{name}").into()));
+    let txn = Txn { then: gone.to_vec(), ..Txn::default() };
+    let revision = api.server.registry.store().txn(txn).await.unwrap().revision.0;
+    for name in ["a", "b"] {
+        assert_eq!(watch.brief().await, format!("DELETED {name}"));
+    }
+    let mut later = api.watch(&format!("{MAPS}?watch=true&resourceVersion={revision}")).await;
+    api.delete(&format!("{MAPS}/c")).await.expect(200);
+    for watch in [&mut watch, &mut later] {
+        assert_eq!(watch.brief().await, "DELETED c");
+    }
+}
+
+#[tokio::test]
+async fn no_time_is_no_limit() {
+    let api = Api::start().await;
+    let mut watch = api.watch(&format!("{MAPS}?watch=true&timeoutSeconds=0")).await;
+    assert!(watch.is_quiet().await);
+    api.config_map("a", json!({})).await;
+    assert_eq!(watch.brief().await, "ADDED a");
 }

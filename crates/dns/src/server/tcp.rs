@@ -50,7 +50,7 @@ async fn serve(mut stream: TcpStream, answering: &Answering) -> std::io::Result<
         let answer = match answering.answer(&packet, Some(u16::MAX)) {
             Reply::None => return Ok(()),
             Reply::Now(answer) => answer,
-            Reply::Later(message, name, kind, limit) => answering.complete(*message, name, kind, limit).await,
+            Reply::Later(answer) => answering.complete(*answer).await,
         };
         let length = u16::try_from(answer.len()).unwrap_or_default();
         let framed = [&length.to_be_bytes()[..], &answer].concat();

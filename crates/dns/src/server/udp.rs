@@ -32,10 +32,10 @@ pub(super) async fn run(socket: Arc<UdpSocket>, answering: &Answering) {
                     let _lost = socket.send_to(&answer, peer).await;
                 }
             }
-            Reply::Later(message, name, kind, limit) => {
+            Reply::Later(answer) => {
                 let (answering, socket) = (answering.clone(), socket.clone());
                 tokio::spawn(async move {
-                    let answer = answering.complete(*message, name, kind, limit).await;
+                    let answer = answering.complete(*answer).await;
                     let _lost = socket.send_to(&answer, peer).await;
                 });
             }

@@ -199,3 +199,13 @@ async fn strangers_get_silence_and_nobody_outside_is_asked_when_there_is_nobody(
     let answer = udp(server, &query("example.com.", RecordType::A)).await.unwrap();
     assert_eq!(answer.response_code, ResponseCode::ServFail);
 }
+
+#[tokio::test]
+async fn while_records_are_missing_no_name_is_said_not_to_exist() {
+    let (server, zone, _stop) = start(vec![], |_| true).await;
+    zone.set_complete(false);
+    let ask = || query("web.default.svc.cluster.local.", RecordType::A);
+    assert_eq!(udp(server, &ask()).await.unwrap().response_code, ResponseCode::ServFail);
+    zone.set_complete(true);
+    assert_eq!(udp(server, &ask()).await.unwrap().response_code, ResponseCode::NXDomain);
+}

@@ -3,14 +3,14 @@
 //! Up to three chains: `service-NAME` takes any endpoint, `local-NAME` one on this node, and `external-NAME` is where
 //! traffic from outside enters when it must stay on this node (pods and the machine itself are not outside).
 
-use std::net::SocketAddrV4;
+use std::{collections::BTreeSet, net::SocketAddrV4};
 
 use super::{
     RuleTableConfig, base,
     claims::{Changes, Element},
 };
 use crate::{
-    Ipv4Cidr, ServicePort, TrafficPolicy,
+    ServicePort, TrafficPolicy,
     nft::{Address, Data, Expressions, Field, KeyType, Register, Set, Transaction, Verdict, concatenated},
 };
 
@@ -40,10 +40,10 @@ pub(super) fn change(
         let after = now(&service.name);
         for endpoint in service.sticky() {
             let stays = |after: &ServicePort| {
-                after.affinity == service.affinity && after.endpoints.contains(endpoint)
+                after.affinity == service.affinity && after.sticky().contains(&endpoint)
             };
             if !after.is_some_and(stays) {
-                change.delete_set(&service.affinity_set(endpoint));
+                change.delete_set(&service.affinity_set(&endpoint));
             }
         }
         let kept = after.map(ServicePort::chains).unwrap_or_default();
@@ -80,9 +80,21 @@ impl ServicePort {
         format!("affinity-{}/{}/{}", self.name, endpoint.ip(), endpoint.port())
     }
 
+    /// All endpoints. One that ends may be the last on this node while others elsewhere are ready: then it is local only.
+    fn all_endpoints(&self) -> BTreeSet<SocketAddrV4> {
+        self.endpoints.iter().chain(&self.local_endpoints).copied().collect()
+    }
+
     /// Endpoints with a chain and a set of their own.
-    fn sticky(&self) -> &[SocketAddrV4] {
-        if self.affinity.is_some() { &self.endpoints } else { &[] }
+    fn sticky(&self) -> BTreeSet<SocketAddrV4> {
+        if self.affinity.is_some() { self.all_endpoints() } else { BTreeSet::new() }
+    }
+
+    /// The names of the sets that remember clients, and for how many milliseconds.
+    pub(super) fn affinity_sets(&self) -> Vec<(String, u64)> {
+        let Some(time) = self.affinity else { return Vec::new() };
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.sticky().iter().map(|endpoint| (self.affinity_set(endpoint), millis)).collect()
     }
 
     fn has_outside(&self) -> bool {
@@ -131,12 +143,12 @@ impl ServicePort {
     /// Fills its chains, which are empty.
     pub(super) fn add_rules(&self, change: &mut Transaction, config: &RuleTableConfig) {
         for endpoint in self.sticky() {
-            let name = self.affinity_set(endpoint);
+            let name = self.affinity_set(&endpoint);
             let timeout = self.affinity.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             // One that is there already stays: the same declaration changes nothing.
             change.add_set(&Set { name: &name, key: &[Field::Ipv4], data: KeyType::None, timeout });
             let rule = Expressions::default().load_address(Address::Source, CLIENT).remember(&name, CLIENT);
-            change.add_rule(&self.endpoint_chain(endpoint), &lead_to(rule, endpoint));
+            change.add_rule(&self.endpoint_chain(&endpoint), &lead_to(rule, &endpoint));
         }
         if !self.endpoints.is_empty() {
             self.choose(change, &self.service_chain(), &self.endpoints);
@@ -196,7 +208,8 @@ impl ServicePort {
     }
 
     /// The elements of the shared maps that it wants.
-    pub(super) fn elements(&self, pods: Ipv4Cidr) -> Vec<Element> {
+    pub(super) fn elements(&self, config: &RuleTableConfig) -> Vec<Element> {
+        let pods = config.pod_cidr;
         let mut elements = Vec::new();
         let protocol = Some(self.protocol.number());
         let place = |ip| (base::SERVICE_IPS, concatenated(Some(ip), protocol, Some(self.port)));
@@ -206,12 +219,14 @@ impl ServicePort {
             true => Verdict::Goto(self.external_chain()),
             false => self.verdict(TrafficPolicy::Cluster, String::new()),
         };
-        elements.extend(self.external_ips.iter().map(|ip| (place(*ip), Data::Verdict(outside.clone()))));
+        // An address of the Services' own range is somebody's already: nobody gets his traffic by calling it external.
+        let external = self.external_ips.iter().filter(|ip| !config.service_cidr.contains(**ip));
+        elements.extend(external.map(|ip| (place(*ip), Data::Verdict(outside.clone()))));
         if let Some(port) = self.node_port {
             let place = (base::NODE_PORTS, concatenated(None, protocol, Some(port)));
             elements.push((place, Data::Verdict(outside)));
         }
-        for endpoint in &self.endpoints {
+        for endpoint in self.all_endpoints() {
             let ip = *endpoint.ip();
             if ip == pods.gateway() {
                 // The machine itself, by the bridge's address.

@@ -163,6 +163,10 @@ async fn a_client_stays_with_its_endpoint_while_that_is_one() {
     web.endpoints.push(ips[index]);
     set(&net, &web).await;
     assert!((0..20).all(|_| ask(&client) == second));
+    // The daemon starts anew and makes all rules again.
+    let again = Network::new(net.config.clone()).await.unwrap();
+    again.rules().replace_services(vec![web.clone()]).await.unwrap();
+    assert!((0..20).all(|_| ask(&client) == second));
     // With a short time, it is forgotten.
     web.affinity = Some(Duration::from_secs(1));
     set(&net, &web).await;
@@ -245,4 +249,25 @@ async fn a_service_on_the_machines_loopback_is_reached_and_loopback_itself_is_no
     });
     assert_eq!(forged.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     net.clean(&["client"]).await;
+}
+
+#[tokio::test]
+async fn rules_hold_whatever_endpoints_and_addresses_are_asked_for() {
+    let net = Fixture::new().await;
+    let (a, a_ip) = net.sandbox("a", vec![]).await;
+    let (client, client_ip) = net.sandbox("client", vec![]).await;
+    serve_as(&a, 8080, "a");
+    let (front, other) = (net.service_ip(50), net.service_ip(51));
+    // Elsewhere one is ready; here only one that ends is left.
+    let mut web = service("default/web/tcp/", front, &[at([192, 0, 2, 9].into(), 8080)]);
+    web.local_endpoints = vec![at(a_ip, 8080)];
+    (web.internal_policy, web.affinity) = (TrafficPolicy::Local, Some(Duration::from_secs(60)));
+    net.network.rules().replace_services(vec![web.clone()]).await.unwrap();
+    assert_eq!(greet_from(&client, (front, 80)).unwrap(), format!("a {client_ip}"));
+    // Calling another Service's address external does not lead its clients away.
+    let mut thief = service("a/thief/tcp/", other, &[at(client_ip, 8080)]);
+    thief.external_ips = vec![front];
+    net.network.rules().replace_services(vec![thief, web]).await.unwrap();
+    assert_eq!(greet_from(&client, (front, 80)).unwrap(), format!("a {client_ip}"));
+    net.clean(&["a", "client"]).await;
 }

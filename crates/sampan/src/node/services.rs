@@ -69,6 +69,7 @@ impl ServiceNetwork {
         let ranges =
             [config.service_cidr, config.cluster_cidr].map(|range| (range.network(), range.prefix()));
         let zone = Zone::new(&config.cluster_domain, service.map(IpAddr::V4), &ranges);
+        zone.set_complete(false);
         let nodes = NodeAddresses::default();
         let dns = match (service, config.cluster_dns) {
             (None, _) => {

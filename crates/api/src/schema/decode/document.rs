@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::DecodeError;
+use super::{DecodeError, MOST_COMPLAINTS};
 
 /// A text's value and the paths of its duplicate keys.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +48,12 @@ struct DocumentVisitor;
 
 fn plain<E>(value: impl Into<Value>) -> Result<Document, E> {
     Ok(Document { value: value.into(), duplicates: vec![] })
+}
+
+/// Takes over what was found below `step`.
+fn inherit(duplicates: &mut Vec<String>, step: &str, item: &Document) {
+    let room = MOST_COMPLAINTS.saturating_sub(duplicates.len());
+    duplicates.extend(item.duplicates.iter().take(room).map(|path| join(step, path)));
 }
 
 fn join(step: &str, path: &str) -> String {
@@ -101,7 +107,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
         let (mut items, mut duplicates) = (Vec::new(), Vec::new());
         while let Some(item) = seq.next_element::<Document>()? {
             let step = format!("[{}]", items.len());
-            duplicates.extend(item.duplicates.iter().map(|path| join(&step, path)));
+            inherit(&mut duplicates, &step, &item);
             items.push(item.value);
         }
         Ok(Document { value: Value::Array(items), duplicates })
@@ -111,8 +117,8 @@ impl<'de> Visitor<'de> for DocumentVisitor {
         let (mut map, mut duplicates) = (Map::new(), Vec::new());
         while let Some(key) = entries.next_key::<String>()? {
             let item = entries.next_value::<Document>()?;
-            duplicates.extend(item.duplicates.iter().map(|path| join(&key, path)));
-            if map.insert(key.clone(), item.value).is_some() {
+            inherit(&mut duplicates, &key, &item);
+            if map.insert(key.clone(), item.value).is_some() && duplicates.len() < MOST_COMPLAINTS {
                 duplicates.push(key);
             }
         }

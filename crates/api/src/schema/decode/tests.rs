@@ -30,6 +30,15 @@ fn unknown_and_duplicate_fields_are_reported_and_dropped() {
 }
 
 #[test]
+fn only_so_many_are_reported() {
+    let many = |field: &str| (0..1000).map(|i| format!("{field}:{i}")).collect::<Vec<_>>().join(",");
+    let twice = format!(r#"{{"metadata":{{"unknown":{{{}}}}}}}"#, many(r#""a""#));
+    assert_eq!(decode_json(pods(), twice.as_bytes()).unwrap().strict.len(), 101);
+    let unknown: serde_json::Map<_, _> = (0..1000).map(|i| (format!("f{i}"), json!(0))).collect();
+    assert_eq!(decode_value(pods(), Value::Object(unknown)).unwrap().strict.len(), 100);
+}
+
+#[test]
 fn wrong_types_are_told_as_go_tells_them() {
     assert_eq!(
         type_error(json!({"spec": {"containers": [{"ports": "x"}]}})),
