@@ -1,11 +1,15 @@
 //! The container runtime as the kubelet sees it: the CRI's calls behind one object-safe trait, so that the
 //! pod logic runs against a fake in tests and against any CRI socket in production.
 
+mod measured;
+
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use sampan_cri::{progress, v1};
 use tonic::{Code, Status};
+
+pub(crate) use measured::Measured;
 
 /// A CRI runtime and image service. `sampan_cri::client::Client` implements it.
 #[async_trait]
