@@ -14,17 +14,44 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount as mount_call, move_mount, unmount as unmount_call,
+    fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen, mount as mount_call, move_mount,
+    unmount as unmount_call,
 };
+
+use self::attached::Attached;
+use crate::user_namespace::MappedIds;
+
+pub(crate) mod attached;
 
 /// A string parameter of the new mount call must be shorter than this.
 const PARAMETER: usize = 256;
 /// The old call's options must fit a page.
 const PAGE: usize = 4096;
 
-/// Mounts `lower` (topmost first), writable through `(upper, work)` or read-only without.
-pub(super) fn mount(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
-    match mount_new(lower, writable, target) {
+/// Mounts `lower` (topmost first), writable through `(upper, work)` or read-only without; with `ids` the files of
+/// `lower` have these. An overlay as a whole cannot be mapped, and what is written has the right ids already.
+pub(super) fn mount(
+    lower: &[PathBuf],
+    writable: Option<(&Path, &Path)>,
+    target: &Path,
+    ids: Option<&MappedIds>,
+) -> io::Result<()> {
+    match (mount_new(lower, writable, target, ids), ids) {
+        (Err(_), Some(ids)) => Attached::new(lower, target, ids)
+            .and_then(|attached| mount(&attached.views, writable, target, None))
+            .map_err(|e| io::Error::new(e.kind(), format!("with mapped ids: {e}"))),
+        (result, _) => or_old(result, lower, writable, target),
+    }
+}
+
+/// The old call, where the new one is not known.
+fn or_old(
+    result: io::Result<()>,
+    lower: &[PathBuf],
+    writable: Option<(&Path, &Path)>,
+    target: &Path,
+) -> io::Result<()> {
+    match result {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => {
             mount_old(lower, writable, target)
         }
@@ -40,15 +67,28 @@ pub(super) fn unmount(target: &Path) -> io::Result<()> {
     }
 }
 
-fn mount_new(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+fn mount_new(
+    lower: &[PathBuf],
+    writable: Option<(&Path, &Path)>,
+    target: &Path,
+    ids: Option<&MappedIds>,
+) -> io::Result<()> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Descriptors that stand for long paths live until the file system is made.
     let mut held = Vec::new();
+    let mut views = Vec::new();
     let mut set = |key: &str, path: &Path| -> io::Result<()> {
         let value = short(path, &mut held)?;
         fsconfig_set_string(context.as_fd(), key, value.as_path()).map_err(|e| explain(&context, e))
     };
     for (i, dir) in lower.iter().enumerate() {
+        if let Some(ids) = ids {
+            let view = ids.view(dir)?;
+            fsconfig_set_fd(context.as_fd(), "lowerdir+", &view).map_err(|e| explain(&context, e))?;
+            // Closing it would end the mount before the overlay has its own of it.
+            views.push(view);
+            continue;
+        }
         if let Err(error) = set("lowerdir+", dir) {
             // A kernel that does not know the parameter says so at the first one.
             let unknown = i == 0 && error.raw_os_error() == Some(libc::EINVAL) && dir.is_dir();

@@ -27,6 +27,8 @@ pub(super) struct Known {
     pub restart_policy: String,
     /// hostNetwork.
     pub host_network: bool,
+    /// hostUsers is false.
+    pub own_users: bool,
 }
 
 pub(super) fn containers(spec: &Value, path: &Path, known: &Known, out: &mut Errors) {
@@ -166,6 +168,6 @@ fn common(container: &Value, path: &Path, known: &Known, out: &mut Errors) {
         own => own,
     };
     resize::policies(container, restarts, &path.child("resizePolicy"), out);
-    security::container(container, &path.child("securityContext"), out);
+    security::container(container, &path.child("securityContext"), known.own_users, out);
     restart::policy(container, path, out);
 }

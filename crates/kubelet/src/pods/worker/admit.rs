@@ -34,6 +34,7 @@ impl PodWorker {
             let pressure = ctx.pressure.borrow().clone();
             let node = NodeView {
                 config: &ctx.config,
+                apparmor: capacity::apparmor(),
                 labels: &labels,
                 allocatable: &ctx.node_allocatable(),
                 pressure: &pressure,
