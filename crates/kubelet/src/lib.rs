@@ -40,6 +40,7 @@ mod static_pods;
 mod stats;
 pub mod status;
 mod user_namespaces;
+mod token_request;
 mod volumes;
 
 pub use config::{KubeletConfig, Serving, ShutdownMode};

@@ -35,7 +35,7 @@ use crate::pods::runtime_pod::RuntimePod;
 use crate::probes::{ProbeKind, ProbeResults};
 use crate::status::container_status::StartError;
 use crate::status::pod_status::{StatusInputs, Verdict, pod_status};
-use crate::volumes::PodVolumes;
+use crate::volumes::upkeep::Upkeep;
 use inbox::Inbox;
 
 /// Where a pod is in its life on this node.
@@ -76,8 +76,10 @@ pub(crate) struct PodWorker {
     uid: String,
     life: Life,
     runtime: RuntimePod,
-    volumes: PodVolumes,
+    volumes: Upkeep,
     volumes_ready: bool,
+    /// Whether the runtime makes whole trees of mounts read-only, once it was asked.
+    recursive_read_only: Option<bool>,
     start_errors: HashMap<String, StartError>,
     /// Containers that are not tried again before this time.
     not_before: HashMap<String, Instant>,
@@ -106,7 +108,6 @@ pub(crate) struct PodWorker {
     setbacks: u32,
     /// The pod finished before this daemon began: its status is history and stays as it is.
     history: bool,
-    volumes_synced: Option<Instant>,
     sandbox_config: Option<sampan_cri::v1::PodSandboxConfig>,
 }
 
@@ -126,6 +127,8 @@ impl PodWorker {
             tracing::warn!(pod = %pod_ref::full_name(&pod), error, "what the pod was given is not known");
             None
         });
+        let waiting = Arc::clone(&inbox);
+        let volumes = Upkeep::start(Arc::clone(&ctx), inbox.pods(), move || waiting.wake());
         Self {
             desired: Arc::clone(&pod),
             allocation,
@@ -139,8 +142,9 @@ impl PodWorker {
             uid,
             life: Life::Syncing,
             runtime: RuntimePod::default(),
-            volumes: PodVolumes::default(),
+            volumes,
             volumes_ready,
+            recursive_read_only: None,
             start_errors: HashMap::new(),
             not_before: HashMap::new(),
             awaited: awaited::Awaited::default(),
@@ -158,7 +162,6 @@ impl PodWorker {
             rejected: false,
             setbacks: 0,
             history,
-            volumes_synced: None,
             sandbox_config: None,
         }
     }
@@ -205,14 +208,9 @@ impl PodWorker {
         }
     }
 
-    /// The newest version of the pod. Labels and annotations are in files of downward API volumes, which have
-    /// to follow (ENV-25).
+    /// The newest version of the pod.
     fn take_news(&mut self) {
         let pod = self.inbox.take();
-        let (new, old) = (&pod.metadata, &self.pod.metadata);
-        if new.labels != old.labels || new.annotations != old.annotations {
-            self.volumes_synced = None;
-        }
         self.pod = match &self.allocation {
             Some(allocation) => allocation.apply(&pod),
             None => Arc::clone(&pod),
@@ -245,6 +243,7 @@ impl PodWorker {
             volumes_ready: self.volumes_ready,
             allocation: self.allocation.as_ref(),
             resize: &if terminal { Vec::new() } else { self.resize_conditions() },
+            recursive_read_only: self.recursive_read_only.unwrap_or(false),
             verdict: self.verdict.as_ref(),
             host_ips: &self.ctx.host_ips,
             now: self.ctx.config.clock.now_seconds(),

@@ -42,6 +42,8 @@ pub struct StatusInputs<'a> {
     pub allocation: Option<&'a Allocation>,
     /// Conditions about a resize, as long as there is one.
     pub resize: &'a [PodCondition],
+    /// Whether the runtime makes mounts read-only with what is mounted in them.
+    pub recursive_read_only: bool,
     /// Phase, reason and message that the kubelet itself decided (deadline, eviction, rejection).
     pub verdict: Option<&'a Verdict>,
     /// The node's addresses.

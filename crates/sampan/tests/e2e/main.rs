@@ -29,3 +29,4 @@ mod resize;
 mod run;
 mod runtime_classes;
 mod services;
+mod volumes;

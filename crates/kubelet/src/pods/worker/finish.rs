@@ -16,6 +16,7 @@ impl PodWorker {
     pub(super) async fn finish(&mut self) -> Next {
         self.release().await;
         self.set_pending(None);
+        self.volumes.stop().await;
         let pod_dir = self.ctx.pod_dir(&self.uid);
         let stays = !self.inbox.is_gone() && self.pod.metadata.deletion_timestamp.is_none();
         let end = self.inbox.node_end();

@@ -91,6 +91,7 @@ impl Situation {
             volumes_ready: true,
             allocation: None,
             resize: &[],
+            recursive_read_only: true,
             verdict: None,
             host_ips: &["10.9.9.9".to_owned()],
             now: Timestamp::from_second(100).unwrap(),
