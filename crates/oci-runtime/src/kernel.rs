@@ -4,4 +4,5 @@ pub(crate) mod capabilities;
 pub(crate) mod credentials;
 pub(crate) mod execution;
 pub(crate) mod mounts;
+pub(crate) mod signals;
 pub(crate) mod stdio;

@@ -188,6 +188,15 @@ impl ImageStore {
         }
     }
 
+    /// Keeps what these images need until the lease is dropped, whoever removes them meanwhile. What was removed before
+    /// is missing: look after this.
+    pub(crate) async fn hold(&self, images: &[&ImageRecord]) -> leases::Lease {
+        let needed: Vec<Digest> = images.iter().flat_map(|image| collect::needed(image)).collect();
+        let lease = self.leases.open();
+        lease.hold(needed).await;
+        lease
+    }
+
     /// All images, by id.
     pub fn list(&self) -> Vec<Arc<ImageRecord>> {
         self.database.images().values().cloned().collect()

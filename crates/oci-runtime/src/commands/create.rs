@@ -12,7 +12,7 @@ use crate::bundle::{self, Specs};
 use crate::command_line::Create;
 use crate::kernel::stdio;
 use crate::user_namespace::UserNamespace;
-use crate::{Error, Result, cgroups, journal, limits, read_json, seccomp, working_directory};
+use crate::{Error, Result, cgroups, init, journal, limits, read_json, seccomp, working_directory};
 
 pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     let id = &create.id;
@@ -104,9 +104,13 @@ fn build(
             .as_sibling(true)
             .build()
     })();
-    built.map(drop).map_err(|error| {
+    let container = built.map_err(|error| {
         before.restore();
         let why = process_error(error, &mut whispers);
         Error::text(format!("sampan create failed: unable to start container process: {why}"))
-    })
+    })?;
+    match container.pid().and_then(|pid| init::begin(pid.as_raw())) {
+        Some(begin) => specs.note_init(begin),
+        None => Ok(()),
+    }
 }
