@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -22,11 +23,19 @@ const PARAMETER: usize = 256;
 /// The old call's options must fit a page.
 const PAGE: usize = 4096;
 
+/// The new call was refused and the old one was not: the next mount need not ask again.
+static OLD_KERNEL: AtomicBool = AtomicBool::new(false);
+
 /// Mounts `lower` (topmost first), writable through `(upper, work)` or read-only without.
 pub(super) fn mount(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    if OLD_KERNEL.load(Ordering::Relaxed) {
+        return mount_old(lower, writable, target);
+    }
     match mount_new(lower, writable, target) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => {
-            mount_old(lower, writable, target)
+            mount_old(lower, writable, target)?;
+            OLD_KERNEL.store(true, Ordering::Relaxed);
+            Ok(())
         }
         other => other,
     }
@@ -60,7 +69,12 @@ fn mount_new(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path)
         set("workdir", work)?;
     }
     fsconfig_set_string(context.as_fd(), "source", "overlay").map_err(|e| explain(&context, e))?;
-    fsconfig_create(context.as_fd()).map_err(|e| explain(&context, e))?;
+    fsconfig_create(context.as_fd()).map_err(|e| match explain(&context, e) {
+        // Before Linux 6.5 parameters are gathered unread, and an unknown one is refused only here. Should anything else
+        // be wrong, the old call says so.
+        error if error.raw_os_error() == Some(libc::EINVAL) => Errno::OPNOTSUPP.into(),
+        error => error,
+    })?;
     let attributes =
         if writable.is_none() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
     let mounted = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
