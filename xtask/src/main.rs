@@ -1,4 +1,4 @@
-//! What people run besides cargo: `cargo xtask demo | test | bench | setup`.
+//! What people run besides cargo: `cargo xtask demo | test | vm | bench | setup`.
 #![allow(clippy::print_stderr, reason = "these commands talk to a person at a terminal")]
 
 mod bench;
@@ -20,6 +20,8 @@ enum Xtask {
     Test(test::Options),
     /// Measure the promises of SPECIFICATION.md, against podman in the same run
     Bench(bench::Options),
+    /// Boot a guest with cgroup v2 and AppArmor in software emulation and test a node in it
+    Vm,
     /// Install what the tests need from the distribution's packages
     Setup(setup::Options),
     /// Fail when a test or a run left mounts, namespaces, cgroups, processes or rules behind
@@ -31,6 +33,7 @@ fn main() -> Result<()> {
         Xtask::Demo => demo::run(),
         Xtask::Test(options) => test::run(&options),
         Xtask::Bench(options) => bench::run(&options),
+        Xtask::Vm => test::vm(),
         Xtask::Setup(options) => setup::run(&options),
         Xtask::Leaks => leaks::check(),
     }

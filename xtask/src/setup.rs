@@ -23,6 +23,13 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
 ];
 
+/// What only `cargo xtask vm` needs.
+const GUEST: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("apparmor_parser", "apparmor"),
+    ("/boot/vmlinuz", "linux-image-cloud-amd64"),
+];
+
 /// What only the benchmark needs.
 const PEERS: &[(&str, &str)] = &[("dnsmasq", "dnsmasq-base"), ("podman", "podman"), ("umoci", "umoci")];
 
@@ -47,6 +54,16 @@ fn install(programs: &[(&str, &str)]) -> Result<()> {
     command::run("apt-get", ["update", "-qq"])?;
     let install = ["install", "-y", "-qq", "--no-install-recommends"];
     command::run("apt-get", install.iter().chain(missing.iter()))
+}
+
+/// What `cargo xtask vm` needs besides.
+pub(crate) fn guest() -> Result<()> {
+    // The kernel's file has its version in its name.
+    let kernel = std::fs::read_dir("/boot").is_ok_and(|mut files| {
+        files.any(|file| file.is_ok_and(|file| file.file_name().to_string_lossy().contains("-cloud-")))
+    });
+    let missing = GUEST.iter().filter(|(program, _)| !(kernel && program.starts_with("/boot/")));
+    install(&missing.copied().collect::<Vec<_>>())
 }
 
 /// `cargo xtask setup`.

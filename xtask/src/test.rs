@@ -36,6 +36,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     leaks::check()
 }
 
+/// `cargo xtask vm`: the test that needs a machine of its own.
+pub(crate) fn vm() -> Result<()> {
+    setup::run(&setup::Options::default())?;
+    setup::guest()?;
+    cargo(["test", "-p", "sampan", "--test", "e2e", "--", "--ignored", "--exact", VM_TEST, "--nocapture"])
+}
+
+const VM_TEST: &str = "cgroup_v2::rtc_25_rtc_26_cgroup_v2_and_apparmor_in_a_guest";
+
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }

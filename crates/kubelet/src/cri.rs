@@ -3,11 +3,13 @@
 
 mod measured;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use sampan_cri::{progress, v1};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 pub(crate) use measured::Measured;
 
@@ -93,51 +95,98 @@ fn required<T>(message: Option<T>, what: &str) -> Result<T, Status> {
     message.ok_or_else(|| Status::internal(format!("the runtime answered without `{what}`")))
 }
 
+/// How long the runtime may take for an answer, as upstream's `runtimeRequestTimeout`; twice as long for a sandbox, and
+/// longer by the time that the call itself allows. Pulls and events take as long as they do.
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+
+/// The answer of a call, or an error that names it when the runtime hangs. A call given up ends in the runtime too.
+async fn within<T>(
+    limit: Duration,
+    call: &str,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<T>, Status> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        let seconds = limit.as_secs();
+        Err(Status::deadline_exceeded(format!(
+            "context deadline exceeded: the container runtime has not answered {call} for {seconds} s"
+        )))
+    })
+}
+
+/// CRI's seconds; negative ones count as none.
+fn seconds(count: i64) -> Duration {
+    Duration::from_secs(u64::try_from(count).unwrap_or(0))
+}
+
 #[async_trait]
 impl ContainerRuntime for sampan_cri::client::Client {
     async fn version(&self) -> Result<v1::VersionResponse, Status> {
         let request = v1::VersionRequest { version: "v1".to_owned() };
-        Ok(self.runtime.clone().version(request).await?.into_inner())
+        Ok(within(ANSWER_LIMIT, "Version", self.runtime.clone().version(request)).await?.into_inner())
     }
 
     async fn status(&self) -> Result<v1::StatusResponse, Status> {
-        Ok(self.runtime.clone().status(v1::StatusRequest { verbose: false }).await?.into_inner())
+        Ok(within(ANSWER_LIMIT, "Status", self.runtime.clone().status(v1::StatusRequest { verbose: false }))
+            .await?
+            .into_inner())
     }
 
     async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse, Status> {
-        Ok(self.runtime.clone().runtime_config(v1::RuntimeConfigRequest {}).await?.into_inner())
+        Ok(within(
+            ANSWER_LIMIT,
+            "RuntimeConfig",
+            self.runtime.clone().runtime_config(v1::RuntimeConfigRequest {}),
+        )
+        .await?
+        .into_inner())
     }
 
     async fn update_pod_cidr(&self, pod_cidr: String) -> Result<(), Status> {
         let network_config = Some(v1::NetworkConfig { pod_cidr });
         let runtime_config = Some(v1::RuntimeConfig { network_config });
         let request = v1::UpdateRuntimeConfigRequest { runtime_config };
-        self.runtime.clone().update_runtime_config(request).await.map(drop)
+        within(ANSWER_LIMIT, "UpdateRuntimeConfig", self.runtime.clone().update_runtime_config(request))
+            .await
+            .map(drop)
     }
 
     async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: String) -> Result<String, Status> {
         let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
-        Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+        Ok(within(2 * ANSWER_LIMIT, "RunPodSandbox", self.runtime.clone().run_pod_sandbox(request))
+            .await?
+            .into_inner()
+            .pod_sandbox_id)
     }
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Status> {
         let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        self.runtime.clone().stop_pod_sandbox(request).await.map(drop)
+        within(ANSWER_LIMIT, "StopPodSandbox", self.runtime.clone().stop_pod_sandbox(request)).await.map(drop)
     }
 
     async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Status> {
         let request = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        self.runtime.clone().remove_pod_sandbox(request).await.map(drop)
+        within(ANSWER_LIMIT, "RemovePodSandbox", self.runtime.clone().remove_pod_sandbox(request))
+            .await
+            .map(drop)
     }
 
     async fn pod_sandbox_status(&self, id: &str) -> Result<v1::PodSandboxStatus, Status> {
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
-        required(self.runtime.clone().pod_sandbox_status(request).await?.into_inner().status, "status")
+        required(
+            within(ANSWER_LIMIT, "PodSandboxStatus", self.runtime.clone().pod_sandbox_status(request))
+                .await?
+                .into_inner()
+                .status,
+            "status",
+        )
     }
 
     async fn list_pod_sandboxes(&self, filter: v1::PodSandboxFilter) -> Result<Vec<v1::PodSandbox>, Status> {
         let request = v1::ListPodSandboxRequest { filter: Some(filter) };
-        Ok(self.runtime.clone().list_pod_sandbox(request).await?.into_inner().items)
+        Ok(within(ANSWER_LIMIT, "ListPodSandbox", self.runtime.clone().list_pod_sandbox(request))
+            .await?
+            .into_inner()
+            .items)
     }
 
     async fn create_container(
@@ -151,32 +200,47 @@ impl ContainerRuntime for sampan_cri::client::Client {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
+        Ok(within(ANSWER_LIMIT, "CreateContainer", self.runtime.clone().create_container(request))
+            .await?
+            .into_inner()
+            .container_id)
     }
 
     async fn start_container(&self, id: &str) -> Result<(), Status> {
         let request = v1::StartContainerRequest { container_id: id.to_owned() };
-        self.runtime.clone().start_container(request).await.map(drop)
+        within(ANSWER_LIMIT, "StartContainer", self.runtime.clone().start_container(request)).await.map(drop)
     }
 
     async fn stop_container(&self, id: &str, timeout_seconds: i64) -> Result<(), Status> {
+        let limit = ANSWER_LIMIT + seconds(timeout_seconds);
         let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout: timeout_seconds };
-        self.runtime.clone().stop_container(request).await.map(drop)
+        within(limit, "StopContainer", self.runtime.clone().stop_container(request)).await.map(drop)
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), Status> {
         let request = v1::RemoveContainerRequest { container_id: id.to_owned() };
-        self.runtime.clone().remove_container(request).await.map(drop)
+        within(ANSWER_LIMIT, "RemoveContainer", self.runtime.clone().remove_container(request))
+            .await
+            .map(drop)
     }
 
     async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus, Status> {
         let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
-        required(self.runtime.clone().container_status(request).await?.into_inner().status, "status")
+        required(
+            within(ANSWER_LIMIT, "ContainerStatus", self.runtime.clone().container_status(request))
+                .await?
+                .into_inner()
+                .status,
+            "status",
+        )
     }
 
     async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Status> {
         let request = v1::ListContainersRequest { filter: Some(filter) };
-        Ok(self.runtime.clone().list_containers(request).await?.into_inner().containers)
+        Ok(within(ANSWER_LIMIT, "ListContainers", self.runtime.clone().list_containers(request))
+            .await?
+            .into_inner()
+            .containers)
     }
 
     async fn exec_sync(
@@ -185,26 +249,33 @@ impl ContainerRuntime for sampan_cri::client::Client {
         command: Vec<String>,
         timeout_seconds: i64,
     ) -> Result<v1::ExecSyncResponse, Status> {
+        // Without a time limit of its own a command may take as long as it likes.
+        let limit = if timeout_seconds > 0 { ANSWER_LIMIT + seconds(timeout_seconds) } else { Duration::MAX };
         let request =
             v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command, timeout: timeout_seconds };
-        Ok(self.runtime.clone().exec_sync(request).await?.into_inner())
+        Ok(within(limit, "ExecSync", self.runtime.clone().exec_sync(request)).await?.into_inner())
     }
 
     async fn exec(&self, request: v1::ExecRequest) -> Result<String, Status> {
-        Ok(self.runtime.clone().exec(request).await?.into_inner().url)
+        Ok(within(ANSWER_LIMIT, "Exec", self.runtime.clone().exec(request)).await?.into_inner().url)
     }
 
     async fn attach(&self, request: v1::AttachRequest) -> Result<String, Status> {
-        Ok(self.runtime.clone().attach(request).await?.into_inner().url)
+        Ok(within(ANSWER_LIMIT, "Attach", self.runtime.clone().attach(request)).await?.into_inner().url)
     }
 
     async fn port_forward(&self, request: v1::PortForwardRequest) -> Result<String, Status> {
-        Ok(self.runtime.clone().port_forward(request).await?.into_inner().url)
+        Ok(within(ANSWER_LIMIT, "PortForward", self.runtime.clone().port_forward(request))
+            .await?
+            .into_inner()
+            .url)
     }
 
     async fn reopen_container_log(&self, id: &str) -> Result<(), Status> {
         let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
-        self.runtime.clone().reopen_container_log(request).await.map(drop)
+        within(ANSWER_LIMIT, "ReopenContainerLog", self.runtime.clone().reopen_container_log(request))
+            .await
+            .map(drop)
     }
 
     async fn container_events(
@@ -215,12 +286,18 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status> {
         let request = v1::ListContainerStatsRequest { filter: None };
-        Ok(self.runtime.clone().list_container_stats(request).await?.into_inner().stats)
+        Ok(within(ANSWER_LIMIT, "ListContainerStats", self.runtime.clone().list_container_stats(request))
+            .await?
+            .into_inner()
+            .stats)
     }
 
     async fn list_pod_sandbox_stats(&self) -> Result<Vec<v1::PodSandboxStats>, Status> {
         let request = v1::ListPodSandboxStatsRequest { filter: None };
-        Ok(self.runtime.clone().list_pod_sandbox_stats(request).await?.into_inner().stats)
+        Ok(within(ANSWER_LIMIT, "ListPodSandboxStats", self.runtime.clone().list_pod_sandbox_stats(request))
+            .await?
+            .into_inner()
+            .stats)
     }
 
     async fn update_container_resources(
@@ -233,16 +310,32 @@ impl ContainerRuntime for sampan_cri::client::Client {
             linux: Some(resources),
             ..Default::default()
         };
-        self.runtime.clone().update_container_resources(request).await.map(drop)
+        within(
+            ANSWER_LIMIT,
+            "UpdateContainerResources",
+            self.runtime.clone().update_container_resources(request),
+        )
+        .await
+        .map(drop)
     }
 
     async fn list_images(&self) -> Result<Vec<v1::Image>, Status> {
-        Ok(self.images.clone().list_images(v1::ListImagesRequest { filter: None }).await?.into_inner().images)
+        Ok(within(
+            ANSWER_LIMIT,
+            "ListImages",
+            self.images.clone().list_images(v1::ListImagesRequest { filter: None }),
+        )
+        .await?
+        .into_inner()
+        .images)
     }
 
     async fn image_status(&self, image: v1::ImageSpec) -> Result<Option<v1::Image>, Status> {
         let request = v1::ImageStatusRequest { image: Some(image), verbose: false };
-        Ok(self.images.clone().image_status(request).await?.into_inner().image)
+        Ok(within(ANSWER_LIMIT, "ImageStatus", self.images.clone().image_status(request))
+            .await?
+            .into_inner()
+            .image)
     }
 
     async fn pull_image(
@@ -257,11 +350,13 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn remove_image(&self, image: v1::ImageSpec) -> Result<(), Status> {
         let request = v1::RemoveImageRequest { image: Some(image) };
-        self.images.clone().remove_image(request).await.map(drop)
+        within(ANSWER_LIMIT, "RemoveImage", self.images.clone().remove_image(request)).await.map(drop)
     }
 
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status> {
-        Ok(self.images.clone().image_fs_info(v1::ImageFsInfoRequest {}).await?.into_inner())
+        Ok(within(ANSWER_LIMIT, "ImageFsInfo", self.images.clone().image_fs_info(v1::ImageFsInfoRequest {}))
+            .await?
+            .into_inner())
     }
 
     async fn watch_pull(

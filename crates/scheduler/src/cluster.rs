@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use sampan_api::Quantity;
 use sampan_api::resources::ResourceList;
 
+use crate::budget::Budget;
 use crate::node::Node;
 use crate::pod::{HostPort, Labels, Pod, PodKey};
 
@@ -19,6 +20,8 @@ pub(crate) struct Cluster {
     pods: HashMap<PodKey, Known>,
     /// The labels of namespaces, for terms that select them.
     namespaces: BTreeMap<String, Labels>,
+    /// PodDisruptionBudgets, by the key that a pod would have; preemption looks at them.
+    budgets: BTreeMap<PodKey, Budget>,
     /// How many placed pods have anti-affinity: without any, nobody has to look for them.
     averse: usize,
     /// Nodes that are being made free for pods, as we decided it.
@@ -114,14 +117,38 @@ impl Cluster {
         if before == labels { Effect::None } else { Effect::Freed }
     }
 
+    pub(crate) fn budgets(&self) -> &BTreeMap<PodKey, Budget> {
+        &self.budgets
+    }
+
+    /// Takes a PodDisruptionBudget; `None` when it is gone. Nobody waits for one: it only says who is spared.
+    pub(crate) fn set_budget(&mut self, key: PodKey, budget: Option<Budget>) {
+        match budget {
+            Some(budget) => drop(self.budgets.insert(key, budget)),
+            None => drop(self.budgets.remove(&key)),
+        }
+    }
+
     /// The node that is being made free for a pod.
     pub(crate) fn nominated(&self, pod: &PodKey) -> Option<&str> {
         self.nominations.get(pod).map(String::as_str)
     }
 
-    /// From now on this room is kept for the pod against those of lower priority.
-    pub(crate) fn nominate(&mut self, pod: &PodKey, node: &str) {
+    /// From now on this room is kept for the pod against those of lower priority. Returns the lesser pods for which the
+    /// node was being made free: that is over, they look for another one.
+    pub(crate) fn nominate(&mut self, pod: &PodKey, node: &str) -> Vec<PodKey> {
+        let priority = self.pod(pod).map(|pod| pod.priority);
+        let nominated = self.nominations.iter().filter(|(_, other)| *other == node);
+        let lesser = nominated.filter(|(key, _)| self.pod(key).map(|other| other.priority) < priority);
+        let lesser: Vec<PodKey> = lesser.map(|(key, _)| key.clone()).collect();
+        for key in &lesser {
+            self.nominations.remove(key);
+            if let Some(wishes) = self.pods.get_mut(key).and_then(|known| known.pod.wishes.as_mut()) {
+                wishes.nominated = None;
+            }
+        }
         self.nominations.insert(pod.clone(), node.to_owned());
+        lesser
     }
 
     /// A pod is being evicted: until the watch says so itself nobody has to ask again.

@@ -1,9 +1,11 @@
 //! Binds pods to nodes.
 //!
-//! An ordinary API client: it watches pods, nodes and namespaces, keeps what it needs of them ([`cluster`]), decides with pure
+//! An ordinary API client: it watches pods, nodes, namespaces and
+//! PodDisruptionBudgets, keeps what it needs of them ([`cluster`]), decides with pure
 //! functions ([`filter`], [`score`], [`preempt`]) and writes bindings, events and conditions ([`report`]). One task decides;
 //! writes run beside it, against an assumed placement, so that a burst of pods is not slowed by the API.
 
+mod budget;
 mod cluster;
 mod decide;
 mod error;

@@ -11,7 +11,7 @@ mod spread;
 mod term;
 
 pub(crate) use spread::SpreadConstraint;
-pub(crate) use term::{Labels, PodTerm};
+pub(crate) use term::{Labels, PodTerm, selector};
 
 /// A pod's namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,12 +1,13 @@
 //! Who is evicted for a pod of higher priority that fits nowhere. Pure; [`Scheduler`](crate::scheduler) does it.
 //!
 //! Of each node that would do without its less important pods as many of them stay as can; the node that loses
-//! least is chosen: lowest highest priority of a victim, then lowest sum, then fewest, then the youngest.
-//! PodDisruptionBudgets are not looked at.
+//! least is chosen: fewest victims that break a PodDisruptionBudget, then lowest highest priority of a victim, then
+//! lowest sum, then fewest, then the youngest. A budget is a wish here, as upstream: where nothing else helps, it breaks.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use crate::budget;
 use crate::cluster::Cluster;
 use crate::filter::Question;
 use crate::node::Node;
@@ -37,20 +38,27 @@ pub(crate) fn choose<'a>(
     candidates: impl Iterator<Item = &'a Node>,
 ) -> Option<Sacrifice> {
     let options = candidates.filter_map(|node| {
-        let victims = victims(cluster, pod, wishes, node)?;
+        let Victims { pods: victims, breaches } = victims(cluster, pod, wishes, node)?;
         let worst = victims.iter().map(|victim| victim.priority).max()?;
         let sum: i64 = victims.iter().map(|victim| victim.priority.saturating_add(1 << 31)).sum();
         let oldest_of_worst =
             victims.iter().filter(|victim| victim.priority == worst).map(|victim| victim.created).min();
-        let cost = (worst, sum, victims.len(), Reverse(oldest_of_worst));
+        let cost = (breaches, worst, sum, victims.len(), Reverse(oldest_of_worst));
         let victims = victims.into_iter().map(|victim| victim.key.clone()).collect();
         Some((cost, Sacrifice { node: node.name.clone(), victims }))
     });
     options.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, sacrifice)| sacrifice)
 }
 
+/// The pods that have to leave a node.
+struct Victims<'a> {
+    pods: Vec<&'a Pod>,
+    /// How many of them a PodDisruptionBudget would have stay.
+    breaches: usize,
+}
+
 /// The pods that have to leave a node, if that helps at all.
-fn victims<'a>(cluster: &'a Cluster, pod: &Pod, wishes: &Wishes, node: &Node) -> Option<Vec<&'a Pod>> {
+fn victims<'a>(cluster: &'a Cluster, pod: &Pod, wishes: &Wishes, node: &Node) -> Option<Victims<'a>> {
     let mut lesser: Vec<&Pod> =
         cluster.placed_on(&node.name).filter(|other| other.priority < pod.priority).collect();
     if lesser.is_empty() {
@@ -63,15 +71,20 @@ fn victims<'a>(cluster: &'a Cluster, pod: &Pod, wishes: &Wishes, node: &Node) ->
     if !fits(&without) {
         return None;
     }
-    // The most important, and among those the oldest, are the first to stay.
+    // Those that a budget protects are the first to stay; else the most important, and among those the oldest.
     lesser.sort_by_key(|other| (Reverse(other.priority), other.created));
-    lesser.retain(|other| {
+    let (mut protected, mut others) = budget::split(lesser, cluster.budgets().values());
+    let mut leaves = |other: &&Pod| {
         without.remove(&other.key);
         let stays = fits(&without);
         if !stays {
             without.insert(other.key.clone());
         }
         !stays
-    });
-    Some(lesser)
+    };
+    protected.retain(&mut leaves);
+    others.retain(leaves);
+    let breaches = protected.len();
+    protected.append(&mut others);
+    Some(Victims { pods: protected, breaches })
 }

@@ -24,6 +24,15 @@ pub(crate) fn resource(kind: &str, plural: &str) -> ApiResource {
     }
 }
 
+/// PodDisruptionBudgets.
+pub(crate) fn budgets() -> ApiResource {
+    ApiResource {
+        group: "policy".into(),
+        api_version: "policy/v1".into(),
+        ..resource("PodDisruptionBudget", "poddisruptionbudgets")
+    }
+}
+
 /// Writes to the API for one scheduler.
 #[derive(Clone)]
 pub(crate) struct Reporter {
@@ -134,8 +143,8 @@ impl Reporter {
         }
     }
 
-    /// Tells everybody that a node is being made free for the pod.
-    pub(crate) async fn nominate(&self, pod: &Pod, node: &str) {
+    /// Tells everybody that a node is being made free for the pod, or is not any more.
+    pub(crate) async fn nominate(&self, pod: &Pod, node: Option<&str>) {
         let patch = json!({"metadata": {"uid": pod.uid}, "status": {"nominatedNodeName": node}});
         let pods = self.api(pod, "Pod", "pods");
         let params = PatchParams::default();

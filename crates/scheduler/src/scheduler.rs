@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 
 use futures::{Stream, StreamExt};
+use kube::api::ApiResource;
 use kube::core::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -13,13 +14,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Budget;
 use crate::cluster::{Cluster, Effect};
 use crate::decide::decide;
 use crate::node::Node;
 use crate::pod::{self, Pod, PodKey};
 use crate::preempt::Sacrifice;
 use crate::queue::Queue;
-use crate::report::{Reported, Reporter, resource};
+use crate::report::{Reported, Reporter, budgets, resource};
 use crate::{DEFAULT_SCHEDULER, Error, message};
 
 pub(crate) struct Scheduler {
@@ -34,6 +36,8 @@ pub(crate) struct Scheduler {
     nodes_synced: bool,
     namespaces_synced: bool,
     listed_namespaces: HashSet<String>,
+    budgets_synced: bool,
+    listed_budgets: HashSet<PodKey>,
     /// Reports of pods that fitted nowhere. The next write for the same pod waits for the one before: a late "does not
     /// fit" must not overwrite a binding.
     reports: HashMap<PodKey, JoinHandle<Option<Reported>>>,
@@ -61,6 +65,8 @@ impl Scheduler {
             nodes_synced: false,
             namespaces_synced: false,
             listed_namespaces: HashSet::new(),
+            budgets_synced: false,
+            listed_budgets: HashSet::new(),
             reports: HashMap::new(),
             outcomes,
         }
@@ -69,9 +75,11 @@ impl Scheduler {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let (outcomes, mut results) = mpsc::unbounded_channel();
         self.outcomes = outcomes;
-        let mut pods = pin!(self.watch("Pod", "pods", "status.phase!=Succeeded,status.phase!=Failed"));
-        let mut nodes = pin!(self.watch("Node", "nodes", ""));
-        let mut namespaces = pin!(self.watch("Namespace", "namespaces", ""));
+        let mut pods =
+            pin!(self.watch(&resource("Pod", "pods"), "status.phase!=Succeeded,status.phase!=Failed"));
+        let mut nodes = pin!(self.watch(&resource("Node", "nodes"), ""));
+        let mut namespaces = pin!(self.watch(&resource("Namespace", "namespaces"), ""));
+        let mut disruptions = pin!(self.watch(&budgets(), ""));
         loop {
             let due = self.queue.next_due();
             tokio::select! {
@@ -79,11 +87,14 @@ impl Scheduler {
                 () = shutdown.cancelled() => return Ok(()),
                 event = nodes.next() => self.on_node(event.ok_or(Error::WatchEnded("nodes"))?),
                 event = namespaces.next() => self.on_namespace(event.ok_or(Error::WatchEnded("namespaces"))?),
+                event = disruptions.next() => {
+                    self.on_budget(event.ok_or(Error::WatchEnded("poddisruptionbudgets"))?);
+                }
                 Some(outcome) = results.recv() => self.on_outcome(outcome),
                 event = pods.next() => self.on_pod(event.ok_or(Error::WatchEnded("pods"))?),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.queue.wake_due(),
             }
-            if self.pods_synced && self.nodes_synced && self.namespaces_synced {
+            if self.pods_synced && self.nodes_synced && self.namespaces_synced && self.budgets_synced {
                 while let Some(key) = self.queue.take() {
                     self.schedule(&key);
                 }
@@ -93,15 +104,13 @@ impl Scheduler {
 
     fn watch(
         &self,
-        kind: &str,
-        plural: &str,
+        resource: &ApiResource,
         fields: &str,
     ) -> impl Stream<Item = watcher::Result<Event<DynamicObject>>> + use<> {
-        let resource = resource(kind, plural);
         let config =
             watcher::Config { field_selector: Some(fields.to_owned()), ..watcher::Config::default() };
         let config = if fields.is_empty() { watcher::Config::default() } else { config };
-        watcher(Api::all_with(self.client.clone(), &resource), config).default_backoff()
+        watcher(Api::all_with(self.client.clone(), resource), config).default_backoff()
     }
 
     fn on_node(&mut self, event: watcher::Result<Event<DynamicObject>>) {
@@ -151,6 +160,29 @@ impl Scheduler {
                 self.apply(|cluster| cluster.set_namespace(object.metadata.name.unwrap_or_default(), None));
             }
             Err(error) => tracing::warn!(%error, "namespaces cannot be watched; trying again"),
+        }
+    }
+
+    fn on_budget(&mut self, event: watcher::Result<Event<DynamicObject>>) {
+        match event {
+            Ok(Event::Init) => self.listed_budgets.clear(),
+            Ok(Event::InitApply(object)) => {
+                self.listed_budgets.insert(pod::key(&object));
+                self.cluster.set_budget(pod::key(&object), Some(Budget::read(&object)));
+            }
+            Ok(Event::InitDone) => {
+                let listed = std::mem::take(&mut self.listed_budgets);
+                let gone = self.cluster.budgets().keys().filter(|key| !listed.contains(*key)).cloned();
+                for key in gone.collect::<Vec<_>>() {
+                    self.cluster.set_budget(key, None);
+                }
+                self.budgets_synced = true;
+            }
+            Ok(Event::Apply(object)) => {
+                self.cluster.set_budget(pod::key(&object), Some(Budget::read(&object)));
+            }
+            Ok(Event::Delete(object)) => self.cluster.set_budget(pod::key(&object), None),
+            Err(error) => tracing::warn!(%error, "PodDisruptionBudgets cannot be watched; trying again"),
         }
     }
 
@@ -242,16 +274,21 @@ impl Scheduler {
                 self.queue.park(key);
                 let text = message::unschedulable(&refusal);
                 let sacrifice = refusal.sacrifice.map(|Sacrifice { node, victims }| {
-                    self.cluster.nominate(key, &node);
+                    let lesser = self.cluster.nominate(key, &node);
+                    let lesser: Vec<_> =
+                        lesser.iter().filter_map(|key| self.cluster.pod(key).cloned()).collect();
                     let found = victims.iter().filter_map(|victim| self.cluster.pod(victim).cloned());
                     let found: Vec<_> = found.collect();
                     victims.iter().for_each(|victim| self.cluster.expect_end(victim));
-                    (node, found)
+                    (node, found, lesser)
                 });
                 let report = tokio::spawn(async move {
                     let before = finished(before).await;
-                    if let Some((node, victims)) = sacrifice {
-                        reporter.nominate(&pod, &node).await;
+                    if let Some((node, victims, lesser)) = sacrifice {
+                        reporter.nominate(&pod, Some(&node)).await;
+                        for other in &lesser {
+                            reporter.nominate(other, None).await;
+                        }
                         for victim in victims.iter().filter(|victim| !victim.ending) {
                             reporter.evict(victim, &pod, &node).await;
                         }

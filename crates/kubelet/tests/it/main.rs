@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod credentials;
+mod deadlines;
 mod eviction;
 mod fake_api;
 mod fake_runtime;

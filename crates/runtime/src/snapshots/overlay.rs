@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -28,6 +29,9 @@ const PARAMETER: usize = 256;
 /// The old call's options must fit a page.
 const PAGE: usize = 4096;
 
+/// The new call was refused and the old one was not: the next mount need not ask again.
+static OLD_KERNEL: AtomicBool = AtomicBool::new(false);
+
 /// Mounts `lower` (topmost first), writable through `(upper, work)` or read-only without; with `ids` the files of
 /// `lower` have these. An overlay as a whole cannot be mapped, and what is written has the right ids already.
 pub(super) fn mount(
@@ -36,24 +40,24 @@ pub(super) fn mount(
     target: &Path,
     ids: Option<&MappedIds>,
 ) -> io::Result<()> {
-    match (mount_new(lower, writable, target, ids), ids) {
-        (Err(_), Some(ids)) => Attached::new(lower, target, ids)
-            .and_then(|attached| mount(&attached.views, writable, target, None))
-            .map_err(|e| io::Error::new(e.kind(), format!("with mapped ids: {e}"))),
-        (result, _) => or_old(result, lower, writable, target),
-    }
+    let Some(ids) = ids else { return mount_plain(lower, writable, target) };
+    mount_new(lower, writable, target, Some(ids)).or_else(|_| {
+        Attached::new(lower, target, ids)
+            .and_then(|attached| mount_plain(&attached.views, writable, target))
+            .map_err(|e| io::Error::new(e.kind(), format!("with mapped ids: {e}")))
+    })
 }
 
-/// The old call, where the new one is not known.
-fn or_old(
-    result: io::Result<()>,
-    lower: &[PathBuf],
-    writable: Option<(&Path, &Path)>,
-    target: &Path,
-) -> io::Result<()> {
-    match result {
+/// By the new call, or by the old one where that is not known.
+fn mount_plain(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    if OLD_KERNEL.load(Ordering::Relaxed) {
+        return mount_old(lower, writable, target);
+    }
+    match mount_new(lower, writable, target, None) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => {
-            mount_old(lower, writable, target)
+            mount_old(lower, writable, target)?;
+            OLD_KERNEL.store(true, Ordering::Relaxed);
+            Ok(())
         }
         other => other,
     }
@@ -100,7 +104,12 @@ fn mount_new(
         set("workdir", work)?;
     }
     fsconfig_set_string(context.as_fd(), "source", "overlay").map_err(|e| explain(&context, e))?;
-    fsconfig_create(context.as_fd()).map_err(|e| explain(&context, e))?;
+    fsconfig_create(context.as_fd()).map_err(|e| match explain(&context, e) {
+        // Before Linux 6.5 parameters are gathered unread, and an unknown one is refused only here. Should anything else
+        // be wrong, the old call says so.
+        error if error.raw_os_error() == Some(libc::EINVAL) => Errno::OPNOTSUPP.into(),
+        error => error,
+    })?;
     let attributes =
         if writable.is_none() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
     let mounted = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;

@@ -1,10 +1,10 @@
 //! The same kubelet over another runtime: Debian's containerd, with several handlers.
 
-use std::{io::Write, os::unix::net::UnixListener, process::Stdio, time::Duration};
+use std::{os::unix::net::UnixListener, process::Stdio};
 
 use serde_json::json;
 
-use crate::fixture::{Node, Said, TestImage, containerd::Containerd, eventually, free_port};
+use crate::fixture::{Node, Said, TestImage, containerd::Containerd, streams};
 
 #[test]
 fn rtc_17_rtc_18_pods_on_containerd() {
@@ -68,35 +68,8 @@ spec:
     assert!(logs.contains("to stdout\n") && logs.contains("to stderr\n"), "{logs}");
     assert_eq!(node.kubectl(&["exec", "web", "-c", "web", "--", "cat", "/w/index.html"]).ok(), "page\n");
     assert_eq!(node.kubectl(&["exec", "web", "-c", "web", "--", "sh", "-c", "exit 7"]).code, 7);
-    let mut attach = node.kubectl_command(&["attach", "-i", "web", "-c", "shell"]);
-    let mut attached =
-        attach.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    attached.stdin.take().unwrap().write_all(b"over the wall\n").unwrap();
-    node.wait_for("pod/web", "{.status.containerStatuses[?(@.name==\"shell\")].ready}", "true");
-    eventually("what was typed to be said", || {
-        node.kubectl(&["logs", "web", "-c", "shell"]).out.contains("over the wall").then_some(())
-    });
-    let _ = attached.kill();
-    let _ = attached.wait();
-    let port = free_port();
-    let mut forward = node
-        .kubectl_command(&["port-forward", "web", &format!("{port}:8080")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let page = eventually("the forwarded port", || {
-        use std::io::Read;
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        text.contains("200 OK").then_some(text)
-    });
-    let _ = forward.kill();
-    let _ = forward.wait();
-    assert!(page.ends_with("page\n"), "{page}");
+    streams::attach(&node);
+    streams::forward(&node);
 
     // containerd dies under the kubelet: the node says so, the pods go on, and everything works again afterwards.
     let id =

@@ -7,6 +7,7 @@ pub(crate) mod peer;
 mod registry;
 mod remains;
 mod small_disk;
+pub(crate) mod streams;
 
 use std::{
     process::Output,

@@ -10,6 +10,7 @@ mod agent;
 mod bad_images;
 mod bad_manifests;
 mod bad_starts;
+mod cgroup_v2;
 mod chaos;
 mod commands;
 mod containerd;

@@ -1,17 +1,11 @@
 //! Pods of every handler, side by side on one node, through kubectl: each has what every pod has. And handlers that
 //! come, go, or do not work.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    path::PathBuf,
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, path::PathBuf};
 
 use serde_json::json;
 
-use crate::fixture::{Node, Registry, TestImage, eventually, free_port};
+use crate::fixture::{Node, Registry, TestImage, eventually, streams};
 
 /// A server whose configuration file has this `runtime` section.
 fn start(runtime: &str) -> Node {
@@ -88,8 +82,8 @@ spec:
     // The containers share the pod's network, whatever kernel they have.
     let page = ["exec", "web", "-c", "shell", "--", "wget", "-q", "-O-", "http://127.0.0.1:8080/"];
     assert_eq!(node.kubectl(&page).ok(), "page\n");
-    attach(&node);
-    forward(&node);
+    streams::attach(&node);
+    streams::forward(&node);
     let stats =
         node.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{}/proxy/stats/summary", node.name())]).ok();
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
@@ -105,35 +99,6 @@ spec:
     let _ = fs::remove_file(node.path("out/stopped"));
     node.kubectl(&["delete", "pod", "web", "--timeout=60s"]).ok();
     assert_eq!(fs::read_to_string(node.path("out/stopped")).unwrap(), "stopped\n", "the preStop hook ran");
-}
-
-fn attach(node: &Node) {
-    let mut attach = node.kubectl_command(&["attach", "-i", "web", "-c", "shell"]);
-    let mut attached =
-        attach.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    attached.stdin.take().unwrap().write_all(b"typed\n").unwrap();
-    eventually("what was typed to be said", || {
-        node.kubectl(&["logs", "web", "-c", "shell"]).out.contains("typed").then_some(())
-    });
-    let _ = attached.kill();
-    let _ = attached.wait();
-}
-
-fn forward(node: &Node) {
-    let port = free_port();
-    let mut forward = node.kubectl_command(&["port-forward", "web", &format!("{port}:8080")]);
-    let mut forward = forward.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let page = eventually("the forwarded port", || {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        text.contains("200 OK").then_some(text)
-    });
-    let _ = forward.kill();
-    let _ = forward.wait();
-    assert!(page.ends_with("page\n"), "{page}");
 }
 
 #[test]

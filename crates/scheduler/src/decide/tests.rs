@@ -4,8 +4,10 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::budget::Budget;
 use crate::filter::tests::{node, pod};
 use crate::message;
+use crate::pod::PodKey;
 
 fn decide_for(cluster: &Cluster, pod: &Pod) -> Result<String, Refusal> {
     decide(cluster, pod, pod.wishes.as_ref().unwrap())
@@ -214,4 +216,72 @@ fn room_made_for_a_pod_is_kept_for_it() {
     );
     cluster.remove_pod(&urgent.key);
     assert_eq!(cluster.nominated(&urgent.key), None);
+}
+
+#[test]
+fn preemption_spares_who_a_budget_protects() {
+    let mut cluster = Cluster::default();
+    for name in ["a", "b"] {
+        cluster.set_node(node(name, json!({})));
+    }
+    let app = |app: &str, cpu: &str, priority: i64| {
+        let mut pod = sized(cpu, priority);
+        pod.labels = json!({"app": app}).as_object().unwrap().clone();
+        pod
+    };
+    place(&mut cluster, "db-0", app("db", "1", 1), "a");
+    place(&mut cluster, "web-0", app("web", "1", 5), "a");
+    place(&mut cluster, "web-1", app("web", "2", 7), "b");
+    let key = |name: &str| PodKey { namespace: "default".into(), name: name.into() };
+    let chosen = |cluster: &Cluster, cpu: &str| {
+        let sacrifice = decide_for(cluster, &sized(cpu, 10)).unwrap_err().sacrifice.unwrap();
+        let victims: Vec<_> = sacrifice.victims.iter().map(|key| key.name.clone()).collect();
+        format!("{} {}", sacrifice.node, victims.join(" "))
+    };
+    assert_eq!(chosen(&cluster, "1"), "a db-0");
+    let budget = |namespace: &str, selector: Value, status: Value| {
+        let object = json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": "db", "namespace": namespace},
+            "spec": {"selector": selector}, "status": status,
+        });
+        Some(Budget::read(&serde_json::from_value(object).unwrap()))
+    };
+    let db = json!({"matchLabels": {"app": "db"}});
+    cluster.set_budget(key("db"), budget("default", db.clone(), json!({"disruptionsAllowed": 0})));
+    assert_eq!(chosen(&cluster, "1"), "a web-0", "on the same node somebody else goes");
+    assert_eq!(chosen(&cluster, "2"), "b web-1", "another node, though its pod is more important");
+    // Budgets that say nothing about it.
+    for (namespace, selector, status) in [
+        ("other", db.clone(), json!({"disruptionsAllowed": 0})),
+        ("default", json!({}), json!({"disruptionsAllowed": 0})),
+        ("default", db.clone(), json!({"disruptionsAllowed": 1})),
+        ("default", db.clone(), json!({"disruptionsAllowed": 0, "disruptedPods": {"db-0": null}})),
+    ] {
+        cluster.set_budget(key("db"), budget(namespace, selector, status));
+        assert_eq!(chosen(&cluster, "1"), "a db-0");
+    }
+    // Where nothing else helps, the budget does not.
+    let all = json!({"matchExpressions": [{"key": "app", "operator": "Exists"}]});
+    cluster.set_budget(key("db"), budget("default", all, json!({"disruptionsAllowed": 0})));
+    assert_eq!(chosen(&cluster, "2"), "b web-1", "one breach rather than two");
+    cluster.set_budget(key("db"), None);
+    assert_eq!(chosen(&cluster, "1"), "a db-0");
+}
+
+#[test]
+fn a_more_important_pod_takes_over_a_nominated_node() {
+    let mut cluster = Cluster::default();
+    cluster.set_node(node("a", json!({})));
+    for (name, priority) in [("first", 10), ("second", 20), ("third", 15)] {
+        let mut waiting = sized("2", priority);
+        waiting.key.name = name.to_owned();
+        cluster.set_pod(waiting);
+    }
+    let key = |name: &str| PodKey { namespace: "default".into(), name: name.into() };
+    assert_eq!(cluster.nominate(&key("first"), "a"), []);
+    assert_eq!(cluster.nominate(&key("second"), "a"), [key("first")]);
+    assert_eq!(cluster.nominated(&key("first")), None);
+    assert_eq!(cluster.nominate(&key("third"), "a"), [], "the more important one keeps its room");
+    assert_eq!(cluster.nominated(&key("second")), Some("a"));
 }

@@ -53,7 +53,7 @@ impl PodTerm {
 }
 
 /// A `LabelSelector` object; none selects nothing.
-pub(super) fn selector(value: Option<&Value>) -> LabelSelector {
+pub(crate) fn selector(value: Option<&Value>) -> LabelSelector {
     LabelSelector::from_object(value).unwrap_or_else(|_| LabelSelector::nothing())
 }
 

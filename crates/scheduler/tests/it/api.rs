@@ -84,7 +84,9 @@ impl FakeApi {
         let (parts, body) = request.into_parts();
         let body = body.collect_bytes().await.unwrap();
         let query = parts.uri.query().unwrap_or_default().to_owned();
-        let path: Vec<_> = parts.uri.path().trim_start_matches("/api/v1/").split('/').collect();
+        let path = parts.uri.path();
+        let path = path.strip_prefix("/api/v1/").or_else(|| path.strip_prefix("/apis/policy/v1/"));
+        let path: Vec<_> = path.unwrap_or_default().split('/').collect();
         let mut state = self.0.lock().unwrap();
         match (&parts.method, &path[..]) {
             (&Method::GET, [plural]) if query.contains("watch=true") => state.watch(plural),

@@ -58,6 +58,7 @@ pub(super) struct Job {
     pub(super) timed_out: bool,
     pub(super) console: Option<Console>,
     pub(super) files: Files,
+    program: PathBuf,
     verb: &'static str,
     limit: Duration,
     stderr: Option<OwnedFd>,
@@ -190,6 +191,7 @@ impl Shim {
                 timed_out: false,
                 console: call.console,
                 files: call.files,
+                program: call.runtime.path.clone(),
                 verb: call.verb,
                 limit: call.limit,
                 stderr,
@@ -249,7 +251,11 @@ impl Shim {
             let seconds = job.limit.as_secs_f32();
             Err(Failure::new(
                 FailureCode::Timeout,
-                format!("OCI runtime {} timed out after {seconds} s", job.verb),
+                format!(
+                    "OCI runtime {} timed out: {} was killed after {seconds} s",
+                    job.verb,
+                    job.program.display()
+                ),
             ))
         } else if status.code == 0 {
             Ok(())

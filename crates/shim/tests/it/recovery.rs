@@ -132,12 +132,24 @@ fn hanging(runtime: Runtime) {
         fs::write(&script, "#!/bin/sh\nsleep 100\n").unwrap();
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut container = fixture.container("h", &["sleep", "1"]);
-        container.runtime.path = script;
+        container.runtime.path.clone_from(&script);
         container.runtime.args = Vec::new();
         container.timeout_ms = Some(300);
+        let (mut talking, mut garbled) = (container.clone(), container.clone());
+        "t".clone_into(&mut talking.id);
+        "g".clone_into(&mut garbled.id);
         // The clean-up calls the same hanging runtime, and is bounded too (10 s).
         let error = fixture.shim.create(container).await.unwrap_err();
         assert_eq!(error.code(), Some(FailureCode::Timeout));
+        let said = format!("OCI runtime create timed out: {} was killed after 0.3 s", script.display());
+        assert!(error.to_string().contains(&said), "{error}");
+        // One that never stops talking is stopped as well, and what it said is bounded.
+        fs::write(&script, "#!/bin/sh\nexec cat /dev/zero >&2\n").unwrap();
+        let error = fixture.shim.create(talking).await.unwrap_err();
+        assert_eq!(error.code(), Some(FailureCode::Timeout));
+        fs::write(&script, "#!/bin/sh\nhead -c 1000000 /dev/zero | tr '\\0' x >&2 & wait; exit 1\n").unwrap();
+        let error = fixture.shim.create(garbled).await.unwrap_err();
+        assert!(error.to_string().len() < 32 << 10, "{} bytes", error.to_string().len());
         fixture.finish().await;
     });
 }
