@@ -49,6 +49,7 @@ pub(crate) struct Images {
     pub(crate) credentials: NodeCredentials,
     /// By back-off key.
     last_failures: Mutex<HashMap<String, LastFailure>>,
+    pub(crate) reclaim: collect::Reclaim,
     /// The kubelet ends: pulls that are cut off now stay on record as under way (IMG-81).
     halted: AtomicBool,
 }
@@ -75,6 +76,7 @@ impl Images {
             access: ImageAccess::new(root, config, clock),
             credentials: NodeCredentials::new(config, root)?,
             last_failures: Mutex::default(),
+            reclaim: collect::Reclaim::default(),
             halted: AtomicBool::new(false),
         })
     }

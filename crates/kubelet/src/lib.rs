@@ -17,6 +17,8 @@ mod error;
 pub mod events;
 pub mod eviction;
 pub mod generate;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod go_duration;
 mod hooks;
 mod http_get;
@@ -44,5 +46,5 @@ pub use config::{KubeletConfig, Serving, ShutdownMode};
 pub use configuration::{ConfigurationError, KubeletConfiguration};
 pub use error::Error;
 pub use images::config::{ImageConfig, VerificationPolicy};
-pub use images::credentials::registry_logins;
+pub use images::credentials::{Logins, RegistryLogins};
 pub use kubelet::Kubelet;

@@ -1,7 +1,7 @@
 //! The loop: look, tell the node's conditions, end one pod at a time until there is enough again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::observe::observe;
 use super::rank::{Candidate, bytes, excess, rank};
 use super::state::{CALM, PressureState, TENSE};
-use super::{Observation, Signal, Threshold, limits};
+use super::{Observation, Pressure, Signal, Threshold, limits};
 use crate::context::NodeContext;
 use crate::events::EventType;
 use crate::node::admission::is_critical;
@@ -26,10 +26,7 @@ pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers) {
         if images.is_none() {
             images = image_filesystem(&ctx).await;
         }
-        let observed = match &ctx.config.signals {
-            Some(signals) => signals(),
-            None => observe(&ctx, images.as_deref()),
-        };
+        let observed = look(&ctx, images.as_deref());
         let verdicts = state.update(&ctx.config.eviction, &observed, Instant::now());
         ctx.pressure.send_if_modified(|pressure| {
             let changed = *pressure != verdicts.pressure;
@@ -40,9 +37,16 @@ pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers) {
         if !enforce_limits(&ctx, &workers).await
             && let Some((threshold, seen)) = verdicts.evict
         {
-            reclaim(&ctx, &workers, threshold, seen).await;
+            reclaim(&ctx, &workers, threshold, seen, images.as_deref()).await;
         }
         tokio::time::sleep(if state.is_tense() { TENSE } else { CALM }).await;
+    }
+}
+
+fn look(ctx: &NodeContext, images: Option<&Path>) -> BTreeMap<Signal, Observation> {
+    match &ctx.config.signals {
+        Some(signals) => signals(),
+        None => observe(ctx, images),
     }
 }
 
@@ -80,7 +84,13 @@ async fn enforce_limits(ctx: &Arc<NodeContext>, workers: &Workers) -> bool {
     any
 }
 
-async fn reclaim(ctx: &Arc<NodeContext>, workers: &Workers, threshold: Threshold, seen: Observation) {
+async fn reclaim(
+    ctx: &Arc<NodeContext>,
+    workers: &Workers,
+    threshold: Threshold,
+    seen: Observation,
+    images: Option<&Path>,
+) {
     let signal = threshold.signal;
     let node = k8s_openapi::api::core::v1::ObjectReference {
         kind: Some("Node".to_owned()),
@@ -90,6 +100,14 @@ async fn reclaim(ctx: &Arc<NodeContext>, workers: &Workers, threshold: Threshold
     };
     let attempt = format!("Attempting to reclaim {}", signal.resource());
     ctx.recorder.record(node, EventType::Warning, "EvictionThresholdMet", attempt);
+    if signal.pressure() == Pressure::Disk {
+        // An image that nothing uses can be had again; a pod that was ended cannot.
+        ctx.images.reclaim.unused_images().await;
+        let now = look(ctx, images).remove(&signal);
+        if now.is_some_and(|now| now.available >= threshold.least.of(now.capacity)) {
+            return;
+        }
+    }
     let pods: Vec<Arc<Pod>> = active(ctx, workers).into_iter().filter(|pod| !is_critical(pod)).collect();
     let Ok(snapshot) = stats::collect(ctx, pods.clone()).await else { return };
     let mut usages: BTreeMap<String, stats::PodUsage> =

@@ -5,11 +5,13 @@ mod records;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use sampan_cri::v1;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::context::NodeContext;
@@ -21,17 +23,56 @@ use records::{ImageRecords, Victim};
 /// How often images are looked at and, if need be, removed: upstream's period.
 const PERIOD: Duration = Duration::from_secs(300);
 
+/// How eviction asks for room before it ends a pod: a full disk does not wait for the next period.
+#[derive(Debug)]
+pub(crate) struct Reclaim {
+    ask: mpsc::Sender<oneshot::Sender<()>>,
+    /// Taken by the collector.
+    asked: Mutex<Option<mpsc::Receiver<oneshot::Sender<()>>>>,
+}
+
+impl Default for Reclaim {
+    fn default() -> Self {
+        let (ask, asked) = mpsc::channel(1);
+        Self { ask, asked: Mutex::new(Some(asked)) }
+    }
+}
+
+impl Reclaim {
+    /// Removes every image that nothing uses and that is old enough; returns when that is done.
+    pub(crate) async fn unused_images(&self) {
+        let (done, removed) = oneshot::channel();
+        if self.ask.send(done).await.is_ok() {
+            // A collector that ended has removed what it could.
+            let _ = removed.await;
+        }
+    }
+}
+
 /// Looks and removes until it is aborted.
 pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers) {
+    let asked = ctx.images.reclaim.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut asked) = asked else { return };
     let mut collector = Collector::new(Arc::clone(&ctx), workers);
     let mut failed_before = false;
+    let mut period = std::pin::pin!(tokio::time::sleep(PERIOD));
     // The pods of an earlier life start first: their images are about to be used.
     if let Err(status) = collector.look().await {
         tracing::debug!(%status, "images are not known yet");
     }
     loop {
-        tokio::time::sleep(PERIOD).await;
-        match collector.collect().await {
+        let collected = tokio::select! {
+            Some(done) = asked.recv() => {
+                let removed = collector.remove_unused().await;
+                let _ = done.send(());
+                removed
+            }
+            () = &mut period => {
+                period.as_mut().reset(Instant::now() + PERIOD);
+                collector.collect().await
+            }
+        };
+        match collected {
             Ok(()) => failed_before = false,
             Err(error) => {
                 tracing::warn!(error, "image garbage collection");
@@ -80,8 +121,7 @@ impl Collector {
         let config = &self.ctx.config.images;
         let (min_age, max_age) = (config.image_minimum_gc_age, config.image_maximum_gc_age);
         let (high, low) = (config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent);
-        let began =
-            self.look().await.map_err(|status| format!("failed to list images: {}", status.message()))?;
+        let began = self.look().await.map_err(|status| failed_to_list(&status))?;
         // A kubelet that just started does not know what was used before.
         if !max_age.is_zero() && self.ctx.config.clock.since(self.began) > max_age {
             let old = self.records.unused_for(max_age, began);
@@ -104,6 +144,14 @@ impl Collector {
         );
         self.node_event("FreeDiskSpaceFailed", message.clone());
         Err(message)
+    }
+
+    /// All that nothing uses, whatever the thresholds say.
+    async fn remove_unused(&mut self) -> Result<(), String> {
+        let began = self.look().await.map_err(|status| failed_to_list(&status))?;
+        let victims = self.records.unused_longest_first(began, self.ctx.config.images.image_minimum_gc_age);
+        self.remove(victims, None, "space").await;
+        Ok(())
     }
 
     /// Learns which images there are and which are used; the time it did.
@@ -166,6 +214,10 @@ impl Collector {
         }
         Ok(disk)
     }
+}
+
+fn failed_to_list(status: &Status) -> String {
+    format!("failed to list images: {}", status.message())
 }
 
 fn disk_of(path: &Path) -> std::io::Result<Disk> {
