@@ -46,8 +46,7 @@ mod tests {
         };
         let mut request = Request::new(());
         attach(&mut request, vec![login("a", 3000), login("b", 3000), login("c", 3000)]);
-        let hosts: Vec<String> =
-            logins(request.metadata()).into_iter().map(|login| login.host).collect();
+        let hosts: Vec<String> = logins(request.metadata()).into_iter().map(|login| login.host).collect();
         assert_eq!(hosts, ["a", "b"]);
         let shown = format!("{request:?} {:?}", logins(request.metadata()));
         assert!(!shown.contains("ppp"), "{shown}");

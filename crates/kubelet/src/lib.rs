@@ -16,9 +16,9 @@ pub mod cri_log;
 mod error;
 pub mod events;
 pub mod eviction;
-pub mod generate;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod generate;
 pub mod go_duration;
 mod hooks;
 mod http_get;

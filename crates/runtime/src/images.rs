@@ -169,8 +169,9 @@ impl ImageStore {
         let store = tokio::task::spawn_blocking(open).await.map_err(|_| ImageError::Worker)??;
         store.recover().await?;
         // What a command pulled and did not wait for; the built-in image is made again as quickly as flushed.
-        let pulled = store.list().into_iter().filter(|image| !builtin::is_builtin(image));
-        if pulled.flat_map(|image| image.chain_ids().cloned().collect::<Vec<_>>()).any(|c| !store.snapshots.is_synced(&c)) {
+        let unsynced =
+            |image: &Arc<ImageRecord>| image.chain_ids().any(|chain| !store.snapshots.is_synced(chain));
+        if store.list().iter().any(|image| !builtin::is_builtin(image) && unsynced(image)) {
             store.sync_later();
         }
         Ok(store)

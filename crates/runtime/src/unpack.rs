@@ -54,7 +54,11 @@ pub(crate) struct Unpacked {
 
 /// Unpacks the tar in `reader` into the existing, empty directory `dir`. Reads to the end of the tar, not of
 /// the reader.
-pub(crate) fn unpack(reader: impl BufRead, dir: &Path, limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
+pub(crate) fn unpack(
+    reader: impl BufRead,
+    dir: &Path,
+    limits: &UnpackLimits,
+) -> Result<Unpacked, UnpackError> {
     let mut unpacker = entries::Unpacker::new(dir, limits)?;
     let mut tar = tar::TarReader::new(reader);
     while let Some(entry) = tar.next_entry()? {

@@ -227,7 +227,8 @@ impl NodeCredentials {
         found.credentials = self.look_up(Some((ctx, pod)), &keyring, repository).await;
         for host in mirrors {
             let there = self.look_up(Some((ctx, pod)), &keyring, &at_mirror(host, repository)).await;
-            let there = there.into_iter().map(|credential| MirrorCredential { host: host.clone(), credential });
+            let there =
+                there.into_iter().map(|credential| MirrorCredential { host: host.clone(), credential });
             found.mirrors.extend(there);
         }
         Ok(found)

@@ -34,7 +34,8 @@ async fn replace(world: &World, spec: Value) {
 #[test]
 fn docker_configurations_of_any_bytes() {
     let auths = r#"{"https://reg.io/v1/":{"auth":"dTpodW50ZXIy"},"*.io:5000/a":{"username":"u","password":"hunter2"}}"#;
-    let new = format!("reg.io/a\n{{\"auths\":{auths},\"credHelpers\":{{\"b.io\":\"x\"}},\"credsStore\":\"y\"}}");
+    let new =
+        format!("reg.io/a\n{{\"auths\":{auths},\"credHelpers\":{{\"b.io\":\"x\"}},\"credsStore\":\"y\"}}");
     let old = format!("b.io:5000/a/c\n{auths}");
     sampan_oci::fuzzing::run(sampan_kubelet::fuzzing::docker_config, &[&new, &old]);
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use tonic::Status;
 
 use sampan_kubelet::ImageConfig;
+use sampan_kubelet::eviction::Signal;
 
 use crate::fake_runtime::Script;
 use crate::world::World;

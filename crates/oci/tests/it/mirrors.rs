@@ -104,9 +104,9 @@ async fn a_mirror_is_shown_its_own_credentials_and_never_the_registrys() {
     session.manifest("1").await.unwrap();
     assert_eq!(server.seen().len(), asked, "the mirror had it");
     let mirrors_own = Credentials::basic("joe", "right");
-    let wrong = node.session("reg.lan/a/b:1", mirrors_own).with_mirror_logins(
-        [("elsewhere.lan".to_owned(), vec![Credentials::basic("joe", "right")])].into(),
-    );
+    let wrong = node
+        .session("reg.lan/a/b:1", mirrors_own)
+        .with_mirror_logins([("elsewhere.lan".to_owned(), vec![Credentials::basic("joe", "right")])].into());
     let error = wrong.resolve("1").await.unwrap_err().to_string();
     assert!(!error.contains("right") && error.contains("tried 2 hosts"), "{error}");
 }

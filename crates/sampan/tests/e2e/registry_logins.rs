@@ -36,8 +36,7 @@ fn img_74_plugins_give_what_private_images_need() {
     let plain = registry.push("team/app:1", &TestImage::busybox(&json!({})));
     let tenant = registry.push("tenant/app:1", &TestImage::busybox(&json!({})));
     let hosts = registry.hosts_dir();
-    let mut node =
-        Node::prepare(&["--stop-pods=true", "--registry-hosts-dirs", hosts.to_str().unwrap()]);
+    let mut node = Node::prepare(&["--stop-pods=true", "--registry-hosts-dirs", hosts.to_str().unwrap()]);
     plugin(&node, "plain", &registry, "s3cret-1");
     plugin(&node, "tokened", &registry, "s3cret-1");
     let provider = |name: &str, path: &str| {
@@ -96,10 +95,12 @@ fn a_mirror_is_asked_with_its_own_credentials() {
     let own = fs::read_to_string(hosts.join(registry.host()).join("hosts.toml")).unwrap();
     let at = hosts.join("registry.example");
     fs::create_dir(&at).unwrap();
-    fs::write(at.join("hosts.toml"), own.replacen(&format!("https://{}", registry.host()), "http://127.0.0.1:1", 1))
-        .unwrap();
-    let node =
-        Node::start_with(&["--stop-pods=true", "--registry-hosts-dirs", hosts.to_str().unwrap()]);
+    fs::write(
+        at.join("hosts.toml"),
+        own.replacen(&format!("https://{}", registry.host()), "http://127.0.0.1:1", 1),
+    )
+    .unwrap();
+    let node = Node::start_with(&["--stop-pods=true", "--registry-hosts-dirs", hosts.to_str().unwrap()]);
     for (name, server) in [("of-mirror", registry.host()), ("of-registry", "registry.example".to_owned())] {
         node.kubectl(&[
             "create",

@@ -36,7 +36,12 @@ impl RegistryLogins {
     ///
     /// # Errors
     /// A name that is none, or a Secret that cannot be read; nothing secret is in the text.
-    pub async fn find(&self, secrets: Vec<Secret>, image: &str, mirrors: &[String]) -> Result<Logins, String> {
+    pub async fn find(
+        &self,
+        secrets: Vec<Secret>,
+        image: &str,
+        mirrors: &[String],
+    ) -> Result<Logins, String> {
         let repository = image_name::parse(image)?.repository;
         let keyring = PullSecrets::of(secrets).keyring();
         let keyring =

@@ -101,11 +101,7 @@ impl Plugins {
 
     /// What the plugins for `repository` say. One that fails is logged; the pull goes on without it. Those that want
     /// a ServiceAccount are asked only with a pod.
-    pub(super) async fn find(
-        &self,
-        pod: Option<(&NodeContext, &Pod)>,
-        repository: &str,
-    ) -> Vec<Credential> {
+    pub(super) async fn find(&self, pod: Option<(&NodeContext, &Pod)>, repository: &str) -> Vec<Credential> {
         let mut found = Vec::new();
         for plugin in &self.plugins {
             if !plugin.provider.match_images.iter().any(|pattern| key_matches(pattern, repository)) {
