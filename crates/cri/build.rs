@@ -8,8 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let files = protox::compile(PROTOCOLS, ["proto"])?;
     tonic_prost_build::configure()
-        // Its Debug is written by hand, without the secrets.
-        .skip_debug(["runtime.v1.AuthConfig"])
+        // Their Debug is written by hand, without the secrets.
+        .skip_debug(["runtime.v1.AuthConfig", "sampan.runtime.v1.MirrorLogin"])
         // The runtime keeps the requests it was given on disk, readable by people.
         .message_attribute(
             ".runtime.v1",

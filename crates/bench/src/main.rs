@@ -38,7 +38,7 @@ struct Options {
     /// Leave podman, dnsmasq, containerd and the other peers out
     #[arg(long)]
     no_peers: bool,
-    /// Pull the large images (500 MB, 100,000 files; about fifteen minutes) instead of small ones
+    /// Pull the large images (500 MB, 100,000 files; about six minutes) instead of small ones
     #[arg(long)]
     full: bool,
 }

@@ -6,6 +6,7 @@
 
 pub mod client;
 mod error;
+pub mod mirrors;
 mod redacted;
 pub mod server;
 pub mod streaming;

@@ -15,7 +15,7 @@ use crate::archives::{
     Chunk, LoadResponse, PinRequest, PinResponse, PruneRequest, PruneResponse, SaveRequest,
 };
 use crate::progress::pull_progress_server::{PullProgress, PullProgressServer};
-use crate::progress::{WatchRequest, WatchResponse};
+use crate::progress::{MirrorsRequest, MirrorsResponse, WatchRequest, WatchResponse};
 use crate::v1::image_service_server::{ImageService, ImageServiceServer};
 use crate::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use crate::{Error, MAX_MESSAGE_SIZE};
@@ -147,6 +147,10 @@ impl PullProgress for NoProgress {
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("this runtime does not report the progress of pulls"))
+    }
+
+    async fn mirrors(&self, _: Request<MirrorsRequest>) -> Result<Response<MirrorsResponse>, Status> {
+        Err(Status::unimplemented("this runtime does not tell its mirrors"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use sampan_cri::{progress, v1};
+use sampan_cri::{mirrors, progress, v1};
 use tonic::{Code, Response, Status};
 
 pub(crate) use measured::Measured;
@@ -64,10 +64,15 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     }
     async fn list_images(&self) -> Result<Vec<v1::Image>, Status>;
     async fn image_status(&self, image: v1::ImageSpec) -> Result<Option<v1::Image>, Status>;
+    /// The mirrors that a pull of `image` would ask, `host[:port]`. Our own service beside the CRI, as
+    /// [`watch_pull`](Self::watch_pull).
+    async fn mirrors(&self, image: &str) -> Result<Vec<String>, Status>;
+    /// `mirrors` are credentials for mirrors, which only runtimes that tell of some know what to do with.
     async fn pull_image(
         &self,
         image: v1::ImageSpec,
         auth: Option<v1::AuthConfig>,
+        mirrors: Vec<progress::MirrorLogin>,
         sandbox: v1::PodSandboxConfig,
     ) -> Result<String, Status>;
     async fn remove_image(&self, image: v1::ImageSpec) -> Result<(), Status>;
@@ -338,13 +343,21 @@ impl ContainerRuntime for sampan_cri::client::Client {
             .image)
     }
 
+    async fn mirrors(&self, image: &str) -> Result<Vec<String>, Status> {
+        let request = progress::MirrorsRequest { image: image.to_owned() };
+        Ok(self.progress.clone().mirrors(request).await?.into_inner().hosts)
+    }
+
     async fn pull_image(
         &self,
         image: v1::ImageSpec,
         auth: Option<v1::AuthConfig>,
+        mirrors: Vec<progress::MirrorLogin>,
         sandbox: v1::PodSandboxConfig,
     ) -> Result<String, Status> {
         let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config: Some(sandbox) };
+        let mut request = tonic::Request::new(request);
+        mirrors::attach(&mut request, mirrors);
         Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
     }
 

@@ -17,6 +17,8 @@ pub mod cri_log;
 mod error;
 pub mod events;
 pub mod eviction;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generate;
 pub mod go_duration;
 mod hooks;
@@ -47,5 +49,5 @@ pub use config::{KubeletConfig, Serving, ShutdownMode};
 pub use configuration::{ConfigurationError, KubeletConfiguration};
 pub use error::Error;
 pub use images::config::{ImageConfig, VerificationPolicy};
-pub use images::credentials::registry_logins;
+pub use images::credentials::{Logins, RegistryLogins};
 pub use kubelet::Kubelet;

@@ -57,3 +57,72 @@ pub fn challenge(bytes: &[u8]) {
         crate::registry::fuzz_challenge(text);
     }
 }
+
+/// A small generator of numbers that is the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap_or(0) % sides.max(1)
+    }
+}
+
+const TOKENS: [&[u8]; 20] = [
+    b"null",
+    b"\"",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b",",
+    b"/",
+    b"@",
+    b"sha256:",
+    b"\xff",
+    b"\0",
+    b"-1",
+    b"1e400",
+    b"18446744073709551616",
+    b"=",
+    b"..",
+    b"\\u0000",
+    b"true",
+];
+
+fn mutated(seed: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=dice.roll(4) {
+        let at = dice.roll(bytes.len() + 1);
+        match dice.roll(5) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << dice.roll(8),
+            1 => bytes.truncate(at),
+            2 => drop(bytes.splice(at..at, TOKENS[dice.roll(TOKENS.len())].iter().copied())),
+            3 => {
+                let end = (at + dice.roll(20)).min(bytes.len());
+                bytes.drain(at..end);
+            }
+            _ => {
+                let end = (at + dice.roll(40)).min(bytes.len());
+                let piece = bytes[at..end].to_vec();
+                let to = dice.roll(bytes.len() + 1);
+                drop(bytes.splice(to..to, piece));
+            }
+        }
+    }
+    bytes
+}
+
+/// Gives an entry point good documents, and 1,500 mutations of each: the same every time.
+pub fn run(entry: fn(&[u8]), seeds: &[&str]) {
+    let mut dice = Dice(0x5eed_5eed);
+    for seed in seeds {
+        entry(seed.as_bytes());
+        for _ in 0..1500 {
+            entry(&mutated(seed.as_bytes(), &mut dice));
+        }
+    }
+}

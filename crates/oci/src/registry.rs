@@ -103,8 +103,25 @@ impl Client {
             host: reference.host().to_owned(),
             path: reference.path().to_owned(),
             credentials,
+            mirrors: Arc::default(),
             distrusted: Arc::default(),
         }
+    }
+
+    /// The servers (`host[:port]`) that are asked instead of a registry host, in order. Credentials of the host
+    /// are not for them; [`Session::with_mirror_logins`] takes their own.
+    ///
+    /// # Errors
+    /// When what an administrator wrote about the host cannot be understood.
+    pub fn mirrors(&self, host: &str) -> Result<Vec<String>, HostsError> {
+        let mut servers: Vec<String> = Vec::new();
+        for endpoint in self.inner.hosts.endpoints(host, Capability::Pull)? {
+            let server = server(&endpoint.origin);
+            if !endpoint.credentials && !servers.iter().any(|known| known == server) {
+                servers.push(server.to_owned());
+            }
+        }
+        Ok(servers)
     }
 
     fn pool(&self, variant: tls::Variant) -> Result<reqwest::Client, RegistryError> {
@@ -174,11 +191,19 @@ pub struct Session {
     /// The repository without host.
     path: String,
     credentials: Credentials,
+    /// For each mirror the credentials that are tried there.
+    mirrors: Arc<HashMap<String, Vec<Credentials>>>,
     /// Servers that gave wrong content to this pull.
     distrusted: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Session {
+    /// With credentials of mirrors, by server (`host[:port]`); several for one are tried in order.
+    #[must_use]
+    pub fn with_mirror_logins(self, logins: HashMap<String, Vec<Credentials>>) -> Self {
+        Self { mirrors: Arc::new(logins), ..self }
+    }
+
     /// The digest that a tag means now, without fetching anything else (IMG-53). `None` when the registry
     /// does not say it in a header; then fetch the manifest.
     pub async fn resolve(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {

@@ -2,7 +2,7 @@
 #![doc(hidden)]
 #![allow(missing_docs)]
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use crate::unpack::{UnpackLimits, unpack};
@@ -12,7 +12,7 @@ use crate::unpack::{UnpackLimits, unpack};
 pub fn layer(bytes: &[u8], dir: &Path) {
     let limits = UnpackLimits { max_bytes: 1 << 20, max_entries: 1000, ..UnpackLimits::default() };
     let Ok(decoder) = sampan_oci::codec::Decoder::new(bytes) else { return };
-    if let Ok(unpacked) = unpack(decoder.take(8 << 20), dir, &limits) {
+    if let Ok(unpacked) = unpack(BufReader::new(decoder.take(8 << 20)), dir, &limits) {
         assert!(unpacked.inodes <= 2 * limits.max_entries, "{} entries", unpacked.inodes);
     }
 }

@@ -67,7 +67,8 @@ impl v1::image_service_server::ImageService for ImageService {
         &self,
         request: Request<v1::PullImageRequest>,
     ) -> Result<Response<v1::PullImageResponse>, Status> {
-        pull_image::pull_image(self, request.into_inner()).await.map(Response::new)
+        let mirrors = sampan_cri::mirrors::logins(request.metadata());
+        pull_image::pull_image(self, request.into_inner(), mirrors).await.map(Response::new)
     }
 
     async fn remove_image(

@@ -9,6 +9,7 @@ mod collect;
 mod database;
 mod error;
 mod layer;
+mod layout;
 mod leases;
 mod load;
 mod pins;
@@ -19,18 +20,19 @@ mod record;
 mod save;
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use sampan_oci::registry::{Client, ClientConfig, Credentials};
-use sampan_oci::{Digest, Platform};
+use sampan_oci::{Digest, Platform, Reference};
 use tokio::sync::watch;
 
 pub use error::ImageError;
 #[cfg(test)]
 pub(crate) use error::chain_of;
 pub(crate) use error::is_disk_full;
+pub use layout::pack as pack_layout;
 pub use progress::{LayerProgress, LayerState, PullProgress};
 pub use record::{ImageRecord, LayerRecord};
 
@@ -56,6 +58,9 @@ pub struct ImageStoreConfig {
     pub platform: Platform,
     /// Handlers whose containers run another platform's images (KEP-4216).
     pub handler_platforms: BTreeMap<String, Platform>,
+    /// Flush new layers to the disk behind a pull's back. A process that ends with its pull would wait for
+    /// that; it leaves it to the next one that opens the store.
+    pub flush: bool,
 }
 
 impl ImageStoreConfig {
@@ -69,6 +74,7 @@ impl ImageStoreConfig {
             parallel_layers: 3,
             platform: Platform::host(),
             handler_platforms: BTreeMap::new(),
+            flush: true,
         }
     }
 }
@@ -80,6 +86,8 @@ pub struct PullRequest {
     pub image: String,
     /// Who asks.
     pub credentials: Credentials,
+    /// Who asks mirrors, by their server (`host[:port]`).
+    pub mirrors: HashMap<String, Vec<Credentials>>,
     /// The runtime handler that it is for; empty is the default one.
     pub handler: String,
     /// Where progress is told; make one with `watch::channel(PullProgress::default())`.
@@ -160,7 +168,21 @@ impl ImageStore {
         };
         let store = tokio::task::spawn_blocking(open).await.map_err(|_| ImageError::Worker)??;
         store.recover().await?;
+        // What a command pulled and did not wait for; the built-in image is made again as quickly as flushed.
+        let unsynced =
+            |image: &Arc<ImageRecord>| image.chain_ids().any(|chain| !store.snapshots.is_synced(chain));
+        if store.list().iter().any(|image| !builtin::is_builtin(image) && unsynced(image)) {
+            store.sync_later();
+        }
         Ok(store)
+    }
+
+    /// The servers that a pull of `image` would ask instead of its own registry.
+    pub fn mirrors(&self, image: &str) -> Result<Vec<String>, ImageError> {
+        let reference = Reference::parse(image)?;
+        let mirrors = self.registry.mirrors(reference.host());
+        // A broken file is for the pull to tell.
+        Ok(mirrors.unwrap_or_default())
     }
 
     /// The file systems of images and containers.
@@ -247,16 +269,22 @@ impl ImageStore {
         self.obtain_layers(&plan, &None, &progress::Reporter::default()).await
     }
 
+    /// Waits until all layers are on the disk, so that a loss of power does not cost them.
+    pub async fn flush(&self) {
+        let Ok(_permit) = self.syncing.clone().acquire_owned().await else { return };
+        let snapshots = self.snapshots.clone();
+        let synced = tokio::task::spawn_blocking(move || snapshots.sync()).await;
+        if let Ok(Err(error)) = synced {
+            tracing::warn!(error = error.chain(), "cannot flush image layers");
+        }
+    }
+
     /// Flushes new layers to the disk behind the pull's back.
     fn sync_later(self: &Arc<Self>) {
-        let this = self.clone();
-        tokio::spawn(async move {
-            let Ok(_permit) = this.syncing.clone().acquire_owned().await else { return };
-            let synced = tokio::task::spawn_blocking(move || this.snapshots.sync()).await;
-            if let Ok(Err(error)) = synced {
-                tracing::warn!(error = error.chain(), "cannot flush image layers");
-            }
-        });
+        if self.config.flush {
+            let this = self.clone();
+            tokio::spawn(async move { this.flush().await });
+        }
     }
 }
 

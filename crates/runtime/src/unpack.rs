@@ -14,7 +14,7 @@ pub(crate) mod tar;
 mod tree;
 mod whiteout;
 
-use std::io::Read;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 pub use error::UnpackError;
@@ -54,7 +54,11 @@ pub(crate) struct Unpacked {
 
 /// Unpacks the tar in `reader` into the existing, empty directory `dir`. Reads to the end of the tar, not of
 /// the reader.
-pub(crate) fn unpack(reader: impl Read, dir: &Path, limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
+pub(crate) fn unpack(
+    reader: impl BufRead,
+    dir: &Path,
+    limits: &UnpackLimits,
+) -> Result<Unpacked, UnpackError> {
     let mut unpacker = entries::Unpacker::new(dir, limits)?;
     let mut tar = tar::TarReader::new(reader);
     while let Some(entry) = tar.next_entry()? {

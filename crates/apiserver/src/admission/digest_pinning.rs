@@ -1,5 +1,6 @@
-//! DigestPinning (ours, off by default): a tag is resolved to its digest when the pod is created, so that every
-//! start of it, on every node, is the same image. The name keeps its tag for people: `app:1@sha256:…`.
+//! DigestPinning (ours, off by default): a tag is resolved to its digest when it comes into a pod (created, changed
+//! later, or with an ephemeral container), so that every start of it, on every node, is the same image. The name
+//! keeps its tag for people: `app:1@sha256:…`.
 //!
 //! This crate knows no registries: whoever starts the API server gives a [`DigestResolver`].
 
@@ -38,13 +39,16 @@ impl Plugin for DigestPinning {
     }
 
     async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        if !attributes.is("pods") || attributes.operation != Operation::Create {
+        if !concerns(attributes) {
             return Ok(());
         }
         let Some(resolver) = &self.resolver else {
             return Err(attributes.forbidden("DigestPinning has no way to ask registries in this server"));
         };
-        let images = tags(&attributes.object);
+        // What is there already stays: a digest is pinned once, and a tag from before this plugin is not ours.
+        let before = attributes.old.map(tags).unwrap_or_default();
+        let mut images = tags(&attributes.object);
+        images.retain(|image| !before.contains(image));
         if images.is_empty() {
             return Ok(());
         }
@@ -78,10 +82,18 @@ impl Plugin for DigestPinning {
     }
 }
 
+/// Pods, new and changed, and what `kubectl debug` adds to them.
+fn concerns(attributes: &Attributes<'_>) -> bool {
+    let part = attributes.scope.subresource;
+    attributes.is_core("pods")
+        && matches!(part, "" | "ephemeralcontainers")
+        && attributes.operation != Operation::Delete
+}
+
 /// Calls `visit` with each image of a pod.
 fn each_image(pod: &mut Value, mut visit: impl FnMut(&mut Value)) {
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(image) = container.get_mut("image") {
                 visit(image);

@@ -259,6 +259,20 @@ async fn img_54_tags_are_pinned_at_creation_and_digests_stay() {
     assert_eq!(*reference, format!("v@sha256:{}", "a".repeat(64)));
     // A name without a tag meant `latest` when its policy was defaulted.
     assert_eq!(made["spec"]["volumes"][0]["image"]["pullPolicy"], "Always");
+    // A later image is pinned, too, and so is what `kubectl debug` brings; what is there stays.
+    let merge = [("content-type", "application/strategic-merge-patch+json")];
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "d:1"}]}}).to_string();
+    let path = format!("{PODS}/p/ephemeralcontainers");
+    let patched = api.call(http::Method::PATCH, &path, &merge, debug.into()).await.expect(200);
+    let pinned = format!("d:1@sha256:{}", "a".repeat(64));
+    assert_eq!(patched["spec"]["ephemeralContainers"][0]["image"], pinned);
+    let image = json!({"spec": {"containers": [{"name": "a", "image": "a:2"}]}}).to_string();
+    let patched = api.call(http::Method::PATCH, &format!("{PODS}/p"), &merge, image.into()).await.expect(200);
+    assert_eq!(patched["spec"]["containers"][0]["image"], format!("a:2@sha256:{}", "a".repeat(64)));
+    assert_eq!(patched["spec"]["containers"][1]["image"], own);
+    let image = json!({"spec": {"containers": [{"name": "a", "image": "private:1"}]}}).to_string();
+    let refused = api.call(http::Method::PATCH, &format!("{PODS}/p"), &merge, image.into()).await;
+    assert_eq!(refused.code, 403, "{}", refused.message());
     let answer = api.post(PODS, with(|spec| spec["containers"][0]["image"] = json!("private:1"))).await;
     assert_eq!(answer.code, 403);
     let expected = r#"is forbidden: image "private:1" cannot be pinned to a digest: 401 Unauthorized"#;

@@ -2,22 +2,20 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read, Write},
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use sampan_oci::{Algorithm, codec::Decoder, digest::Hasher};
 
-use super::fixture::{Fixture, Images, spread};
+use super::fixture::{Images, spread};
 
-pub(crate) fn of(fixture: &Fixture, images: &Images) -> Result<Duration> {
-    let scratch = fixture.scratch()?;
-    spread(scratch.path());
+/// Writes the layers of all images into `scratch`.
+pub(crate) fn of(images: &Images, scratch: &Path) -> Result<()> {
+    spread(scratch);
     let next = AtomicUsize::new(0);
-    let started = Instant::now();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..super::cores())
             .map(|_| {
@@ -25,7 +23,7 @@ pub(crate) fn of(fixture: &Fixture, images: &Images) -> Result<Duration> {
                     loop {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(layer) = images.layers.get(i) else { return Ok(()) };
-                        let dir = scratch.path().join(i.to_string());
+                        let dir = scratch.join(i.to_string());
                         fs::create_dir(&dir)?;
                         one(layer, &dir).with_context(|| layer.display().to_string())?;
                     }
@@ -33,8 +31,7 @@ pub(crate) fn of(fixture: &Fixture, images: &Images) -> Result<Duration> {
             })
             .collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker panicked"))
-    })?;
-    Ok(started.elapsed())
+    })
 }
 
 /// Hashes on the way.
@@ -56,6 +53,7 @@ fn one(layer: &Path, dir: &Path) -> Result<()> {
     let tar = Hashed { inner: Decoder::new(blob)?, hasher: Hasher::new(Algorithm::Sha256) };
     let mut tar = tar::Archive::new(io::BufReader::with_capacity(256 << 10, tar));
     let mut made = std::collections::HashSet::new();
+    let mut buffer = vec![0; 256 << 10];
     for entry in tar.entries()? {
         let mut entry = entry?;
         let path = dir.join(entry.path()?);
@@ -65,7 +63,15 @@ fn one(layer: &Path, dir: &Path) -> Result<()> {
             fs::create_dir_all(parent)?;
         }
         match entry.header().entry_type() {
-            tar::EntryType::Regular => drop(io::copy(&mut entry, &mut File::create(&path)?)?),
+            tar::EntryType::Regular => {
+                let mut file = File::create(&path)?;
+                loop {
+                    match entry.read(&mut buffer)? {
+                        0 => break,
+                        n => file.write_all(&buffer[..n])?,
+                    }
+                }
+            }
             tar::EntryType::Symlink => {
                 if let Some(target) = entry.link_name()? {
                     std::os::unix::fs::symlink(target, &path)?;

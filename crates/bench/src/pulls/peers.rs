@@ -123,7 +123,7 @@ fn watched(command: &mut Command) -> Result<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
         peak = peak.max(kib.unwrap_or_default() * 1024);
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(10));
     }
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "sampan: {}", String::from_utf8_lossy(&output.stderr));

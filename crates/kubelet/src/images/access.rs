@@ -112,7 +112,11 @@ impl ImageAccess {
     }
 
     /// Whether one of these credentials is a proof (IMG-80). What is new about it is recorded.
-    pub(crate) fn admits(&self, proof: &Proof, credentials: &[Credential]) -> bool {
+    pub(crate) fn admits<'a>(
+        &self,
+        proof: &Proof,
+        credentials: impl IntoIterator<Item = &'a Credential>,
+    ) -> bool {
         for credential in credentials {
             match &credential.source {
                 Source::Secret { uid, namespace, name } => {

@@ -6,6 +6,7 @@ mod docker_config;
 mod helper;
 mod host_glob;
 mod keyring;
+mod logins;
 mod node_file;
 mod plugin;
 mod plugin_config;
@@ -16,12 +17,14 @@ mod service_account;
 use std::fmt;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
+use sampan_cri::progress::MirrorLogin;
 use sampan_cri::v1;
 use sha2::{Digest, Sha256};
 
 use docker_config::DockerConfig;
 pub(crate) use keyring::Keyring;
+pub use logins::{Logins, RegistryLogins};
 pub(crate) use node_file::NodeFile;
 pub(crate) use plugin::Plugins;
 pub(crate) use pull_secrets::{PullSecrets, SecretVersion};
@@ -30,7 +33,6 @@ pub(crate) use service_account::Account;
 use super::access::hex;
 use super::config::ImageConfig;
 use crate::context::NodeContext;
-use crate::image_name;
 
 /// What is shown to a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,6 +51,13 @@ pub(crate) enum Login {
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Login(…)")
+    }
+}
+
+impl Found {
+    /// Everything that proves that the pod may have the image.
+    pub(crate) fn proofs(&self) -> impl Iterator<Item = &Credential> {
+        self.credentials.iter().chain(self.mirrors.iter().map(|mirror| &mirror.credential))
     }
 }
 
@@ -105,6 +114,13 @@ pub(crate) enum Source {
     },
 }
 
+impl Source {
+    /// It came from the pod, not from the node: what it brought is not everybody's.
+    pub(crate) fn is_of_the_pod(&self) -> bool {
+        matches!(self, Self::Secret { .. } | Self::Plugin { service_account: Some(_), .. })
+    }
+}
+
 /// A credential for some images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credential {
@@ -126,33 +142,42 @@ impl fmt::Display for Credential {
     }
 }
 
+/// A credential for a mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MirrorCredential {
+    /// `host[:port]`.
+    pub(crate) host: String,
+    pub(crate) credential: Credential,
+}
+
+impl MirrorCredential {
+    pub(crate) fn login(&self) -> MirrorLogin {
+        let host = self.host.clone();
+        match self.credential.login.clone() {
+            Login::Password { username, password } => {
+                MirrorLogin { host, username, password, ..Default::default() }
+            }
+            Login::IdentityToken(identity_token) => {
+                MirrorLogin { host, identity_token, ..Default::default() }
+            }
+        }
+    }
+}
+
 /// What was found for an image.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// In the order in which they are tried.
     pub(crate) credentials: Vec<Credential>,
+    /// What the same sources have for the image's mirrors. They go to these, and the image's own only to its
+    /// registry.
+    pub(crate) mirrors: Vec<MirrorCredential>,
     /// The pod's Secrets as they were read, so that a change can be seen later.
     pub(crate) secrets: Vec<SecretVersion>,
     /// `namespace/name` of Secrets that exist and say nothing about this image.
     pub(crate) without_entry: Vec<String>,
     /// `namespace/name` of Secrets that the pod names and that do not exist.
     pub(crate) missing: Vec<String>,
-}
-
-/// User and password of each entry of these Secrets that is for `image`, in the order in which a kubelet would
-/// try them.
-///
-/// # Errors
-/// A name that is none, or a Secret that cannot be read; nothing secret is in the text.
-pub fn registry_logins(secrets: Vec<Secret>, image: &str) -> Result<Vec<(String, String)>, String> {
-    let name = image_name::parse(image)?;
-    let keyring = PullSecrets::of(secrets).keyring();
-    let keyring = keyring.map_err(|malformed| format!("Secret {}: {}", malformed.secret, malformed.error))?;
-    let logins = keyring.lookup(&name.repository).into_iter().map(|credential| match credential.login {
-        Login::Password { username, password } => (username, password),
-        Login::IdentityToken(token) => ("<token>".to_owned(), token),
-    });
-    Ok(logins.collect())
 }
 
 /// The sources of the node.
@@ -176,7 +201,7 @@ impl NodeCredentials {
         Ok(Self { file: NodeFile::new(config.credential_search_dirs.clone(), root), plugins })
     }
 
-    /// All credentials for `repository` (normalised, without tag), the pod's own first.
+    /// All credentials for `repository` (normalised, without tag) and for its mirrors, the pod's own first.
     ///
     /// # Errors
     /// A Secret of the pod that cannot be read as what it claims to be (IMG-89).
@@ -185,6 +210,7 @@ impl NodeCredentials {
         ctx: &NodeContext,
         pod: &Pod,
         repository: &str,
+        mirrors: &[String],
     ) -> Result<Found, pull_secrets::Malformed> {
         let secrets = PullSecrets::read(ctx, pod).await;
         let mut found = Found {
@@ -197,9 +223,47 @@ impl NodeCredentials {
                 found.without_entry.push(secret.name.clone());
             }
         }
-        found.credentials = secrets.keyring()?.lookup(repository);
-        found.credentials.extend(self.file.find(repository).await);
-        found.credentials.extend(self.plugins.find(ctx, pod, repository).await);
+        let keyring = secrets.keyring()?;
+        found.credentials = self.look_up(Some((ctx, pod)), &keyring, repository).await;
+        for host in mirrors {
+            let there = self.look_up(Some((ctx, pod)), &keyring, &at_mirror(host, repository)).await;
+            let there =
+                there.into_iter().map(|credential| MirrorCredential { host: host.clone(), credential });
+            found.mirrors.extend(there);
+        }
         Ok(found)
+    }
+
+    /// Without a pod, plugins that want its ServiceAccount are not asked.
+    async fn look_up(
+        &self,
+        pod: Option<(&NodeContext, &Pod)>,
+        secrets: &Keyring,
+        repository: &str,
+    ) -> Vec<Credential> {
+        let mut found = secrets.lookup(repository);
+        found.extend(self.file.find(repository).await);
+        found.extend(self.plugins.find(pod, repository).await);
+        found
+    }
+}
+
+/// A repository as a mirror has it.
+fn at_mirror(host: &str, repository: &str) -> String {
+    let path = repository.split_once('/').map_or("", |(_, path)| path);
+    format!("{host}/{path}")
+}
+
+/// For the fuzzer: everything that is private about docker configurations.
+pub(crate) fn fuzz_docker_config(repository: &str, bytes: &[u8]) {
+    for parsed in [DockerConfig::from_config_json(bytes), DockerConfig::from_dockercfg(bytes)] {
+        match parsed {
+            Ok(config) => {
+                let mut keyring = Keyring::default();
+                keyring.add(config, &Source::NodeFile { path: PathBuf::new() });
+                drop(keyring.lookup(repository));
+            }
+            Err(error) => assert!(!error.contains("hunter2") && error.len() < 1_000, "{error}"),
+        }
     }
 }

@@ -124,7 +124,7 @@ pub(crate) async fn ensure_image(
             Verdict::MustPull => false,
             Verdict::DependsOnCredentials(proof) => {
                 let credentials = attempt.credentials(&name.repository).await?;
-                let admitted = ctx.images.access.admits(&proof, &credentials.credentials);
+                let admitted = ctx.images.access.admits(&proof, credentials.proofs());
                 found = Some(credentials);
                 admitted
             }
@@ -173,7 +173,10 @@ impl Attempt<'_> {
 
     /// Whatever could be shown to the registry. A malformed Secret ends the attempt here (IMG-89).
     async fn credentials(&self, repository: &str) -> Result<Found, ImageError> {
-        self.ctx.images.credentials.find(self.ctx, self.pod, repository).await.map_err(|malformed| {
+        // A runtime that knows no mirrors, or does not tell, gets no credentials for them.
+        let mirrors = self.ctx.config.cri.mirrors(&self.spec.image).await.unwrap_or_default();
+        let found = self.ctx.images.credentials.find(self.ctx, self.pod, repository, &mirrors).await;
+        found.map_err(|malformed| {
             let message = format!("Secret {}: {}", malformed.secret, malformed.error);
             ImageError::new(&malformed.error, message, NEVER_LOOKS)
         })

@@ -40,7 +40,7 @@ impl Refusal {
             Code::Unknown => status.message().to_owned(),
             _ => go_error(status),
         };
-        let tried = match credential {
+        let mut tried = match credential {
             Some(credential) => credential.to_string(),
             None => {
                 let mut tried = "anonymous".to_owned();
@@ -53,6 +53,9 @@ impl Refusal {
                 tried
             }
         };
+        for mirror in &found.mirrors {
+            tried.push_str(&format!("; mirror {}: {}", mirror.host, mirror.credential));
+        }
         Self { error, tried }
     }
 }

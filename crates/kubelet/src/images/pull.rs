@@ -6,7 +6,7 @@ use sampan_cri::v1;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::credentials::{Credential, Found};
+use super::credentials::{Credential, Found, MirrorCredential};
 use super::ensure::{PresentImage, present};
 use super::failure::{PullFailure, Refusal};
 use super::progress;
@@ -16,7 +16,8 @@ use crate::context::NodeContext;
 /// What a pull brought.
 pub(super) struct Pulled {
     pub(super) image: PresentImage,
-    /// The credential that was accepted; `None` for an anonymous pull.
+    /// The credential that was accepted; `None` for an anonymous pull. Where a mirror may have been shown one of
+    /// the pod, it is that one: nobody says who gave the image, and a record must not open what may be private.
     pub(super) with: Option<Credential>,
     /// The pull itself.
     pub(super) pulling: Duration,
@@ -55,7 +56,8 @@ pub(super) async fn pull(
             break;
         }
         let auth = credential.map(|credential| credential.login.auth_config());
-        let pull = ctx.config.cri.pull_image(spec.clone(), auth, sandbox_config.clone());
+        let mirrors = found.mirrors.iter().map(MirrorCredential::login).collect();
+        let pull = ctx.config.cri.pull_image(spec.clone(), auth, mirrors, sandbox_config.clone());
         let result = tokio::select! {
             biased;
             result = pull => result,
@@ -71,13 +73,19 @@ pub(super) async fn pull(
                 let image = local.map(present);
                 let bare = || PresentImage { reference, uid: None, username: String::new(), pulled: true };
                 let image = image.map_or_else(bare, |image| PresentImage { pulled: true, ..image });
-                let with = credential.cloned();
+                let with = accepted(credential, found).cloned();
                 return Ok(Pulled { image, with, pulling, in_all: asked.elapsed(), size });
             }
             Err(status) => refusals.push(Refusal::of_runtime(&status, credential, repository, found)),
         }
     }
     Err(PullFailure { refusals })
+}
+
+fn accepted<'a>(credential: Option<&'a Credential>, found: &'a Found) -> Option<&'a Credential> {
+    let of_the_pod = |credential: &&Credential| credential.source.is_of_the_pod();
+    let shown = found.mirrors.iter().map(|mirror| &mirror.credential).find(of_the_pod);
+    credential.filter(of_the_pod).or(shown).or(credential)
 }
 
 /// What is tried: each login once, or nothing at all when there is none.

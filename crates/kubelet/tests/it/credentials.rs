@@ -31,6 +31,15 @@ async fn replace(world: &World, spec: Value) {
     world.api.put(POD, pod);
 }
 
+#[test]
+fn docker_configurations_of_any_bytes() {
+    let auths = r#"{"https://reg.io/v1/":{"auth":"dTpodW50ZXIy"},"*.io:5000/a":{"username":"u","password":"hunter2"}}"#;
+    let new =
+        format!("reg.io/a\n{{\"auths\":{auths},\"credHelpers\":{{\"b.io\":\"x\"}},\"credsStore\":\"y\"}}");
+    let old = format!("b.io:5000/a/c\n{auths}");
+    sampan_oci::fuzzing::run(sampan_kubelet::fuzzing::docker_config, &[&new, &old]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn img_64_img_66_img_67_all_matching_credentials_are_tried_in_order() {
     let world = World::new().await;
@@ -126,6 +135,36 @@ async fn img_76_img_80_img_82_a_private_image_is_not_everybodys() {
         world.until_phase("Running").await;
     }
     assert_eq!(world.runtime.logins().len(), pulls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mirrors_are_shown_what_is_theirs_and_what_they_bring_is_not_everybodys() {
+    let world = World::new().await;
+    world.runtime.mirrored(&["mirror.lan:5000", "other.lan"]);
+    let config = json!({"auths": {
+        "mirror.lan:5000": {"username": "m", "password": "1"},
+        "mirror.lan:5000/y": {"username": "no", "password": "2"},
+        "other.lan/x": {"username": "o", "password": "3"}}});
+    world.secret("a", &config.to_string());
+    world.create(pod("far.io/x:1", "IfNotPresent", &["a"]));
+    world.until_phase("Running").await;
+    assert_eq!(world.runtime.logins(), [":"], "nothing is known for the registry itself");
+    assert_eq!(world.runtime.mirror_logins(), ["mirror.lan:5000 m:1", "other.lan o:3"]);
+    // Whoever has no credential for a mirror may not use what may have come from there.
+    replace(&world, pod("far.io/x:1", "Never", &[])).await;
+    world.until("ErrImageNeverPull", |world| world.waiting_reason() == "ErrImageNeverPull").await;
+    replace(&world, pod("far.io/x:1", "Never", &["a"])).await;
+    world.until_phase("Running").await;
+    // The registry's credential goes to the registry only.
+    world.pull_secret("b", "far", "4");
+    world.runtime.private("nobody", denied());
+    replace(&world, pod("far.io/y:1", "IfNotPresent", &["a", "b"])).await;
+    world.until("ErrImagePull", |world| world.waiting_reason() == "ErrImagePull").await;
+    assert_eq!(world.runtime.logins().last().unwrap(), "far:4");
+    assert_eq!(world.runtime.mirror_logins(), ["mirror.lan:5000 no:2", "mirror.lan:5000 m:1"]);
+    let message = world.waiting_message();
+    let tried = "(tried: Secret default/b for far.io; mirror mirror.lan:5000: Secret default/a for mirror.lan:5000/y; mirror mirror.lan:5000: Secret default/a for mirror.lan:5000)";
+    assert!(message.ends_with(tried), "{message}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,6 +46,10 @@ struct Inner {
     private: Option<(String, Status)>,
     /// `user:password` of each pull.
     logins: Vec<String>,
+    /// Whom pulls would ask first.
+    mirrors: Vec<String>,
+    /// `host user:password` for mirrors, of the last pull.
+    mirror_logins: Vec<String>,
     exec: HashMap<String, (i32, Duration)>,
     streaming_url: Option<String>,
     pod_ip: Option<String>,
@@ -114,6 +118,16 @@ impl FakeRuntime {
     /// `user:password` of each pull so far.
     pub(crate) fn logins(&self) -> Vec<String> {
         self.inner.lock().unwrap().logins.clone()
+    }
+
+    /// Images have mirrors from now on.
+    pub(crate) fn mirrored(&self, hosts: &[&str]) {
+        self.inner.lock().unwrap().mirrors = hosts.iter().map(|host| (*host).to_owned()).collect();
+    }
+
+    /// `host user:password` for mirrors, of the last pull.
+    pub(crate) fn mirror_logins(&self) -> Vec<String> {
+        self.inner.lock().unwrap().mirror_logins.clone()
     }
 
     /// What look-ups of local images fail with.
@@ -583,10 +597,15 @@ impl ContainerRuntime for FakeRuntime {
         Ok(known.then(|| v1::Image { id: image.image, size: 7, ..Default::default() }))
     }
 
+    async fn mirrors(&self, _: &str) -> Result<Vec<String>, Status> {
+        Ok(self.inner.lock().unwrap().mirrors.clone())
+    }
+
     async fn pull_image(
         &self,
         image: v1::ImageSpec,
         auth: Option<v1::AuthConfig>,
+        mirrors: Vec<sampan_cri::progress::MirrorLogin>,
         _: v1::PodSandboxConfig,
     ) -> Result<String, Status> {
         self.note(format!("pull {}", image.image));
@@ -594,6 +613,8 @@ impl ContainerRuntime for FakeRuntime {
         let takes = {
             let mut inner = self.inner.lock().unwrap();
             inner.logins.push(format!("{}:{}", auth.username, auth.password));
+            let shown = mirrors.iter().map(|at| format!("{} {}:{}", at.host, at.username, at.password));
+            inner.mirror_logins = shown.collect();
             inner.pull_takes
         };
         tokio::time::sleep(takes).await;

@@ -6,6 +6,7 @@ use serde_json::json;
 use tonic::Status;
 
 use sampan_kubelet::ImageConfig;
+use sampan_kubelet::eviction::Signal;
 
 use crate::fake_runtime::Script;
 use crate::world::World;
@@ -226,20 +227,32 @@ async fn a_long_pull_says_how_far_it_has_come_and_floods_nobody() {
     world.until_phase("Running").await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn img_83_unused_images_go_when_the_disk_is_full() {
-    // Any disk is over one percent, and none gets empty.
-    let images = ImageConfig {
-        image_gc_high_threshold_percent: 1,
-        image_gc_low_threshold_percent: 0,
-        ..Default::default()
-    };
+/// A node with an image that nothing uses, and one that a container uses.
+async fn with_an_unused_image(images: ImageConfig) -> World {
     let world = World::with_images(images).await;
     world.runtime.image_disk("/");
     world.runtime.add_image("unused:1");
     world.create(with_image("local:1", "IfNotPresent"));
     world.until_phase("Running").await;
+    world
+}
+
+async fn until_only_the_unused_image_is_gone(world: &World) {
     world.until("removed", |world| !world.runtime.images().contains(&"unused:1".to_owned())).await;
+    assert!(world.runtime.images().contains(&"local:1".to_owned()), "in use");
+}
+
+#[tokio::test(start_paused = true)]
+async fn img_83_unused_images_go_when_the_disk_is_full() {
+    // Any disk is over one percent, and none gets empty.
+    let (high, low) = (1, 0);
+    let world = with_an_unused_image(ImageConfig {
+        image_gc_high_threshold_percent: high,
+        image_gc_low_threshold_percent: low,
+        ..Default::default()
+    })
+    .await;
+    until_only_the_unused_image_is_gone(&world).await;
     world
         .until("told", |world| {
             world.api.list("events").iter().any(|event| {
@@ -247,7 +260,6 @@ async fn img_83_unused_images_go_when_the_disk_is_full() {
             })
         })
         .await;
-    assert!(world.runtime.images().contains(&"local:1".to_owned()), "in use");
     // The same failure again is the node's business.
     world
         .until("told", |world| {
@@ -257,24 +269,33 @@ async fn img_83_unused_images_go_when_the_disk_is_full() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn img_83_disk_pressure_takes_unused_images_before_it_takes_a_pod() {
+    let world = with_an_unused_image(ImageConfig::default()).await;
+    // Old enough to go, and long before the next round.
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    let began = tokio::time::Instant::now();
+    world.signals.set(Signal::ImageFsAvailable, 1, 100);
+    until_only_the_unused_image_is_gone(&world).await;
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    // That was not enough, so a pod goes.
+    world.until_phase("Failed").await;
+    assert_eq!(world.status()["reason"], "Evicted");
+}
+
+#[tokio::test(start_paused = true)]
 async fn img_84_images_unused_for_too_long_go_with_the_disk_empty() {
-    let images = ImageConfig {
+    let world = with_an_unused_image(ImageConfig {
         image_gc_high_threshold_percent: 100,
         image_maximum_gc_age: Duration::from_secs(3_600),
         ..Default::default()
-    };
-    let world = World::with_images(images).await;
-    world.runtime.image_disk("/");
-    world.runtime.add_image("unused:1");
-    world.create(with_image("local:1", "IfNotPresent"));
-    world.until_phase("Running").await;
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(3_500)).await;
     assert!(
         world.runtime.images().contains(&"unused:1".to_owned()),
         "not before the kubelet is up that long"
     );
-    world.until("removed", |world| !world.runtime.images().contains(&"unused:1".to_owned())).await;
-    assert!(world.runtime.images().contains(&"local:1".to_owned()), "in use");
+    until_only_the_unused_image_is_gone(&world).await;
 }
 
 #[tokio::test(start_paused = true)]

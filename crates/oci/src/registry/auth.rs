@@ -141,10 +141,23 @@ impl Session {
         }
     }
 
-    /// The pull's credentials belong to the registry host, not to mirrors.
-    fn credentials_for(&self, endpoint: &Endpoint) -> &Credentials {
-        const NOBODY: &Credentials = &Credentials::Anonymous;
-        if endpoint.credentials { &self.credentials } else { NOBODY }
+    /// The pull's credentials belong to the registry host, not to mirrors; those have their own, or none.
+    fn credentials_for<'a>(&'a self, endpoint: &'a Endpoint) -> &'a Credentials {
+        match &endpoint.login {
+            Some(login) => login,
+            None if endpoint.credentials => &self.credentials,
+            None => &Credentials::Anonymous,
+        }
+    }
+
+    /// The endpoint once for each credential that is for it.
+    pub(super) fn logins(&self, endpoint: &Endpoint) -> Vec<Endpoint> {
+        let own = self.mirrors.get(super::server(&endpoint.origin)).filter(|_| !endpoint.credentials);
+        let with = |login: &Credentials| Endpoint { login: Some(login.clone()), ..endpoint.clone() };
+        match own.map(Vec::as_slice) {
+            None | Some([]) => vec![endpoint.clone()],
+            Some(logins) => logins.iter().map(with).collect(),
+        }
     }
 
     pub(super) fn is_anonymous(&self, endpoint: &Endpoint) -> bool {

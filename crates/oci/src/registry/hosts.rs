@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use super::auth::Credentials;
+
 /// What an endpoint is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
@@ -30,6 +32,8 @@ pub struct Endpoint {
     pub skip_verify: bool,
     /// The pull's credentials may be sent to it (they belong to the registry host, not to mirrors).
     pub credentials: bool,
+    /// A credential of its own, as a session has it for a mirror.
+    pub login: Option<Credentials>,
     /// Headers for requests to it, and to nobody else.
     pub headers: HeaderMap,
     /// Certificates of its own; shared, and compared by content.
@@ -47,6 +51,7 @@ impl Endpoint {
             namespace: None,
             skip_verify: false,
             credentials: true,
+            login: None,
             headers: HeaderMap::new(),
             tls: None,
             connect_timeout: None,

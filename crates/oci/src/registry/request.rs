@@ -110,8 +110,25 @@ impl Session {
         Ok(endpoints)
     }
 
-    /// Sends to one endpoint, with retries; the reply is a success.
+    /// Sends to one endpoint, with each credential that is for it until one is accepted; the reply is a success.
     pub(super) async fn send_to(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call,
+        patience: Patience,
+    ) -> Result<Reply, RegistryError> {
+        let mut refused = None;
+        for endpoint in self.logins(endpoint) {
+            match self.send_as(&endpoint, call, patience).await {
+                Err(error) if error.is_unauthorized() => refused = Some(error),
+                other => return other,
+            }
+        }
+        Err(refused.expect("an endpoint is asked at least once"))
+    }
+
+    /// Sends to one endpoint, with retries.
+    async fn send_as(
         &self,
         endpoint: &Endpoint,
         call: &Call,

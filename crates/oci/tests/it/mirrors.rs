@@ -85,6 +85,33 @@ async fn mirrors_are_asked_in_order_and_told_which_registry_is_meant() {
 }
 
 #[tokio::test]
+async fn a_mirror_is_shown_its_own_credentials_and_never_the_registrys() {
+    let basic = || Auth::Basic("joe".into(), "right".into());
+    let (mirror, server) = (Fake::start(basic()).await, Fake::start(basic()).await);
+    let digest = manifest(&mirror);
+    let node = Node::new();
+    let text = format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", server.host(), mirror.host());
+    node.hosts("reg.lan", &text);
+    assert_eq!(node.client.mirrors("reg.lan").unwrap(), [mirror.host()]);
+    let session = || node.session("reg.lan/a/b:1", Credentials::basic("reg", "hidden"));
+    session().resolve("1").await.unwrap_err();
+    assert!(mirror.seen().iter().all(|seen| seen.authorization.is_none()), "{:?}", mirror.seen());
+    // The first is refused, the second is not.
+    let logins = vec![Credentials::basic("joe", "wrong"), Credentials::basic("joe", "right")];
+    let session = session().with_mirror_logins([(mirror.host(), logins)].into());
+    assert_eq!(session.resolve("1").await.unwrap(), Some(digest));
+    let asked = server.seen().len();
+    session.manifest("1").await.unwrap();
+    assert_eq!(server.seen().len(), asked, "the mirror had it");
+    let mirrors_own = Credentials::basic("joe", "right");
+    let wrong = node
+        .session("reg.lan/a/b:1", mirrors_own)
+        .with_mirror_logins([("elsewhere.lan".to_owned(), vec![Credentials::basic("joe", "right")])].into());
+    let error = wrong.resolve("1").await.unwrap_err().to_string();
+    assert!(!error.contains("right") && error.contains("tried 2 hosts"), "{error}");
+}
+
+#[tokio::test]
 async fn a_mirror_that_cannot_be_reached_is_not_waited_for_again_and_again() {
     let server = Fake::start(Auth::None).await;
     manifest(&server);

@@ -102,6 +102,14 @@ impl Drop for Tracked {
 
 #[tonic::async_trait]
 impl PullProgressService for ImageService {
+    async fn mirrors(
+        &self,
+        request: Request<proto::MirrorsRequest>,
+    ) -> Result<Response<proto::MirrorsResponse>, Status> {
+        let hosts = self.store.mirrors(&request.into_inner().image).map_err(|error| super::status(&error))?;
+        Ok(Response::new(proto::MirrorsResponse { hosts }))
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<proto::WatchResponse, Status>> + Send>>;
 
     async fn watch(

@@ -1,7 +1,10 @@
 //! `PullImage`.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use sampan_cri::progress::MirrorLogin;
 use sampan_cri::v1;
 use sampan_oci::registry::Credentials;
 use tonic::Status;
@@ -12,6 +15,7 @@ use crate::images::PullRequest;
 pub(super) async fn pull_image(
     service: &ImageService,
     request: v1::PullImageRequest,
+    mirrors: Vec<MirrorLogin>,
 ) -> Result<v1::PullImageResponse, Status> {
     let spec = name_of(request.image)?;
     let credentials = credentials(request.auth)?;
@@ -19,6 +23,7 @@ pub(super) async fn pull_image(
     let pull = PullRequest {
         image: spec.image.clone(),
         credentials,
+        mirrors: by_server(mirrors),
         handler: spec.runtime_handler,
         progress: Some(tracked.sender()),
     };
@@ -30,6 +35,18 @@ pub(super) async fn pull_image(
     }
     let image = result.map_err(|error| status(&error).prefixed(&spec.image))?;
     Ok(v1::PullImageResponse { image_ref: image.id.to_string() })
+}
+
+fn by_server(logins: Vec<MirrorLogin>) -> HashMap<String, Vec<Credentials>> {
+    let mut servers: HashMap<String, Vec<Credentials>> = HashMap::new();
+    for MirrorLogin { host, username, password, identity_token } in logins {
+        let login = match identity_token.is_empty() {
+            true => Credentials::basic(&username, &password),
+            false => Credentials::IdentityToken(identity_token),
+        };
+        servers.entry(host).or_default().push(login);
+    }
+    servers
 }
 
 trait Prefixed {

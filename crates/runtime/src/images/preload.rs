@@ -1,7 +1,9 @@
-//! `<data-dir>/images/`: archives that are loaded when the server starts, and when they appear.
+//! `<data-dir>/images/`: archives, and directories of OCI layouts, that are loaded when the server starts, and when
+//! they appear.
 //!
 //! For machines without a registry: who copies an archive there has its images, pinned, because nobody could
-//! pull them again. An archive that was loaded before is not read again, unless it changed or its images are
+//! pull them again. A directory is complete when it is moved there; one that is filled in place is loaded at the
+//! next start. An archive that was loaded before is not read again, unless it changed or its images are
 //! gone.
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use sampan_oci::Digest;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
+use super::layout::{is_layout, pack};
 use super::{ImageError, ImageStore};
 use crate::content::write_durably;
 
@@ -59,7 +62,7 @@ impl ImageStore {
             names = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 changed = events.next() => match changed? {
-                    Some(names) => names.into_iter().filter(|name| is_archive(name)).collect(),
+                    Some(names) => names.into_iter().filter(|name| is_source(dir, name)).collect(),
                     // More changes than the kernel kept.
                     None => archives(dir)?,
                 },
@@ -97,8 +100,14 @@ impl ImageStore {
     }
 
     async fn load_and_pin(self: &Arc<Self>, path: &Path) -> Result<Vec<Digest>, ImageError> {
-        let file = fs::File::open(path).map_err(|e| ImageError::io("open", path, e))?;
-        let images: Vec<Digest> = self.load(file).await?.iter().map(|image| image.id.clone()).collect();
+        let failed = Arc::new(OnceLock::new());
+        let file = if path.is_dir() { pack(path, failed.clone()) } else { fs::File::open(path) };
+        let file = file.map_err(|e| ImageError::io("open", path, e))?;
+        let loaded = self.load(file).await;
+        if let Some(error) = failed.get() {
+            return Err(ImageError::io("read", path, io::Error::other(error.clone())));
+        }
+        let images: Vec<Digest> = loaded?.iter().map(|image| image.id.clone()).collect();
         for id in &images {
             self.set_pinned(&id.to_string(), true).await?;
         }
@@ -113,24 +122,36 @@ fn read(record: &Path) -> Loaded {
 }
 
 fn stamp(path: &Path) -> io::Result<String> {
-    let meta = fs::metadata(path)?;
+    let mut meta = fs::metadata(path)?;
+    if meta.is_dir() {
+        // What a layout holds changes with its index.
+        meta = fs::metadata(path.join("index.json")).or_else(|_| fs::metadata(path.join("manifest.json")))?;
+    }
     if !meta.is_file() {
         return Err(io::Error::other("not a file"));
     }
     Ok(format!("{}.{:09}-{}-{}", meta.mtime(), meta.mtime_nsec(), meta.len(), meta.ino()))
 }
 
-/// The archives in a directory, by name.
+/// The archives and layouts in a directory, by name.
 fn archives(dir: &Path) -> io::Result<Vec<String>> {
     let names = fs::read_dir(dir)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| is_archive(name)).collect();
+    let mut names: Vec<String> = names.filter(|name| is_source(dir, name)).collect();
     names.sort();
     Ok(names)
 }
 
-/// Hidden files are somebody's unfinished copies.
+fn is_source(dir: &Path, name: &str) -> bool {
+    is_archive(name) || !is_hidden(name) && is_layout(&dir.join(name))
+}
+
 fn is_archive(name: &str) -> bool {
-    !name.starts_with('.') && ENDINGS.iter().any(|ending| name.ends_with(ending))
+    !is_hidden(name) && ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Hidden files are somebody's unfinished copies.
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('.')
 }
 
 /// Files that were written or moved into a directory.

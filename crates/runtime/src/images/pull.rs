@@ -39,7 +39,8 @@ impl ImageStore {
             return self.resolve(&request.image)?.ok_or(ImageError::NoBuiltin(request.image));
         }
         let reporter = Reporter::new(request.progress);
-        let session = self.registry.session(&reference, request.credentials);
+        let session =
+            self.registry.session(&reference, request.credentials).with_mirror_logins(request.mirrors);
         let foreign = self.config.handler_platforms.get(&request.handler);
         let platform = foreign.unwrap_or(&self.config.platform);
         // Also for a digest that is here: whether the credentials are good for it is the registry's to say.

@@ -156,6 +156,11 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Whether a layer is safely on disk.
+    pub(crate) fn is_synced(&self, chain: &Digest) -> bool {
+        self.dir.join(dir_name(chain)).join("synced").exists()
+    }
+
     /// Bytes and inodes of all layers, as counted when they were unpacked.
     pub(crate) fn layers_usage(&self) -> (u64, u64) {
         self.known().values().fold((0, 0), |(bytes, inodes), l| (bytes + l.bytes, inodes + l.inodes))

@@ -1,7 +1,7 @@
 //! One tar entry after the other becomes a file.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::BufRead;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,6 @@ use super::tree::{self, Dir, Tree};
 use super::whiteout::{self, Whiteout};
 use super::{UnpackLimits, Unpacked, files, metadata};
 
-const BUFFER: usize = 256 << 10;
 /// The most hard links to lower layers that are kept for later.
 const MAX_DANGLING: usize = 100_000;
 
@@ -28,7 +27,6 @@ pub(super) struct Unpacker {
     /// Times of directories: set at the end, because making files in them changes them.
     times: Vec<(PathBuf, Timestamps)>,
     dangling: Vec<(PathBuf, PathBuf)>,
-    buffer: Vec<u8>,
 }
 
 impl Unpacker {
@@ -41,11 +39,14 @@ impl Unpacker {
             inodes: 0,
             times: Vec::new(),
             dangling: Vec::new(),
-            buffer: vec![0; BUFFER],
         })
     }
 
-    pub(super) fn entry<R: Read>(&mut self, entry: Entry, tar: &mut TarReader<R>) -> Result<(), UnpackError> {
+    pub(super) fn entry<R: BufRead>(
+        &mut self,
+        entry: Entry,
+        tar: &mut TarReader<R>,
+    ) -> Result<(), UnpackError> {
         self.seen += 1 + entry.extensions;
         if self.seen > self.limits.max_entries {
             return Err(UnpackError::TooManyEntries { limit: self.limits.max_entries });
@@ -100,7 +101,7 @@ impl Unpacker {
             EntryType::Fifo => self.node(&dir, name, &entry, FileType::Fifo),
             // Unknown types are to be treated as regular files (POSIX).
             _ => {
-                let fd = files::write(&dir, name, &entry, tar, &mut self.buffer)?;
+                let fd = files::write(&dir, name, &entry, tar)?;
                 self.bytes += entry.size.next_multiple_of(4096);
                 metadata::apply_open(&fd, &entry)?;
                 rustix::fs::futimens(&fd, &metadata::times(&entry))
@@ -123,7 +124,7 @@ impl Unpacker {
         let os = OsStr::from_bytes(name);
         let bad = |operation| move |e: Errno| UnpackError::io(&entry.path, operation, e);
         self.bytes += 4096;
-        let opened = match rustix::fs::mkdirat(dir, os, Mode::from_raw_mode(0o700)) {
+        let opened = match rustix::fs::mkdirat(dir, os, metadata::first_mode(entry)) {
             Ok(()) => tree::open_step(dir, name).map_err(bad("open directory"))?,
             Err(Errno::EXIST) => {
                 let stat = rustix::fs::statat(dir, os, AtFlags::SYMLINK_NOFOLLOW)
@@ -131,7 +132,7 @@ impl Unpacker {
                 let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
                 if !is_dir {
                     tree::remove(dir, name).map_err(bad("replace"))?;
-                    rustix::fs::mkdirat(dir, os, Mode::from_raw_mode(0o700))
+                    rustix::fs::mkdirat(dir, os, metadata::first_mode(entry))
                         .map_err(bad("create directory"))?;
                 }
                 let opened = tree::open_step(dir, name).map_err(bad("open directory"))?;

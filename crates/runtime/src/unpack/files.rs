@@ -1,7 +1,7 @@
 //! Regular files.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::BufRead;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -9,25 +9,26 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::UnpackError;
+use super::metadata;
 use super::tar::{Entry, TarReader};
 use super::tree::{self, Dir};
 
 /// Makes the file `name` in `dir` and fills it from the tar.
-pub(super) fn write<R: Read>(
+pub(super) fn write<R: BufRead>(
     dir: &Dir,
     name: &[u8],
     entry: &Entry,
     tar: &mut TarReader<R>,
-    buffer: &mut [u8],
 ) -> Result<OwnedFd, UnpackError> {
-    let fd = create(dir, name).map_err(|e| UnpackError::io(&entry.path, "create file", e))?;
+    let mode = metadata::first_mode(entry);
+    let fd = create(dir, name, mode).map_err(|e| UnpackError::io(&entry.path, "create file", e))?;
     match &entry.sparse {
-        None => copy(&fd, 0, entry.size, entry, tar, buffer)?,
+        None => copy(&fd, 0, entry.size, entry, tar)?,
         Some(pieces) => {
             rustix::fs::ftruncate(&fd, entry.length)
                 .map_err(|e| UnpackError::io(&entry.path, "set length", e))?;
             for (offset, length) in pieces {
-                copy(&fd, *offset, *length, entry, tar, buffer)?;
+                copy(&fd, *offset, *length, entry, tar)?;
             }
         }
     }
@@ -35,9 +36,9 @@ pub(super) fn write<R: Read>(
 }
 
 /// What had the name before is removed: the last entry of a name counts.
-fn create(dir: &Dir, name: &[u8]) -> Result<OwnedFd, Errno> {
+fn create(dir: &Dir, name: &[u8], mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(dir, OsStr::from_bytes(name), flags, Mode::from_raw_mode(0o600));
+    let open = || rustix::fs::openat(dir, OsStr::from_bytes(name), flags, mode);
     match open() {
         Err(Errno::EXIST) => {
             tree::remove(dir, name)?;
@@ -47,34 +48,31 @@ fn create(dir: &Dir, name: &[u8]) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn copy<R: Read>(
+/// Writes what the tar has, from where it lies: a copy of every byte less.
+fn copy<R: BufRead>(
     fd: &OwnedFd,
     mut offset: u64,
     length: u64,
     entry: &Entry,
     tar: &mut TarReader<R>,
-    buffer: &mut [u8],
 ) -> Result<(), UnpackError> {
     let mut left = length;
     while left > 0 {
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let n = tar.read(&mut buffer[..want]).map_err(UnpackError::Read)?;
-        if n == 0 {
+        let content = tar.content().map_err(UnpackError::Read)?;
+        let content = &content[..usize::try_from(left).unwrap_or(usize::MAX).min(content.len())];
+        if content.is_empty() {
             return Err(tar.cut());
         }
-        let mut written = 0;
-        while written < n {
-            match rustix::io::pwrite(fd, &buffer[written..n], offset) {
-                Ok(0) => return Err(UnpackError::io(&entry.path, "write", Errno::NOSPC)),
-                Ok(w) => {
-                    written += w;
-                    offset += w as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(UnpackError::io(&entry.path, "write", e)),
+        match rustix::io::pwrite(fd, content, offset) {
+            Ok(0) => return Err(UnpackError::io(&entry.path, "write", Errno::NOSPC)),
+            Ok(written) => {
+                tar.consume(written);
+                offset += written as u64;
+                left -= written as u64;
             }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(UnpackError::io(&entry.path, "write", e)),
         }
-        left -= n as u64;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! header is.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use tar::{EntryType, Header};
 
@@ -291,6 +291,24 @@ impl<R: Read> TarReader<R> {
     /// The error for content that ends too early.
     pub(crate) fn cut(&self) -> UnpackError {
         self.damaged("ends within an entry".to_owned())
+    }
+}
+
+impl<R: BufRead> TarReader<R> {
+    /// Some of what is left of the current entry's content; empty at its end, and where the tar is cut.
+    pub(crate) fn content(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let content = self.reader.fill_buf()?;
+        Ok(&content[..usize::try_from(self.left).unwrap_or(usize::MAX).min(content.len())])
+    }
+
+    /// So much of [`content`](Self::content) was used.
+    pub(crate) fn consume(&mut self, amount: usize) {
+        self.reader.consume(amount);
+        self.left -= amount as u64;
+        self.offset += amount as u64;
     }
 }
 

@@ -3,7 +3,6 @@
 //! A running server answers there. Without one the image store is opened by this process and served to
 //! itself on a socket of its own: the same calls, the same code.
 
-mod layout;
 mod store;
 
 use std::{
@@ -18,6 +17,7 @@ use sampan_cri::{
     archives::{Chunk, Format, PinRequest, PruneRequest, SaveRequest},
     v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest},
 };
+use sampan_runtime::images::pack_layout;
 use tokio::{
     fs::File,
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -170,7 +170,7 @@ async fn load(args: ImageLoadArgs, printer: &Printer) -> Result<()> {
     let input: Box<dyn AsyncRead + Send + Unpin> = if is_dash(&args.file) {
         Box::new(File::from_std(own(std::io::stdin())?))
     } else if args.file.is_dir() {
-        Box::new(File::from_std(layout::pack(&args.file, unread.clone())?))
+        Box::new(File::from_std(pack_layout(&args.file, unread.clone())?))
     } else {
         Box::new(File::open(&args.file).await.with_context(|| format!("opening {shown}"))?)
     };
@@ -194,6 +194,7 @@ async fn load(args: ImageLoadArgs, printer: &Printer) -> Result<()> {
     for image in answer.into_inner().images {
         printer.line(format!("loaded {image}"));
     }
+    store.flush().await;
     store.close().await;
     Ok(())
 }

@@ -42,6 +42,8 @@ pub(crate) async fn images(
             store.handler_platforms.insert(name.clone(), platform);
         }
     }
+    // Without a server this is one command, which ends before its layers are on the disk.
+    store.flush = config.is_some();
     store.builtin = Some(Builtin {
         executable: executable()?,
         applets: sampan_toolbox::Applet::names().map(str::to_owned).collect(),

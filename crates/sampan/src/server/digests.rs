@@ -1,8 +1,12 @@
-//! What the `DigestPinning` admission plugin asks: the registry client, with the pod's Secrets.
+//! What the `DigestPinning` admission plugin asks: the registry client, with the pod's Secrets and the node's own
+//! credentials, as the pull will have them.
+
+use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Secret;
 use sampan_apiserver::admission::DigestResolver;
+use sampan_kubelet::{ImageConfig, RegistryLogins};
 use sampan_oci::Reference;
 use sampan_oci::registry::{Client, ClientConfig, Credentials, RegistryError};
 use serde_json::Value;
@@ -15,20 +19,34 @@ const BUILTIN_HOST: &str = "sampan.local";
 /// Asks registries as pulls do: same mirrors, same certificates.
 pub(super) struct RegistryDigests {
     client: Client,
+    logins: RegistryLogins,
 }
 
 impl RegistryDigests {
     pub(super) fn new(config: &NodeConfig) -> Result<Self> {
+        let images = ImageConfig {
+            image_credential_provider_config: config.image_credential_provider_config.clone(),
+            image_credential_provider_bin_dir: config.image_credential_provider_bin_dir.clone(),
+            ..ImageConfig::default()
+        };
+        let logins = RegistryLogins::new(&images, &config.data_dir.join("kubelet"))
+            .map_err(anyhow::Error::msg)
+            .context("registry credentials of the node")?;
         let config = ClientConfig {
             insecure: config.insecure_registries.iter().cloned().collect(),
             certs_d: config.registry_hosts_dirs.clone(),
             ..ClientConfig::default()
         };
-        Ok(Self { client: Client::new(config).context("making a registry client")? })
+        Ok(Self { client: Client::new(config).context("making a registry client")?, logins })
     }
 
-    async fn ask(&self, image: &Reference, credentials: Credentials) -> Result<String, RegistryError> {
-        let session = self.client.session(image, credentials);
+    async fn ask(
+        &self,
+        image: &Reference,
+        credentials: Credentials,
+        mirrors: HashMap<String, Vec<Credentials>>,
+    ) -> Result<String, RegistryError> {
+        let session = self.client.session(image, credentials).with_mirror_logins(mirrors);
         let version = image.version();
         match session.resolve(&version).await? {
             Some(digest) => Ok(digest.to_string()),
@@ -47,15 +65,21 @@ impl DigestResolver for RegistryDigests {
         }
         let secrets =
             pull_secrets.iter().filter_map(|secret| serde_json::from_value::<Secret>(secret.clone()).ok());
-        let logins = sampan_kubelet::registry_logins(secrets.collect(), image)?;
+        // A broken file about the host is for the request to tell.
+        let mirrors = self.client.mirrors(reference.host()).unwrap_or_default();
+        let logins = self.logins.find(secrets.collect(), image, &mirrors).await?;
         let mut credentials: Vec<Credentials> =
-            logins.iter().map(|(user, password)| Credentials::basic(user, password)).collect();
+            logins.registry.iter().map(|(user, password)| Credentials::basic(user, password)).collect();
         if credentials.is_empty() {
             credentials.push(Credentials::Anonymous);
         }
+        let mut of_mirrors: HashMap<String, Vec<Credentials>> = HashMap::new();
+        for (host, (user, password)) in logins.mirrors {
+            of_mirrors.entry(host).or_default().push(Credentials::basic(&user, &password));
+        }
         let mut refusals = Vec::new();
         for credentials in credentials {
-            match self.ask(&reference, credentials).await {
+            match self.ask(&reference, credentials, of_mirrors.clone()).await {
                 Ok(digest) => return Ok(Some(digest)),
                 Err(error) => refusals.push(chain(&error)),
             }

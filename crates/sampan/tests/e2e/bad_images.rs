@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::fixture::{Layer, Node, Registry, SmallDisk, TestImage, busybox_layer, tar_of};
+use crate::fixture::{Layer, Node, Registry, SmallDisk, TestImage, busybox_layer, noise, tar_of};
 
 fn pod(name: &str, image: &str, policy: &str) -> String {
     format!(
@@ -119,15 +119,8 @@ fn hostile_and_damaged_layers_end_as_errors_and_touch_nothing_outside() {
 #[test]
 fn a_full_disk_during_a_pull_is_named_and_the_node_goes_on() {
     let registry = Registry::start();
-    // Random enough that no compression makes it fit.
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u8::try_from(state >> 56).unwrap()
-    };
-    let large: Vec<u8> = (0..24 << 20).map(|_| next()).collect();
-    let large =
-        registry.push("large:1", &TestImage::of(&[Layer::plain(&tar_of(&[("large", &large)]))], &json!({})));
+    let large = Layer::plain(&tar_of(&[("large", &noise(24 << 20))]));
+    let large = registry.push("large:1", &TestImage::of(&[large], &json!({})));
     let small = registry.push("small:1", &TestImage::busybox(&json!({})));
     let mut node = Node::prepare(&["--stop-pods=true"]);
     let disk = SmallDisk::mount(&node.path("data/runtime/content"), "size=8m");

@@ -6,8 +6,10 @@ mod node;
 pub(crate) mod peer;
 mod registry;
 mod remains;
+mod slow_line;
 mod small_disk;
 pub(crate) mod streams;
+mod terminal;
 
 use std::{
     process::Output,
@@ -15,10 +17,12 @@ use std::{
 };
 
 pub(crate) use self::{
-    image::{Layer, TestImage, busybox_layer, tar_of, tar_with},
+    image::{Layer, TestImage, busybox_layer, noise, tar_of, tar_with},
     node::{Node, free_port},
     registry::Registry,
+    slow_line::SlowLine,
     small_disk::SmallDisk,
+    terminal::Terminal,
 };
 
 /// What a program said, as text.

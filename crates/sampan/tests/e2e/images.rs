@@ -1,8 +1,10 @@
 //! Images from a real registry, with and without a server.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
-use crate::fixture::{Layer, Node, Registry, TestImage, busybox_layer, eventually, tar_of};
+use crate::fixture::{Layer, Node, Registry, Said, TestImage, busybox_layer, eventually, tar_of};
 
 fn pod(name: &str, image: &str) -> String {
     format!(
@@ -82,6 +84,16 @@ fn the_image_command_with_a_server_and_without() {
             assert!(loaded.contains(&name), "{format}: {loaded}");
             assert!(node.sampan(&["image", "ls"]).ok().contains("cli/app"), "{format}");
         }
+        // The same through pipes.
+        let save = ["image", "save", &name, "--format", "docker", "-o", "-"];
+        let saved = node.sampan_command(&save).output().unwrap();
+        assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
+        node.sampan(&["image", "rm", &name]).ok();
+        let mut load = node.sampan_command(&["image", "load", "-"]);
+        let mut loading = load.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut loading.stdin.take().unwrap(), &saved.stdout).unwrap();
+        let loaded = Said::from(loading.wait_with_output().unwrap()).ok();
+        assert!(loaded.contains(&name), "{loaded}");
         let pruned = node.sampan(&["image", "prune"]).ok();
         assert!(pruned.contains("removed"), "{pruned}");
         assert!(!node.sampan(&["image", "ls"]).ok().contains("cli/app"));

@@ -2,7 +2,11 @@
 
 use std::{fs, process::Command};
 
-use crate::fixture::{Node, Said};
+use serde_json::json;
+
+use crate::fixture::{
+    Layer, Node, Registry, Said, SlowLine, Terminal, TestImage, busybox_layer, eventually, noise, tar_of,
+};
 
 /// Runs with the directories, bridge and ranges of a node that is not started.
 struct Run {
@@ -22,6 +26,10 @@ impl Run {
     }
 
     fn run(&self, manifest: &str, options: &[&str]) -> Said {
+        self.command(manifest, options).output().unwrap().into()
+    }
+
+    fn command(&self, manifest: &str, options: &[&str]) -> Command {
         let file = self.node.path("pod.yaml");
         fs::write(&file, manifest).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_sampan"));
@@ -29,7 +37,7 @@ impl Run {
         command.arg(if options.is_empty() { file.as_os_str() } else { "-".as_ref() });
         command.arg("--data-dir").arg(self.node.path("data")).arg("--run-dir").arg(self.node.path("run"));
         command.stdin(fs::File::open(&file).unwrap());
-        command.output().unwrap().into()
+        command
     }
 }
 
@@ -51,6 +59,28 @@ fn a_pod_runs_prints_and_is_gone_and_its_exit_code_is_the_runs() {
     let said = run.run(&pod("missing", "[no-such-command]"), &["--no-progress"]);
     assert_eq!(said.code, 128, "{said:?}");
     assert!(said.err.contains("no-such-command"), "{}", said.err);
+}
+
+#[test]
+fn in_a_terminal_a_bar_per_layer_shows_the_pull() {
+    let registry = Registry::start();
+    let large = Layer::plain(&tar_of(&[("large", &noise(4 << 20))]));
+    let digest = large.digest().trim_start_matches("sha256:")[..12].to_owned();
+    let image = TestImage::of(&[Layer::gzip(&busybox_layer()), large], &json!({}));
+    let name = registry.push("bars/app:1", &image);
+    let line = SlowLine::to(&registry.host());
+    let run = Run::new();
+    let manifest = pod("bars", "[echo, it ran]")
+        .replace("sampan.local/toolbox", &name.replace(&registry.host(), &line.host()));
+    let terminal = Terminal::start(&mut run.command(&manifest, &[]));
+    eventually("the bar", || {
+        let shown = terminal.shown();
+        (shown.contains(&digest) && shown.contains("downloading")).then_some(())
+    });
+    line.open();
+    let said = terminal.end();
+    assert_eq!(said.code, 0, "{}", said.out);
+    assert!(said.out.contains("bars/c | it ran"), "{}", said.out);
 }
 
 #[test]

@@ -99,17 +99,19 @@ impl Plugins {
         Self { plugins: plugins.collect() }
     }
 
-    /// What the plugins for `repository` say. One that fails is logged; the pull goes on without it.
-    pub(super) async fn find(&self, ctx: &NodeContext, pod: &Pod, repository: &str) -> Vec<Credential> {
+    /// What the plugins for `repository` say. One that fails is logged; the pull goes on without it. Those that want
+    /// a ServiceAccount are asked only with a pod.
+    pub(super) async fn find(&self, pod: Option<(&NodeContext, &Pod)>, repository: &str) -> Vec<Credential> {
         let mut found = Vec::new();
         for plugin in &self.plugins {
             if !plugin.provider.match_images.iter().any(|pattern| key_matches(pattern, repository)) {
                 continue;
             }
             let name = &plugin.provider.name;
-            let identity = match &plugin.provider.token_attributes {
-                None => Identity::default(),
-                Some(attributes) => match identity(ctx, pod, attributes).await {
+            let identity = match (&plugin.provider.token_attributes, pod) {
+                (None, _) => Identity::default(),
+                (Some(_), None) => continue,
+                (Some(attributes), Some((ctx, pod))) => match identity(ctx, pod, attributes).await {
                     Ok(Some(identity)) => identity,
                     Ok(None) => continue,
                     Err(error) => {

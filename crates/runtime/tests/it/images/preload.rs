@@ -47,19 +47,25 @@ async fn archives_are_loaded_at_the_start_and_when_they_appear() {
     std::fs::write(archives.join("first.tar"), archive("one", b"1").await).unwrap();
     std::fs::write(archives.join("broken.tar"), b"no tar").unwrap();
     std::fs::write(archives.join("list.txt"), b"busybox").unwrap();
+    // A layout, as its directory.
+    let layout = archives.join("layout");
+    tar::Archive::new(&archive("four", b"4").await[..]).unpack(&layout).unwrap();
     let store = open(&data).await;
     let (stop, task) = watch(&store, &archives);
-    eventually("the first", || store.list().len() == 1).await;
+    eventually("the first", || store.list().len() == 2).await;
+    tar::Archive::new(&archive("five", b"5").await[..]).unpack(dir.path().join("new")).unwrap();
+    std::fs::rename(dir.path().join("new"), archives.join("new")).unwrap();
+    eventually("the one that was moved in", || store.list().len() == 3).await;
     // One that grows slowly, one that is moved in.
     let second = encode(&archive("two", b"2").await, Coding::Zstd);
     let mut file = std::fs::File::create(archives.join("second.tar.zst")).unwrap();
     std::io::Write::write_all(&mut file, &second[..second.len() / 2]).unwrap();
     std::fs::write(dir.path().join("third"), encode(&archive("three", b"3").await, Coding::Gzip)).unwrap();
     std::fs::rename(dir.path().join("third"), archives.join("third.tgz")).unwrap();
-    eventually("the third", || store.list().len() == 2).await;
+    eventually("the third", || store.list().len() == 4).await;
     std::io::Write::write_all(&mut file, &second[second.len() / 2..]).unwrap();
     drop(file);
-    eventually("the second", || store.list().len() == 3 && store.list().iter().all(|i| i.pinned)).await;
+    eventually("the second", || store.list().len() == 5 && store.list().iter().all(|i| i.pinned)).await;
     let record = data.join("images/preloaded.json");
     eventually("the note of it", || {
         std::fs::read_to_string(&record).is_ok_and(|text| text.contains("second.tar.zst"))
@@ -76,7 +82,7 @@ async fn archives_are_loaded_at_the_start_and_when_they_appear() {
     drop(store);
     let store = open(&data).await;
     let (stop, task) = watch(&store, &archives);
-    eventually("the removed one", || store.list().len() == 3).await;
+    eventually("the removed one", || store.list().len() == 5).await;
     assert!(!store.resolve(&images[0].id.to_string()).unwrap().unwrap().pinned);
     stop.cancel();
     task.await.unwrap();

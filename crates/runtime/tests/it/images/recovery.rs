@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::builder::{Coding, Image, assert_tidy, file_of, open, pull, tar};
+use sampan_runtime::images::{ImageStore, ImageStoreConfig};
+
+use super::builder::{Coding, Image, assert_tidy, config, file_of, open, pull, tar};
 use super::fake::{Auth, Fake};
 
 fn image() -> Image {
@@ -38,7 +40,10 @@ async fn lost_layers_are_unpacked_again_from_their_blobs() {
     let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
     image().publish(&fake, "1");
     let name = fake.image("a:1");
-    let record = pull(&open(dir.path()).await, &name).await.unwrap();
+    // Nothing is flushed: what a loss of power costs is the test's to say.
+    let open =
+        async || ImageStore::open(ImageStoreConfig { flush: false, ..config(dir.path()) }).await.unwrap();
+    let record = pull(&open().await, &name).await.unwrap();
     let layer = dir.path().join("snapshots").join(record.layers[1].chain_id.hex());
     let lose = || {
         // As if the machine had lost power before the layer was flushed.
@@ -49,10 +54,9 @@ async fn lost_layers_are_unpacked_again_from_their_blobs() {
         let _ = fs::remove_file(layer.join("synced"));
         fs::write(layer.join("fs/b"), "").unwrap();
     };
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     lose();
     let asked = fake.seen().len();
-    let store = open(dir.path()).await;
+    let store = open().await;
     let record = store.resolve(&name).unwrap().unwrap();
     assert_eq!(file_of(&store, &record, "b").unwrap(), b"2");
     assert_eq!(fake.seen().len(), asked, "without the registry");
@@ -63,10 +67,27 @@ async fn lost_layers_are_unpacked_again_from_their_blobs() {
     let mut bytes = fs::read(&blob).unwrap();
     bytes[10] ^= 1;
     fs::write(&blob, bytes).unwrap();
-    let store = open(dir.path()).await;
+    let store = open().await;
     assert!(store.resolve(&name).unwrap().is_none());
     let record = pull(&store, &name).await.unwrap();
     assert_eq!(file_of(&store, &record, "b").unwrap(), b"2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_did_not_wait_for_is_flushed_by_the_next_store() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    image().publish(&fake, "1");
+    let hasty = ImageStoreConfig { flush: false, ..config(dir.path()) };
+    let record = pull(&ImageStore::open(hasty).await.unwrap(), &fake.image("a:1")).await.unwrap();
+    let synced =
+        |chain: &sampan_oci::Digest| dir.path().join("snapshots").join(chain.hex()).join("synced").exists();
+    assert!(!record.chain_ids().any(synced));
+    let _store = open(dir.path()).await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !record.chain_ids().all(synced) {
+        assert!(std::time::Instant::now() < deadline, "it was never flushed");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

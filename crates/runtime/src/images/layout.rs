@@ -1,20 +1,27 @@
-//! The directory of an OCI layout as the archive that it could be: the server reads archives only.
+//! The directory of an OCI layout as the archive that it could be: the store reads archives only.
 
-use std::{
-    fs::File,
-    io::{PipeWriter, Result as IoResult},
-    os::fd::OwnedFd,
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::fs::File;
+use std::io::{self, PipeWriter};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result, ensure};
+/// Whether a directory holds a layout.
+pub(super) fn is_layout(dir: &Path) -> bool {
+    ["index.json", "manifest.json"].iter().any(|name| dir.join(name).is_file())
+}
 
-/// A tar of the layout in `dir`, written while it is read. What goes wrong meanwhile is put into `failed`.
-pub(super) fn pack(dir: &Path, failed: Arc<OnceLock<String>>) -> Result<File> {
-    let is_layout = ["index.json", "manifest.json"].iter().any(|name| dir.join(name).is_file());
-    ensure!(is_layout, "{} is a directory without an index.json: not an OCI layout", dir.display());
-    let (reader, writer) = std::io::pipe().context("making a pipe")?;
+/// A tar of the layout in `dir`, written by a thread while it is read. What goes wrong meanwhile is put into
+/// `failed`.
+///
+/// # Errors
+/// When the directory holds no layout.
+pub fn pack(dir: &Path, failed: Arc<OnceLock<String>>) -> io::Result<File> {
+    if !is_layout(dir) {
+        let text = format!("{} is a directory without an index.json: not an OCI layout", dir.display());
+        return Err(io::Error::other(text));
+    }
+    let (reader, writer) = io::pipe()?;
     let dir = dir.to_owned();
     std::thread::spawn(move || {
         if let Err(error) = write(&dir, writer) {
@@ -25,7 +32,7 @@ pub(super) fn pack(dir: &Path, failed: Arc<OnceLock<String>>) -> Result<File> {
     Ok(OwnedFd::from(reader).into())
 }
 
-fn write(dir: &Path, writer: PipeWriter) -> IoResult<()> {
+fn write(dir: &Path, writer: PipeWriter) -> io::Result<()> {
     let mut tar = tar::Builder::new(writer);
     tar.sparse(false);
     for name in ["oci-layout", "index.json", "manifest.json"] {
