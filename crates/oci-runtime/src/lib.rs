@@ -18,7 +18,7 @@ mod seccomp;
 
 use std::path::{Path, PathBuf};
 
-pub use command_line::main;
+pub use command_line::{main, run};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]

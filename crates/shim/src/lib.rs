@@ -12,4 +12,4 @@ pub mod protocol;
 mod kernel;
 mod server;
 
-pub use server::main;
+pub use server::{EmbeddedRuntime, main};
