@@ -73,7 +73,12 @@ async fn start_and_delete(client: &Client, count: usize, label: &str) -> Result<
 
 /// From a container's end (its process is killed) to its next process. A pod each time: the second restart of a pod
 /// waits ten seconds everywhere.
-async fn restarts(client: &Client, podman: Option<&Podman>, rounds: usize, report: &mut Report) -> Result<()> {
+async fn restarts(
+    client: &Client,
+    podman: Option<&Podman>,
+    rounds: usize,
+    report: &mut Report,
+) -> Result<()> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let seconds = 10_000_000 + rand::random_range(0..80_000_000_u64);
@@ -135,14 +140,19 @@ async fn idle(node: &Node, client: &Client, report: &mut Report) -> Result<()> {
 
 /// Exec probes every second in every pod.
 async fn probes(node: &Node, client: &Client, report: &mut Report) -> Result<()> {
-    let probe = json!({"readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 10}});
+    let probe =
+        json!({"readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 10}});
     let pods =
         (0..MANY).map(|index| pods::pod("probed", index, probe.clone())).collect::<Result<Vec<_>>>()?;
     let names = pods::start_until(client, "probed", &pods, pods::is_ready).await?;
     tokio::time::sleep(SETTLED).await;
     let (daemon, shims) = used(node).await?;
     report.line(&format!("CPU of the daemon, {MANY} exec probes a second"), "", percent(daemon));
-    report.line(&format!("CPU of the shims and what they ran, {MANY} exec probes a second"), "", percent(shims));
+    report.line(
+        &format!("CPU of the shims and what they ran, {MANY} exec probes a second"),
+        "",
+        percent(shims),
+    );
     pods::delete(client, &names).await
 }
 
@@ -162,7 +172,8 @@ fn processor_time(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("reading stat")?;
     // `pid (name) state ppid ...`: utime, stime, cutime and cstime are the fields 14 to 17.
     let fields = stat.rsplit_once(')').context("stat has no name")?.1;
-    let ticks: u64 = fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(ticks as f64 / TICKS)
 }
 

@@ -44,14 +44,7 @@ impl Node {
                 "--kubelet-port",
                 &free_port()?.to_string(),
             ])
-            .args([
-                "--bridge",
-                "sampan-bench",
-                "--cgroup-root",
-                CGROUP,
-                "--cluster-cidr",
-                "10.207.0.0/24",
-            ])
+            .args(["--bridge", "sampan-bench", "--cgroup-root", CGROUP, "--cluster-cidr", "10.207.0.0/24"])
             .args(["--service-cidr", "10.208.0.0/20", "--max-pods", "250"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -129,7 +122,8 @@ fn remove_cgroups() {
         }
         let _ = fs::remove_dir(dir);
     }
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    let hierarchies =
+        fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
     for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
         remove(&hierarchy.join(CGROUP.trim_start_matches('/')));
     }

@@ -63,7 +63,12 @@ impl Podman {
         let archive = podman.dir.path().join("rootfs.tar");
         let packed = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".").status()?;
         ensure!(packed.success(), "tar failed");
-        let imported = podman.command().args(["import", "--change", "CMD [\"/bin/sleep\",\"infinity\"]"]).arg(&archive).arg(IMAGE).output()?;
+        let imported = podman
+            .command()
+            .args(["import", "--change", "CMD [\"/bin/sleep\",\"infinity\"]"])
+            .arg(&archive)
+            .arg(IMAGE)
+            .output()?;
         ensure!(imported.status.success(), "podman import: {}", String::from_utf8_lossy(&imported.stderr));
         Ok(Some(podman))
     }

@@ -85,11 +85,7 @@ impl SandboxNetwork for sampan_network::Cni {
 /// The request in the network's words.
 fn wanted(request: &NetworkRequest) -> Result<sampan_network::SandboxNetwork, String> {
     let port_mappings = request.port_mappings.iter().map(port_mapping).collect::<Result<_, _>>()?;
-    Ok(sampan_network::SandboxNetwork {
-        id: request.id.clone(),
-        netns: request.netns.clone(),
-        port_mappings,
-    })
+    Ok(sampan_network::SandboxNetwork { id: request.id.clone(), netns: request.netns.clone(), port_mappings })
 }
 
 fn port_mapping(mapping: &v1::PortMapping) -> Result<sampan_network::PortMapping, String> {

@@ -77,7 +77,9 @@ impl PodCgroups {
     pub(crate) fn tear_down(&self) {
         let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| !self.root.is_empty()) else { return };
         let kubepods = self.kubepods();
-        for cgroup in [&format!("{kubepods}/burstable"), &format!("{kubepods}/besteffort"), &kubepods, &self.root] {
+        for cgroup in
+            [&format!("{kubepods}/burstable"), &format!("{kubepods}/besteffort"), &kubepods, &self.root]
+        {
             hierarchy.remove_empty(cgroup);
         }
     }

@@ -66,9 +66,7 @@ pub(crate) fn run(root: &Path, exec: &Exec) -> Result<u8> {
     }
     match waitpid(pid, None) {
         Ok(WaitStatus::Exited(_, code)) => Ok(u8::try_from(code).unwrap_or(255)),
-        Ok(WaitStatus::Signaled(_, signal, _)) => {
-            Ok(u8::try_from(128 + signal as i32).unwrap_or(255))
-        }
+        Ok(WaitStatus::Signaled(_, signal, _)) => Ok(u8::try_from(128 + signal as i32).unwrap_or(255)),
         Ok(_) => Ok(1),
         Err(error) => Err(Error::text(format!("wait for {pid}: {error}"))),
     }

@@ -14,7 +14,10 @@ use futures::future::BoxFuture;
 use sampan_oci::Digest;
 use serde_json::json;
 
-use super::conformance::{Check, Target, environment, every_check, execs, lifecycle, listing, security, streams};
+use super::conformance::{
+    Check, Target, environment, every_check, execs, lifecycle, listing, security, streams,
+};
+use super::remains;
 
 /// What containerd 1.6 does not do as the protocol of today says, and why it is no failure of it.
 const SKIPPED: &[(&str, &str)] = &[
@@ -40,6 +43,7 @@ const SKIPPED: &[(&str, &str)] = &[
 struct Peer {
     process: Child,
     dir: PathBuf,
+    bridge: String,
 }
 
 /// An archive as `docker save` writes it: one layer with this executable under all its names.
@@ -105,11 +109,11 @@ fn archive(name: &str, command: &[&str]) -> Vec<u8> {
 impl Peer {
     async fn start() -> (Self, Target) {
         let number = rand::random::<u32>();
-        let dir = std::env::temp_dir().join(format!("sp-ctrd-{number:08x}"));
+        let (dir, bridge) = remains::names();
         std::fs::create_dir_all(dir.join("cni")).unwrap();
         let at = |name: &str| dir.join(name).display().to_string();
         let network = json!({"cniVersion": "0.4.0", "name": "sp", "plugins": [
-            {"type": "bridge", "bridge": bridge(&dir), "isGateway": true, "ipam": {
+            {"type": "bridge", "bridge": bridge, "isGateway": true, "ipam": {
                 "type": "host-local", "dataDir": at("ipam"), "routes": [{"dst": "0.0.0.0/0"}],
                 "ranges": [[{"subnet": format!("10.{}.{}.0/24", 224 + (number >> 8) % 16, number & 0xff)}]],
             }},
@@ -135,7 +139,7 @@ impl Peer {
             .stderr(log)
             .spawn()
             .unwrap();
-        let peer = Self { process, dir: dir.clone() };
+        let peer = Self { process, dir: dir.clone(), bridge };
         let endpoint = format!("unix://{}", dir.join("c.sock").display());
         let client = loop {
             if let Ok(client) = sampan_cri::client::connect(&endpoint).await {
@@ -149,7 +153,7 @@ impl Peer {
             client,
             image: "sampan.local/toolbox:latest".to_owned(),
             logs: dir.join("logs"),
-            cgroup_parent: format!("/{}", dir.file_name().unwrap().to_string_lossy()),
+            cgroup_parent: remains::cgroup(&dir),
             has_network: true,
             handler: String::new(),
         };
@@ -171,35 +175,11 @@ impl Peer {
     }
 }
 
-/// A name of 15 bytes at most.
-fn bridge(dir: &Path) -> String {
-    let name = dir.file_name().unwrap().to_string_lossy();
-    format!("spctr{}", &name[name.len() - 8..])
-}
-
 impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let mark = self.dir.display().to_string();
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
-                && String::from_utf8_lossy(&line).contains(&mark)
-                && pid.as_raw_nonzero().get().unsigned_abs() != std::process::id()
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
-            if target.starts_with(&mark) {
-                let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
-            }
-        }
-        let _ = Command::new("ip").args(["link", "delete", &bridge(&self.dir)]).output();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        remains::remove(&self.dir, Some(&self.bridge), &remains::cgroup(&self.dir));
     }
 }
 
