@@ -7,6 +7,7 @@
 mod cri;
 mod daemon;
 mod dns;
+mod lifecycle;
 mod memory;
 mod node;
 mod podman;
@@ -48,6 +49,8 @@ struct Options {
 enum Subject {
     /// Start to Ready, pods from creation to Running, memory
     Daemon,
+    /// Pods to Ready and gone, restarts, idle processor time, exec probes; against `podman kube play`
+    Lifecycle,
     /// `sampan run` of `true` against `podman run --rm`
     Run,
     /// Services and cluster DNS
@@ -65,6 +68,7 @@ impl Subject {
         let (binary, rounds) = (&options.binary, options.rounds);
         match self {
             Self::Daemon => daemon::measure(binary, rounds, report).await,
+            Self::Lifecycle => lifecycle::measure(binary, rounds, !options.no_peers, report).await,
             Self::Run => podman::measure(binary, rounds, !options.no_peers, report),
             Self::Services => services_and_dns(options, report).await,
             Self::Volumes => volumes::measure(binary, rounds, report).await,

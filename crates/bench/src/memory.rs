@@ -14,6 +14,11 @@ pub(crate) fn pss(pid: u32) -> Result<u64> {
 
 /// PSS of every shim of the server with this run directory.
 pub(crate) fn shims(run_dir: &Path) -> Result<Vec<u64>> {
+    shim_pids(run_dir)?.into_iter().map(pss).collect()
+}
+
+/// The shims of the server with this run directory.
+pub(crate) fn shim_pids(run_dir: &Path) -> Result<Vec<u32>> {
     let mark = run_dir.display().to_string();
     let mut found = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
@@ -22,7 +27,7 @@ pub(crate) fn shims(run_dir: &Path) -> Result<Vec<u64>> {
         let words: Vec<_> = cmdline.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
         if words.get(1).is_some_and(|word| word == "shim") && words.iter().any(|word| word.starts_with(&mark))
         {
-            found.push(pss(pid)?);
+            found.push(pid);
         }
     }
     Ok(found)

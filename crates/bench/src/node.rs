@@ -12,6 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::{Api, Client, api::ListParams, config::Kubeconfig};
 
+/// The cgroup of its pods.
+const CGROUP: &str = "/sampan-bench";
+
 pub(crate) struct Node {
     binary: PathBuf,
     dir: tempfile::TempDir,
@@ -27,6 +30,7 @@ impl Node {
 
     /// Starts the server; how long it took from there to the node's Ready condition.
     pub(crate) async fn start(&mut self) -> Result<Duration> {
+        remove_cgroups();
         let log = fs::File::create(self.dir.path().join("log"))?;
         let started = Instant::now();
         let path = |name: &str| self.dir.path().join(name).display().to_string();
@@ -40,15 +44,8 @@ impl Node {
                 "--kubelet-port",
                 &free_port()?.to_string(),
             ])
-            .args([
-                "--bridge",
-                "sampan-bench",
-                "--cgroup-root",
-                "/sampan-bench",
-                "--cluster-cidr",
-                "10.207.0.0/24",
-            ])
-            .args(["--service-cidr", "10.208.0.0/20"])
+            .args(["--bridge", "sampan-bench", "--cgroup-root", CGROUP, "--cluster-cidr", "10.207.0.0/24"])
+            .args(["--service-cidr", "10.208.0.0/20", "--max-pods", "250"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -113,6 +110,22 @@ impl Drop for Node {
             let _ = process.kill();
             let _ = process.wait();
         }
+        remove_cgroups();
+    }
+}
+
+/// What an earlier or an interrupted measurement left: a server that is killed cannot clear up.
+fn remove_cgroups() {
+    fn remove(dir: &Path) {
+        for below in fs::read_dir(dir).into_iter().flatten().flatten().filter(|below| below.path().is_dir()) {
+            remove(&below.path());
+        }
+        let _ = fs::remove_dir(dir);
+    }
+    let hierarchies =
+        fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        remove(&hierarchy.join(CGROUP.trim_start_matches('/')));
     }
 }
 

@@ -34,13 +34,13 @@ pub(crate) fn measure(binary: &Path, rounds: usize, with_peer: bool, report: &mu
 }
 
 /// Podman with directories of its own.
-struct Podman {
+pub(crate) struct Podman {
     dir: tempfile::TempDir,
 }
 
 impl Podman {
     /// Loads an image with the same program into a fresh storage; `None` without a podman on the machine.
-    fn prepare(binary: &Path) -> Result<Option<Self>> {
+    pub(crate) fn prepare(binary: &Path) -> Result<Option<Self>> {
         if Command::new("podman").arg("--version").stdout(Stdio::null()).status().is_err() {
             eprintln!("podman is not installed (`cargo xtask setup --peers`): nothing to compare with");
             return Ok(None);
@@ -49,11 +49,26 @@ impl Podman {
         let root = podman.dir.path().join("rootfs");
         std::fs::create_dir_all(root.join("bin"))?;
         std::fs::copy(binary, root.join("bin/sampan"))?;
-        std::os::unix::fs::symlink("sampan", root.join("bin/true"))?;
+        for applet in ["true", "sleep"] {
+            std::os::unix::fs::symlink("sampan", root.join("bin").join(applet))?;
+        }
+        // Debian's podman comes without the program of its pause image: the image's own sleep does as well. Limits that
+        // this machine may not raise are named (podman swaps soft and hard of those in a configuration).
+        std::fs::write(
+            podman.dir.path().join("containers.conf"),
+            format!(
+                "[engine]\ninfra_image = {IMAGE:?}\ninfra_command = \"/bin/sleep infinity\"\n[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=4096:4096\"]\n"
+            ),
+        )?;
         let archive = podman.dir.path().join("rootfs.tar");
         let packed = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".").status()?;
         ensure!(packed.success(), "tar failed");
-        let imported = podman.command().arg("import").arg(&archive).arg(IMAGE).output()?;
+        let imported = podman
+            .command()
+            .args(["import", "--change", "CMD [\"/bin/sleep\",\"infinity\"]"])
+            .arg(&archive)
+            .arg(IMAGE)
+            .output()?;
         ensure!(imported.status.success(), "podman import: {}", String::from_utf8_lossy(&imported.stderr));
         Ok(Some(podman))
     }
@@ -79,6 +94,37 @@ impl Podman {
         Ok(started.elapsed())
     }
 
+    /// `kube play` of pods with one sleeping container each, in the host's network: how long until they run.
+    pub(crate) fn play(&self, pods: usize, seconds: u64) -> Result<Duration> {
+        let documents = (0..pods).map(|index| {
+            serde_json::json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("bench-{index}")},
+                "spec": {"restartPolicy": "Always", "containers": [
+                    {"name": "c", "image": IMAGE, "command": ["/bin/sleep", seconds.to_string()]},
+                ]},
+            })
+        });
+        let manifest: Vec<String> = documents.map(|document| document.to_string()).collect();
+        std::fs::write(self.manifest(), manifest.join("\n---\n"))?;
+        self.kube(&["play", "--network", "host"])
+    }
+
+    /// `kube down` of what was played last.
+    pub(crate) fn down(&self) -> Result<Duration> {
+        self.kube(&["down"])
+    }
+
+    fn kube(&self, arguments: &[&str]) -> Result<Duration> {
+        let started = Instant::now();
+        let output = self.command().arg("kube").args(arguments).arg(self.manifest()).output()?;
+        ensure!(output.status.success(), "podman kube: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(started.elapsed())
+    }
+
+    fn manifest(&self) -> std::path::PathBuf {
+        self.dir.path().join("pods.yaml")
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new("podman");
         command
@@ -87,6 +133,7 @@ impl Podman {
             .arg("--runroot")
             .arg(self.dir.path().join("run"));
         command.args(["--cgroup-manager", "cgroupfs", "--runtime", "runc"]).stdin(Stdio::null());
+        command.env("CONTAINERS_CONF", self.dir.path().join("containers.conf"));
         command
     }
 }

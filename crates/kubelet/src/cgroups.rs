@@ -220,6 +220,13 @@ impl Hierarchy {
             }
         }
     }
+
+    /// Removes `cgroup` from every tree where nothing is in it.
+    pub(crate) fn remove_empty(&self, cgroup: &str) {
+        for directory in self.directories(cgroup) {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
 }
 
 /// v2's weight of v1's shares, by the linear formula that upstream's kubelet uses.

@@ -30,6 +30,7 @@ const REMOVALS: Duration = Duration::from_secs(2);
 
 /// A running kubelet. Dropping it stops its tasks; pods keep running.
 pub struct Kubelet {
+    ctx: Arc<NodeContext>,
     workers: Workers,
     address: Option<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
@@ -119,8 +120,8 @@ impl Kubelet {
         tasks.push(tokio::spawn(source::watch_runtime(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(collect::run(Arc::clone(&ctx), workers.clone(), room_wanted)));
         tasks.push(tokio::spawn(eviction::run(Arc::clone(&ctx), workers.clone())));
-        tasks.push(tokio::spawn(log_rotation::run(ctx)));
-        Ok(Self { workers, address, tasks })
+        tasks.push(tokio::spawn(log_rotation::run(Arc::clone(&ctx))));
+        Ok(Self { ctx, workers, address, tasks })
     }
 
     /// Where the HTTPS port is, when there is one.
@@ -139,6 +140,7 @@ impl Kubelet {
             self.workers.stop_all().await;
         }
         self.workers.finish_removals(REMOVALS).await;
+        self.ctx.cgroups.tear_down();
         // Dropping aborts the tasks.
     }
 }

@@ -13,6 +13,10 @@ use crate::{Error, Result};
 /// How long killed processes may take to leave their cgroup.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The kernel's numbers of the file systems (linux/magic.h).
+const CGROUP_MAGIC: i64 = 0x0027_e0eb;
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
 /// A mounted hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
@@ -22,27 +26,38 @@ struct Hierarchy {
     v2: bool,
 }
 
+/// All of them, by what this process is in: a short list, where the table of mounts has several for each pod of the
+/// node, and is read on the way to each container.
 fn hierarchies() -> Vec<Hierarchy> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounts = mounts.lines().filter_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let mut right = right.split(' ');
-        let kind = right.next()?;
-        let options = right.nth(1).unwrap_or_default();
-        let mut left = left.split(' ').skip(3);
-        let (root, mount) = (left.next()?, left.next()?);
-        // Only whole hierarchies, where the engine sees them.
-        if !kind.starts_with("cgroup") || !mount.starts_with("/sys/fs/cgroup") || root.contains("..") {
-            return None;
-        }
-        let v2 = kind == "cgroup2";
-        Some(Hierarchy {
-            mount: PathBuf::from(mount),
-            plain: v2 || options.split(',').any(|option| option.starts_with("name=")),
-            v2,
-        })
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let lines = text.lines().filter_map(|line| {
+        // `4:memory:/…`, `9:name=systemd:/…`, `0::/…`.
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        // Only whole hierarchies: not one whose root lies above what this process may see.
+        (!path.starts_with("/..")).then_some(controllers)
     });
-    mounts.collect()
+    lines.filter_map(Hierarchy::find).collect()
+}
+
+impl Hierarchy {
+    /// Where it is mounted, if it is. No controllers: v2.
+    fn find(controllers: &str) -> Option<Self> {
+        let top = Path::new("/sys/fs/cgroup");
+        let v2 = controllers.is_empty();
+        let name = controllers.strip_prefix("name=");
+        let mounts: Vec<PathBuf> = match name {
+            _ if v2 => vec![top.join("unified"), top.to_owned()],
+            Some(name) => vec![top.join(name)],
+            None => {
+                [controllers].into_iter().chain(controllers.split(',')).map(|name| top.join(name)).collect()
+            }
+        };
+        let kind = if v2 { CGROUP2_MAGIC } else { CGROUP_MAGIC };
+        let is_one = |mount: &PathBuf| rustix::fs::statfs(mount).is_ok_and(|stat| stat.f_type == kind);
+        let mount = mounts.into_iter().find(is_one)?;
+        Some(Self { mount, plain: v2 || name.is_some(), v2 })
+    }
 }
 
 /// The container's directory in each hierarchy.

@@ -144,17 +144,23 @@ pub(crate) struct Exec {
 /// Runs `sampan oci`. `args` are those after `oci`. Must be called before any thread exists.
 #[must_use]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run(args).into()
+}
+
+/// As [`main`], for a process that was forked off to run it; gives the exit code.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args = std::iter::once(OsString::from("sampan-oci")).chain(args);
     let line = match CommandLine::try_parse_from(args) {
         Ok(line) => line,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+            return u8::try_from(error.exit_code()).unwrap_or(1);
         }
     };
     let journal = Journal { json: line.log_format == "json", log: line.log };
     let root = &line.root;
-    let done = |()| ExitCode::SUCCESS;
+    let done = |()| 0;
     let result = match line.command {
         Command::Create(create) => commands::create::run(root, &create).map(done),
         Command::Start { id } => commands::start::run(root, &id).map(done),
@@ -171,6 +177,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         journal.error(&error.chain());
-        ExitCode::FAILURE
+        1
     })
 }

@@ -21,7 +21,7 @@ mod working_directory;
 
 use std::path::{Path, PathBuf};
 
-pub use command_line::main;
+pub use command_line::{main, run};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]

@@ -41,12 +41,7 @@ pub trait SandboxNetwork: Send + Sync {
 #[async_trait]
 impl SandboxNetwork for sampan_network::Network {
     async fn setup(&self, request: &NetworkRequest) -> Result<Vec<IpAddr>, String> {
-        let port_mappings = request.port_mappings.iter().map(port_mapping).collect::<Result<_, _>>()?;
-        let sandbox = sampan_network::SandboxNetwork {
-            id: request.id.clone(),
-            netns: request.netns.clone(),
-            port_mappings,
-        };
+        let sandbox = wanted(request)?;
         let status = Self::setup(self, &sandbox).await.map_err(|error| chain(&error))?;
         Ok(status.ips)
     }
@@ -64,12 +59,7 @@ impl SandboxNetwork for sampan_network::Network {
 #[async_trait]
 impl SandboxNetwork for sampan_network::Cni {
     async fn setup(&self, request: &NetworkRequest) -> Result<Vec<IpAddr>, String> {
-        let port_mappings = request.port_mappings.iter().map(port_mapping).collect::<Result<_, _>>()?;
-        let sandbox = sampan_network::SandboxNetwork {
-            id: request.id.clone(),
-            netns: request.netns.clone(),
-            port_mappings,
-        };
+        let sandbox = wanted(request)?;
         let pod = sampan_network::CniPod {
             namespace: request.metadata.namespace.clone(),
             name: request.metadata.name.clone(),
@@ -90,6 +80,12 @@ impl SandboxNetwork for sampan_network::Cni {
     async fn ready(&self) -> Result<(), String> {
         Self::ready(self).map_err(|error| format!("Network plugin returns error: {}", chain(&error)))
     }
+}
+
+/// The request in the network's words.
+fn wanted(request: &NetworkRequest) -> Result<sampan_network::SandboxNetwork, String> {
+    let port_mappings = request.port_mappings.iter().map(port_mapping).collect::<Result<_, _>>()?;
+    Ok(sampan_network::SandboxNetwork { id: request.id.clone(), netns: request.netns.clone(), port_mappings })
 }
 
 fn port_mapping(mapping: &v1::PortMapping) -> Result<sampan_network::PortMapping, String> {

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use crate::{
+    allocator,
     cli::{Cli, Command},
     config::LogFormat,
     output::Printer,
@@ -51,11 +52,14 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
 
 /// The async runtime. Few workers: a node's work is waiting, and each worker costs stack and arena memory.
 fn runtime(workers: usize) -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+    allocator::few_arenas();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
         .build()
-        .context("starting the async runtime")
+        .context("starting the async runtime")?;
+    runtime.spawn(allocator::give_back());
+    Ok(runtime)
 }
 
 /// Logs go to standard error; `RUST_LOG` chooses what, `default` without it.

@@ -4,6 +4,7 @@
 //! two of them (the shim and the OCI runtime) must stay single-threaded: they fork.
 
 mod agent;
+mod allocator;
 mod cli;
 mod commands;
 mod config;
@@ -27,7 +28,9 @@ fn main() -> ExitCode {
         return sampan_toolbox::run(applet, args.into_iter().skip(1));
     }
     match args.get(1).and_then(|arg| arg.to_str()) {
-        Some("shim") => return sampan_shim::main(args.into_iter().skip(2)),
+        Some("shim") => {
+            return sampan_shim::main(args.into_iter().skip(2), |args| sampan_oci_runtime::run(args));
+        }
         Some("oci") => return sampan_oci_runtime::main(args.into_iter().skip(2)),
         // The tools by their subcommand too, for an image that holds the binary without the links.
         Some("toolbox") => {

@@ -2,6 +2,7 @@
 //! what makes `fork` in here harmless.
 
 pub(crate) mod children;
+pub(crate) mod embedded;
 pub(crate) mod namespaces;
 pub(crate) mod pause;
 pub(crate) mod pins;

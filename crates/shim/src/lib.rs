@@ -14,4 +14,4 @@ mod limits;
 mod server;
 
 pub use limits::raise_open_files;
-pub use server::main;
+pub use server::{EmbeddedRuntime, main};

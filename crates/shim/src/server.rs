@@ -27,13 +27,18 @@ use event_loop::Shim;
 
 use crate::kernel::children;
 
+/// The embedded OCI runtime: runs one command of runc's command line and gives its exit code. It is called in a fork
+/// of the shim, which has one thread, and does there what `sampan oci` would do in a process of its own, without the
+/// cost of executing the binary again.
+pub type EmbeddedRuntime = fn(Vec<OsString>) -> u8;
+
 /// Runs `sampan shim`. `args` are those after `shim`.
 ///
 /// It returns in the process that was started, once a process in the background serves; there it
 /// returns when that has shut down. Must be called before any thread exists.
 #[must_use]
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match run(args) {
+pub fn main(args: impl IntoIterator<Item = OsString>, embedded: EmbeddedRuntime) -> ExitCode {
+    match run(args, embedded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             // The daemon shows this text; in the background it goes to the shim's log.
@@ -43,7 +48,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+fn run(args: impl IntoIterator<Item = OsString>, embedded: EmbeddedRuntime) -> Result<(), String> {
     let arguments = Arguments::parse(args)?;
     let dir = &arguments.dir;
     let during = |what: &str, path: &Path| {
@@ -74,7 +79,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
         return Ok(());
     }
     into_background(log).map_err(|error| format!("go into the background: {error}"))?;
-    let mut shim = Shim::new(arguments, listener).map_err(|error| format!("set up: {error}"))?;
+    let mut shim = Shim::new(arguments, listener, embedded).map_err(|error| format!("set up: {error}"))?;
     shim.run();
     Ok(())
 }

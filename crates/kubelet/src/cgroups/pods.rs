@@ -73,6 +73,17 @@ impl PodCgroups {
         }
     }
 
+    /// Removes a root of our own with the classes below it, as far as no pod is in them. `/` is everybody's.
+    pub(crate) fn tear_down(&self) {
+        let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| !self.root.is_empty()) else { return };
+        let kubepods = self.kubepods();
+        for cgroup in
+            [&format!("{kubepods}/burstable"), &format!("{kubepods}/besteffort"), &kubepods, &self.root]
+        {
+            hierarchy.remove_empty(cgroup);
+        }
+    }
+
     /// Gives the burstable class the weight of what its pods ask for.
     pub(crate) fn weigh_burstable(&self, pods: &[Arc<Pod>]) {
         let Some(hierarchy) = &self.hierarchy else { return };

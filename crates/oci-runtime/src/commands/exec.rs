@@ -1,7 +1,6 @@
 //! `exec`: another process in a running container.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use libcontainer::container::ContainerStatus;
 use libcontainer::container::builder::ContainerBuilder;
@@ -15,7 +14,7 @@ use crate::command_line::Exec;
 use crate::user_namespace::UserNamespace;
 use crate::{Error, Result, cgroups, journal, limits, read_json};
 
-pub(crate) fn run(root: &Path, exec: &Exec) -> Result<ExitCode> {
+pub(crate) fn run(root: &Path, exec: &Exec) -> Result<u8> {
     let id = &exec.id;
     let container = load(root, id)?;
     match container.status() {
@@ -69,14 +68,12 @@ pub(crate) fn run(root: &Path, exec: &Exec) -> Result<ExitCode> {
         Error::text(format!("exec failed: unable to start container process: {why}"))
     })?;
     if exec.detach {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     }
     match waitpid(pid, None) {
-        Ok(WaitStatus::Exited(_, code)) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(255))),
-        Ok(WaitStatus::Signaled(_, signal, _)) => {
-            Ok(ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(255)))
-        }
-        Ok(_) => Ok(ExitCode::FAILURE),
+        Ok(WaitStatus::Exited(_, code)) => Ok(u8::try_from(code).unwrap_or(255)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Ok(u8::try_from(128 + signal as i32).unwrap_or(255)),
+        Ok(_) => Ok(1),
         Err(error) => Err(Error::text(format!("wait for {pid}: {error}"))),
     }
 }

@@ -14,5 +14,6 @@ mod images;
 mod node;
 mod peer;
 mod probe;
+mod remains;
 mod restarts;
 mod roles;

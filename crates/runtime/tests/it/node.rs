@@ -12,6 +12,7 @@ use sampan_runtime::{HandlerConfig, NoNetwork, Runtime, RuntimeConfig, SandboxNe
 use tokio_util::sync::CancellationToken;
 
 use super::conformance::Target;
+use super::remains;
 
 /// The image of every test container.
 pub const IMAGE: &str = "sampan.local/toolbox:latest";
@@ -20,6 +21,7 @@ pub struct Node {
     pub dir: PathBuf,
     pub runtime: Arc<Runtime>,
     pub target: Target,
+    bridge: Option<String>,
     network: Option<Arc<Network>>,
     images: Arc<ImageStore>,
     shutdown: CancellationToken,
@@ -29,26 +31,27 @@ pub struct Node {
 impl Node {
     /// With pods that have no interfaces: enough for most tests, and quicker.
     pub async fn start() -> Self {
-        Self::with(None).await
+        Self::with(remains::names().0, None).await
     }
 
     /// With a bridge.
     pub async fn start_with_network() -> Self {
         let number = rand::random::<u32>();
+        let (dir, bridge) = remains::names();
         let config = NetworkConfig {
-            bridge: format!("sptest{:06x}", number & 0xff_ffff),
+            bridge: bridge.clone(),
             pod_cidr: format!("10.{}.{}.0/24", 64 + (number >> 8) % 64, number & 0xff).parse().unwrap(),
             cluster_cidr: format!("10.{}.{}.0/24", 64 + (number >> 8) % 64, number & 0xff).parse().unwrap(),
             service_cidr: format!("10.{}.{}.0/24", 128 + (number >> 8) % 64, number & 0xff).parse().unwrap(),
-            state_dir: std::env::temp_dir().join(format!("spnet-{number:08x}")),
+            state_dir: dir.join("network"),
             mtu: None,
         };
         let network = Network::new(config).await.unwrap();
-        Self::with(Some(network)).await
+        Self::with(dir, Some((bridge, network))).await
     }
 
-    async fn with(network: Option<Arc<Network>>) -> Self {
-        let dir = std::env::temp_dir().join(format!("sp-{:08x}", rand::random::<u32>()));
+    async fn with(dir: PathBuf, network: Option<(String, Arc<Network>)>) -> Self {
+        let (bridge, network) = network.unzip();
         std::fs::create_dir_all(&dir).unwrap();
         let mut config = ImageStoreConfig::new(dir.join("data"));
         let mut applets: Vec<String> = sampan_toolbox::Applet::names().map(str::to_owned).collect();
@@ -58,16 +61,15 @@ impl Node {
         let images = ImageStore::open(config).await.unwrap();
         let runtime = start_runtime(&dir, &images, network.as_ref()).await;
         let (shutdown, serving, client) = serve(&dir, &runtime).await;
-        let cgroup_parent = format!("/{}", dir.file_name().unwrap().to_string_lossy());
         let target = Target {
             client,
             image: IMAGE.to_owned(),
             logs: dir.join("logs"),
-            cgroup_parent,
+            cgroup_parent: remains::cgroup(&dir),
             has_network: network.is_some(),
             handler: String::new(),
         };
-        Self { dir, runtime, target, network, images, shutdown, serving: Some(serving) }
+        Self { dir, runtime, target, bridge, network, images, shutdown, serving: Some(serving) }
     }
 
     /// What a killed daemon and its successor are to the containers: nothing of this one is told anything.
@@ -144,6 +146,16 @@ impl Node {
             }
         }
         found
+    }
+}
+
+impl Drop for Node {
+    /// After a failure: everything goes by force. [`Node::finish`] leaves nothing to do.
+    fn drop(&mut self) {
+        if self.dir.exists() {
+            self.shutdown.cancel();
+            remains::remove(&self.dir, self.bridge.as_deref(), &self.target.cgroup_parent);
+        }
     }
 }
 

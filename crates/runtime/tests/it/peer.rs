@@ -14,7 +14,10 @@ use futures::future::BoxFuture;
 use sampan_oci::Digest;
 use serde_json::json;
 
-use super::conformance::{Check, Target, environment, execs, lifecycle, listing, security, streams};
+use super::conformance::{
+    Check, Target, environment, every_check, execs, lifecycle, listing, security, streams,
+};
+use super::remains;
 
 /// What containerd 1.6 does not do as the protocol of today says, and why it is no failure of it.
 const SKIPPED: &[(&str, &str)] = &[
@@ -40,6 +43,7 @@ const SKIPPED: &[(&str, &str)] = &[
 struct Peer {
     process: Child,
     dir: PathBuf,
+    bridge: String,
 }
 
 /// An archive as `docker save` writes it: one layer with this executable under all its names.
@@ -105,11 +109,11 @@ fn archive(name: &str, command: &[&str]) -> Vec<u8> {
 impl Peer {
     async fn start() -> (Self, Target) {
         let number = rand::random::<u32>();
-        let dir = std::env::temp_dir().join(format!("sp-ctrd-{number:08x}"));
+        let (dir, bridge) = remains::names();
         std::fs::create_dir_all(dir.join("cni")).unwrap();
         let at = |name: &str| dir.join(name).display().to_string();
         let network = json!({"cniVersion": "0.4.0", "name": "sp", "plugins": [
-            {"type": "bridge", "bridge": bridge(&dir), "isGateway": true, "ipam": {
+            {"type": "bridge", "bridge": bridge, "isGateway": true, "ipam": {
                 "type": "host-local", "dataDir": at("ipam"), "routes": [{"dst": "0.0.0.0/0"}],
                 "ranges": [[{"subnet": format!("10.{}.{}.0/24", 224 + (number >> 8) % 16, number & 0xff)}]],
             }},
@@ -135,7 +139,7 @@ impl Peer {
             .stderr(log)
             .spawn()
             .unwrap();
-        let peer = Self { process, dir: dir.clone() };
+        let peer = Self { process, dir: dir.clone(), bridge };
         let endpoint = format!("unix://{}", dir.join("c.sock").display());
         let client = loop {
             if let Ok(client) = sampan_cri::client::connect(&endpoint).await {
@@ -149,7 +153,7 @@ impl Peer {
             client,
             image: "sampan.local/toolbox:latest".to_owned(),
             logs: dir.join("logs"),
-            cgroup_parent: format!("/{}", dir.file_name().unwrap().to_string_lossy()),
+            cgroup_parent: remains::cgroup(&dir),
             has_network: true,
             handler: String::new(),
         };
@@ -171,35 +175,11 @@ impl Peer {
     }
 }
 
-/// A name of 15 bytes at most.
-fn bridge(dir: &Path) -> String {
-    let name = dir.file_name().unwrap().to_string_lossy();
-    format!("spctr{}", &name[name.len() - 8..])
-}
-
 impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let mark = self.dir.display().to_string();
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
-                && String::from_utf8_lossy(&line).contains(&mark)
-                && pid.as_raw_nonzero().get().unsigned_abs() != std::process::id()
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
-            if target.starts_with(&mark) {
-                let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
-            }
-        }
-        let _ = Command::new("ip").args(["link", "delete", &bridge(&self.dir)]).output();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        remains::remove(&self.dir, Some(&self.bridge), &remains::cgroup(&self.dir));
     }
 }
 
@@ -231,59 +211,11 @@ async fn rtc_17_containerd_passes_what_the_embedded_runtime_passes() {
     // Each future is made and boxed in a function of its own: all of them in one would overflow the stack.
     type Run = fn(Arc<Target>) -> BoxFuture<'static, Check>;
     macro_rules! checks {
-        ($($module:ident::$check:ident),* $(,)?) => {
-            [$((stringify!($check), (|target| async move { $module::$check(&target).await }.boxed()) as Run)),*]
+        ($($start:ident: $($module:ident::$check:ident),* ;)*) => {
+            [$($((stringify!($check), (|target| async move { $module::$check(&target).await }.boxed()) as Run)),*),*]
         };
     }
-    let checks = checks! {
-        environment::a_pod_can_share_its_pid_namespace,
-        environment::containers_of_a_pod_share_memory_and_network,
-        environment::env_01_the_root_can_be_read_only,
-        environment::env_01_writes_stay_in_the_container,
-        environment::env_03_user_group_and_directory,
-        environment::env_04_variables_of_the_pod_win,
-        environment::env_06_the_hostname_is_the_pods,
-        environment::env_12_a_pod_in_the_hosts_network,
-        environment::env_44_volumes_are_mounted,
-        environment::an_image_can_be_a_volume,
-        environment::an_ephemeral_container_sees_its_target,
-        environment::sysctls_are_the_pods,
-        environment::the_resolver_is_the_pods,
-        execs::exec_that_takes_too_long_is_killed,
-        execs::hook_06_exec_collects_both_streams,
-        execs::logs_have_both_streams_and_can_be_rotated,
-        lifecycle::a_pod_lives_and_dies,
-        lifecycle::a_running_container_can_be_removed,
-        lifecycle::names_are_unique,
-        lifecycle::nothing_is_left_of_a_refused_request,
-        lifecycle::pod_09_a_missing_command_is_a_start_error,
-        lifecycle::pod_09_exit_codes_and_reasons,
-        lifecycle::removing_a_pod_ends_its_containers,
-        lifecycle::rtc_18_an_unknown_handler_is_refused,
-        lifecycle::stopping_and_removing_again_is_no_error,
-        lifecycle::stopping_escalates_to_sigkill,
-        lifecycle::the_pods_stop_signal_is_used,
-        listing::events_tell_of_every_change,
-        listing::images_are_named_alike_everywhere,
-        listing::lists_can_be_filtered,
-        listing::messages_have_a_limit,
-        listing::stats_count_what_runs,
-        listing::version_status_and_configuration,
-        security::a_profile_of_the_node_is_loaded,
-        security::capabilities_are_the_default_set,
-        security::limits_are_set_and_changed,
-        security::no_new_privileges_and_seccomp,
-        security::paths_are_hidden_and_protected,
-        security::privileged_needs_a_privileged_pod,
-        security::too_much_memory_is_an_oom_kill,
-        streams::a_lost_terminal_hangs_up,
-        streams::a_terminal_has_the_clients_size,
-        streams::attach_joins_the_main_process,
-        streams::plain_http_is_refused,
-        streams::pod_54_exec_over_websocket,
-        streams::ports_are_forwarded,
-        streams::stdin_is_closed_by_halves,
-    };
+    let checks = every_check!(checks);
     let mut failed = BTreeMap::new();
     for (name, check) in checks {
         match SKIPPED.iter().find(|(skipped, _)| *skipped == name) {

@@ -68,7 +68,8 @@ pub(super) async fn spawn(options: &SpawnOptions) -> Result<(), Error> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .current_dir("/")
+        // No directory: the C library's spawn knows it only from a shared library, and without that spawn the daemon
+        // with all its memory would be forked. The shim goes to / by itself.
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .output()

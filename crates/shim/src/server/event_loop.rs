@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 use rustix::process::Rlimit;
 
+use super::EmbeddedRuntime;
 use super::arguments::Arguments;
 use super::connection::Connection;
 use super::container::{Container, Process};
@@ -48,6 +50,9 @@ pub(super) enum Source {
 /// A shim.
 pub(super) struct Shim {
     pub(super) arguments: Arguments,
+    /// The file that this process was started from.
+    pub(super) executable: Option<PathBuf>,
+    pub(super) embedded_runtime: EmbeddedRuntime,
     pub(super) listener: UnixListener,
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) containers: BTreeMap<String, Container>,
@@ -72,9 +77,15 @@ pub(super) struct Shim {
 }
 
 impl Shim {
-    pub(super) fn new(arguments: Arguments, listener: UnixListener) -> io::Result<Self> {
+    pub(super) fn new(
+        arguments: Arguments,
+        listener: UnixListener,
+        embedded_runtime: EmbeddedRuntime,
+    ) -> io::Result<Self> {
         let mut shim = Self {
             arguments,
+            executable: std::env::current_exe().ok(),
+            embedded_runtime,
             listener,
             connections: BTreeMap::new(),
             containers: BTreeMap::new(),

@@ -1,10 +1,11 @@
 //! Ends: reaping, the durable record, and telling whoever wants to know.
 //!
-//! The order matters. A container's exit is on the disk before anyone hears of it, and its output is in
-//! its log and with its clients before that.
+//! The order matters. A container's exit is in its file before anyone hears of it, and its output is in its log and
+//! with its clients before that: no kill of the daemon or of this shim can lose it. That the file survives a loss of
+//! power as well takes the disk's time; it is seen to right after the news is out, which nobody has to wait for.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ impl Shim {
                 container.status = Status::Exited;
                 container.paused = false;
             }
-            if let Err(error) = write_durably(&exit_path(&self.arguments.state, &id), &record) {
+            if let Err(error) = write_whole(&exit_path(&self.arguments.state, &id), &record) {
                 note(format_args!("record the exit of {id}: {error}"));
             }
         }
@@ -81,6 +82,9 @@ impl Shim {
             process.drain_until = Some(Instant::now() + DRAIN_TIME);
         }
         if is_init {
+            if let Err(error) = sync(&exit_path(&self.arguments.state, &id)) {
+                note(format_args!("sync the exit of {id}: {error}"));
+            }
             self.finish_delete(&id);
         }
     }
@@ -218,15 +222,15 @@ fn oom_killed(cgroup: &Path) -> bool {
     })
 }
 
-/// Writes, syncs, renames, and syncs the directory.
-fn write_durably(path: &Path, record: &ExitRecord) -> io::Result<()> {
+/// Writes it under another name first: what has the name is whole.
+fn write_whole(path: &Path, record: &ExitRecord) -> io::Result<()> {
     let partial = path.with_extension("json.partial");
-    let mut file = fs::File::create(&partial)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    match path.parent() {
-        Some(dir) => fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
+    fs::write(&partial, serde_json::to_vec(record)?)?;
+    fs::rename(&partial, path)
+}
+
+/// Brings the file and its name to the disk.
+fn sync(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()?;
+    path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
 }

@@ -1,5 +1,6 @@
 //! Calls of the OCI runtime: started, watched, ended when they hang, and their errors read.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -7,13 +8,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::EmbeddedRuntime;
 use super::event_loop::{Shim, Source};
 use super::stdio::{ChildStdio, nonblocking, null};
 use crate::kernel::children::{self, WaitStatus};
-use crate::kernel::runtime_view;
+use crate::kernel::{embedded, runtime_view};
 use crate::protocol::{Failure, FailureCode, OciRuntime};
 
 /// Bytes of a runtime's log or stderr that are looked at for its error.
@@ -206,24 +208,32 @@ impl Shim {
         stdio: Option<ChildStdio>,
     ) -> io::Result<(i32, Option<OwnedFd>)> {
         let mut kept = None;
-        if let Some(stdio) = stdio {
-            call.command.stdin(stdio.stdin);
-            call.command.stdout(stdio.stdout);
-            call.command.stderr(stdio.stderr);
+        let stdio = if let Some(stdio) = stdio {
+            stdio
         } else {
             let (read, write) = io::pipe()?;
             let read = OwnedFd::from(read);
             nonblocking(&read)?;
             kept = Some(read);
-            call.command.stdin(null()?);
-            call.command.stdout(null()?);
-            call.command.stderr(Stdio::from(OwnedFd::from(write)));
-        }
-        let child = call.command.spawn()?;
+            ChildStdio { stdin: null()?.into(), stdout: null()?.into(), stderr: write.into() }
+        };
         // The ends given to the child must not stay open here: nobody would see the end of its output.
+        if let Some(run) = self.embedded(call.runtime) {
+            let arguments = call.command.get_args().skip(call.runtime.args.len());
+            let arguments = arguments.map(OsStr::to_owned).collect();
+            let pid = embedded::start([stdio.stdin, stdio.stdout, stdio.stderr], || run(arguments))?;
+            return Ok((pid, kept));
+        }
+        let child = call.command.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr).spawn()?;
         call.command = Command::new("/");
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         Ok((pid, kept))
+    }
+
+    /// The embedded runtime, when that is meant: our own executable, as `oci`.
+    fn embedded(&self, runtime: &OciRuntime) -> Option<EmbeddedRuntime> {
+        let own = self.executable.as_ref() == Some(&runtime.path) && runtime.args == ["oci"];
+        own.then_some(self.embedded_runtime)
     }
 
     pub(super) fn expire_jobs(&mut self, now: Instant) {

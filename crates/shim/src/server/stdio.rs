@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
@@ -18,9 +17,9 @@ use crate::kernel::terminal;
 
 /// What the OCI runtime is started with, and the process inherits.
 pub(super) struct ChildStdio {
-    pub(super) stdin: Stdio,
-    pub(super) stdout: Stdio,
-    pub(super) stderr: Stdio,
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
 }
 
 impl Shim {
@@ -31,17 +30,13 @@ impl Shim {
         let child_stdin = if stdin {
             let (read, write) = io::pipe()?;
             self.set_input(key, write.into())?;
-            Stdio::from(OwnedFd::from(read))
+            OwnedFd::from(read)
         } else {
-            Stdio::from(null()?)
+            null()?.into()
         };
         self.set_output(key, Stream::Stdout, out_read.into())?;
         self.set_output(key, Stream::Stderr, err_read.into())?;
-        Ok(ChildStdio {
-            stdin: child_stdin,
-            stdout: OwnedFd::from(out_write).into(),
-            stderr: OwnedFd::from(err_write).into(),
-        })
+        Ok(ChildStdio { stdin: child_stdin, stdout: out_write.into(), stderr: err_write.into() })
     }
 
     /// The terminal of a process, as the runtime sent it.
