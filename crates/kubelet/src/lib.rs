@@ -41,8 +41,8 @@ pub mod shutdown;
 mod static_pods;
 mod stats;
 pub mod status;
-mod user_namespaces;
 mod token_request;
+mod user_namespaces;
 mod volumes;
 
 pub use config::{KubeletConfig, Serving, ShutdownMode};

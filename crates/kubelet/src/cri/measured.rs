@@ -157,13 +157,19 @@ impl ContainerRuntime for Measured {
         self.measured("image_status", self.runtime.image_status(image)).await
     }
 
+    async fn mirrors(&self, image: &str) -> Result<Vec<String>, Status> {
+        // Not an operation of the CRI.
+        self.runtime.mirrors(image).await
+    }
+
     async fn pull_image(
         &self,
         image: v1::ImageSpec,
         auth: Option<v1::AuthConfig>,
+        mirrors: Vec<progress::MirrorLogin>,
         sandbox: v1::PodSandboxConfig,
     ) -> Result<String, Status> {
-        self.measured("pull_image", self.runtime.pull_image(image, auth, sandbox)).await
+        self.measured("pull_image", self.runtime.pull_image(image, auth, mirrors, sandbox)).await
     }
 
     async fn remove_image(&self, image: v1::ImageSpec) -> Result<(), Status> {

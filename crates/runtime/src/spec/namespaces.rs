@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn an_unprivileged_container_on_v2_sees_its_own_cgroups() {
-        let of = SandboxNamespaces { net: None, ipc: None, uts: None, pid: PidNamespace::Own };
+        let of = SandboxNamespaces { net: None, ipc: None, uts: None, pid: PidNamespace::Own, user: None };
         assert_eq!(namespaces(&of, true), json!([{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]));
         assert_eq!(namespaces(&of, false), json!([{"type": "mount"}, {"type": "pid"}]));
     }

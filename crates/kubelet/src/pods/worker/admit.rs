@@ -11,6 +11,7 @@ use super::{Life, PodWorker};
 use crate::cgroups::as_value;
 use crate::events::EventType;
 use crate::node::admission::{NodeView, admit};
+use crate::node::capacity;
 use crate::pod_ref;
 use crate::pods::allocation::Allocation;
 use crate::status::pod_status::Verdict;

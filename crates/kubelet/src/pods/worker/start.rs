@@ -289,15 +289,16 @@ impl PodWorker {
                 sources.secrets.insert(name, object);
             }
         }
+        let volumes = self.volumes.lock().await;
         for (volume, path) in &wanted.files {
-            let dir = self
-                .volumes
+            let dir = volumes
                 .path(volume)
                 .ok_or_else(|| format!("cannot find the volume {volume:?} referenced by FileKeyRef"))?;
             if let Some(read) = env_file::read(dir, path).transpose() {
                 sources.files.insert((volume.clone(), path.clone()), read);
             }
         }
+        drop(volumes);
         let pod_ips = match pod_ref::is_host_network(&self.pod) {
             true => self.ctx.host_ips.clone(),
             false => self.runtime.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
