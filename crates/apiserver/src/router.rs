@@ -82,15 +82,8 @@ async fn serve(
         }
     }
     let long = context.info.is_long_running();
-    let mut request = Request::from_parts(parts, body);
-    let mut context = context;
-    if context.info.is_resource && !long {
-        request = match protobuf::to_json(request, Arc::make_mut(&mut context.headers)).await {
-            Ok(request) => request,
-            Err(status) => return respond::status(&status),
-        };
-    }
-    let answer = route::route(server, context, request);
+    let request = Request::from_parts(parts, body);
+    let answer = answer(server, context, request, long);
     if long {
         return answer.await;
     }
@@ -100,4 +93,20 @@ async fn serve(
             respond::status(&Status::timeout("request did not complete within the allotted timeout", 0))
         }
     }
+}
+
+/// From the body on: all of it within the request's time.
+async fn answer(
+    server: Arc<ApiServer>,
+    mut context: RequestContext,
+    mut request: Request<Body>,
+    long: bool,
+) -> Response {
+    if context.info.is_resource && !long {
+        request = match protobuf::to_json(request, Arc::make_mut(&mut context.headers)).await {
+            Ok(request) => request,
+            Err(status) => return respond::status(&status),
+        };
+    }
+    route::route(server, context, request).await
 }

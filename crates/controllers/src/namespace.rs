@@ -66,7 +66,7 @@ async fn empty(client: &Client, name: &str) -> Result<Next, kube::Error> {
     if namespace.metadata.deletion_timestamp.is_none() || !finalizers.contains(&FINALIZER.into()) {
         return Ok(Next::Wait);
     }
-    let remaining = content::delete(client, name).await?;
+    let remaining = content::delete(client, name).await;
     set_conditions(&api, &namespace, &remaining).await?;
     if !remaining.is_empty() {
         return Ok(Next::After(LOOK_AGAIN));

@@ -91,11 +91,16 @@ impl Registry {
         let newest = self.store.revision().await.map_err(|error| store_failure(&error))?.0;
         if let At::NotOlderThan(wanted) | At::Exact(wanted) = request.at
             && wanted > newest
+            && !self.caches.wait_for(wanted).await
         {
             return Err(Status::too_large_resource_version(wanted.unsigned_abs(), newest.unsigned_abs(), 1));
         }
         let whole = request.limit == 0 && request.continues.is_none() && !matches!(request.at, At::Exact(_));
-        let needed = if request.at == At::NotOlderThan(0) { 0 } else { newest };
+        let needed = match request.at {
+            At::NotOlderThan(0) => 0,
+            At::NotOlderThan(wanted) => wanted.max(newest),
+            _ => newest,
+        };
         if whole
             && let Some(cache) = self.cache(resource)
             && self.caches.wait_for(needed).await

@@ -30,7 +30,7 @@ pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<
     if !meta::name(&eviction).is_empty() && meta::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let (options, dry) = match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
+    let (mut options, dry) = match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
         Some(options) => options::delete_value(options)?,
         None => (DeleteOptions::default(), false),
     };
@@ -47,7 +47,7 @@ pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<
         budget(scope, &pod, dry_run).await?;
     }
     if !dry_run && !meta::is_deleting(&pod) {
-        note_disruption(scope, &name).await?;
+        note_disruption(scope, &name, &mut options).await?;
     }
     let whole = Scope { subresource: "", dry_run, ..*scope };
     delete::delete(&whole, &name, &options).await?;
@@ -111,18 +111,25 @@ async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<(), Sta
     Err(Status::too_many_requests(REFUSED, RETRY_SECONDS))
 }
 
-/// Says in the pod's status why it goes.
-async fn note_disruption(scope: &Scope<'_>, name: &str) -> Result<(), Status> {
+/// Says in the pod's status why it goes. That makes a new version: a deletion that insists on one insists on this then.
+async fn note_disruption(scope: &Scope<'_>, name: &str, options: &mut DeleteOptions) -> Result<(), Status> {
     let registry = &scope.server.registry;
     for _ in 0..ATTEMPTS {
         let Some(mut pod) = registry.get(scope.resource, scope.namespace, name).await? else { return Ok(()) };
-        let revision = meta::resource_version(&pod).parse().unwrap_or_default();
+        let version = meta::resource_version(&pod);
+        if options.resource_version.as_ref().is_some_and(|wanted| wanted != version) {
+            return Err(scope.modified(name));
+        }
+        let revision = version.parse().unwrap_or_default();
         set_condition(
             &mut pod,
             json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
                 "message": "Eviction API: evicting", "lastProbeTime": null}),
         );
-        if registry.put(scope.resource, scope.namespace, name, &pod, revision).await?.is_some() {
+        if let Some(written) = registry.put(scope.resource, scope.namespace, name, &pod, revision).await? {
+            if let Some(wanted) = &mut options.resource_version {
+                *wanted = written.to_string();
+            }
             return Ok(());
         }
     }

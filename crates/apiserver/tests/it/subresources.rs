@@ -92,7 +92,11 @@ async fn an_eviction_heeds_the_budget() {
     let status = json!({"status": {"observedGeneration": generation, "disruptionsAllowed": 1, "desiredHealthy": 1,
         "currentHealthy": 2, "expectedPods": 2}});
     api.merge(&format!("{budgets}/b/status"), status).await.expect(200);
-    api.post(&format!("{PODS}/p/eviction"), evict("p")).await.expect(201);
+    // What is insisted on is the version before the eviction notes itself.
+    let version = api.get(&format!("{PODS}/p")).await.expect(200)["metadata"]["resourceVersion"].clone();
+    let mut insists = evict("p");
+    insists["deleteOptions"] = json!({"preconditions": {"resourceVersion": version}});
+    api.post(&format!("{PODS}/p/eviction"), insists).await.expect(201);
     let p = api.get(&format!("{PODS}/p")).await.expect(200);
     assert!(p["metadata"]["deletionTimestamp"].is_string());
     assert!(p["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "DisruptionTarget"));

@@ -73,16 +73,34 @@ fn resources() -> impl Iterator<Item = &'static Resource> {
 }
 
 /// Deletes everything that is in the namespace; says what did not go at once. A kind that fails does not keep the
-/// others.
-pub(super) async fn delete(client: &Client, namespace: &str) -> Result<Remaining, kube::Error> {
+/// others. Pods go first, and everything else stays until they are gone: a pod must not go on without the rules, the
+/// settings and the account that it was started with (KEP-5080).
+pub(super) async fn delete(client: &Client, namespace: &str) -> Remaining {
     let mut remaining = Remaining::default();
-    for resource in resources() {
+    let (pods, others): (Vec<_>, Vec<_>) = resources().partition(|resource| is_pods(resource));
+    delete_each(client, namespace, &pods, &mut remaining).await;
+    if remaining.is_empty() {
+        delete_each(client, namespace, &others, &mut remaining).await;
+    }
+    remaining
+}
+
+fn is_pods(resource: &Resource) -> bool {
+    resource.group.is_empty() && resource.plural == "pods"
+}
+
+async fn delete_each(
+    client: &Client,
+    namespace: &str,
+    resources: &[&'static Resource],
+    remaining: &mut Remaining,
+) {
+    for resource in resources {
         match delete_all(client, resource, namespace).await {
             Ok(left) => remaining.add(resource, &left),
             Err(error) => remaining.failures.push(format!("{}: {error}", resource.group_resource())),
         }
     }
-    Ok(remaining)
 }
 
 /// Deletes all objects of one kind, unless there are none.

@@ -57,3 +57,23 @@ async fn deleted_namespace_empties_itself_and_goes() {
     cluster.until_gone("namespaces", "", "team").await;
     assert!(cluster.get("serviceaccounts", "team", "default").await.is_none());
 }
+
+#[tokio::test]
+async fn pods_go_before_what_they_live_on() {
+    let cluster = Cluster::start().await;
+    cluster.namespace("team").await;
+    cluster.create("secrets", "team", json!({"metadata": {"name": "s"}})).await;
+    let mut slow = pod("slow", json!({}));
+    slow["metadata"]["finalizers"] = json!(["example.com/keep"]);
+    cluster.create("pods", "team", slow).await;
+    cluster.delete("namespaces", "", "team", &DeleteParams::default()).await;
+    let waits = |found: Option<&kube::core::DynamicObject>| {
+        list(&found.unwrap().data, "/status/conditions").iter().any(|condition| {
+            condition["message"] == "Some resources are remaining: pods. has 1 resource instances"
+        })
+    };
+    cluster.until("namespaces", "", "team", waits).await;
+    assert!(cluster.get("secrets", "team", "s").await.is_some());
+    cluster.patch("pods", "team", "slow", json!({"metadata": {"finalizers": []}})).await;
+    cluster.until_gone("namespaces", "", "team").await;
+}
