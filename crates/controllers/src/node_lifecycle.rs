@@ -141,7 +141,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(30)).await;
         assert_eq!(beats.silence("a"), Duration::from_secs(30));
         beats.renewed("a", "10:00:00");
-        tokio::time::advance(Duration::from_secs(41)).await;
+        tokio::time::advance(GRACE + Duration::from_secs(1)).await;
         beats.renewed("a", "10:00:00");
         assert!(beats.silence("a") > GRACE);
         beats.renewed("a", "10:00:10");
