@@ -30,7 +30,7 @@ fn a_slow_pull_is_told_in_the_status_and_drawn_in_a_terminal() {
     ));
     let message = eventually("a message", || {
         let message = node.field("pod/slow", "{.status.containerStatuses[0].state.waiting.message}");
-        message.contains(" MiB of 6.").then_some(message)
+        message.contains(" MiB (").then_some(message)
     });
     assert!(message.starts_with(&format!("Pulling image \"{image}\": ")), "{message}");
     assert!(message.contains(" of 2 layers)"), "{message}");
