@@ -83,7 +83,7 @@ pub fn has_ended(pod: &Value) -> bool {
 
 /// Requests and limits of a pod, overhead included: for requests always, for limits where there is one.
 fn pod_compute(pod: &Value, used: &mut ResourceList) {
-    for (name, quantity) in resources::pod_requests(pod) {
+    for (name, quantity) in resources::pod_requests_in_use(pod) {
         match name.as_str() {
             "cpu" | "memory" | "ephemeral-storage" => {
                 used.insert(format!("requests.{name}"), quantity);

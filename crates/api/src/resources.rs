@@ -89,6 +89,40 @@ pub fn pod_requests(pod: &Value) -> ResourceList {
     total
 }
 
+/// What a pod takes of its node altogether: for each container the most of what its spec asks for, what the node has
+/// allocated and what it has now, so that a resize on its way neither frees nor takes too much (KEP-1287). A resize
+/// that can never be counts only what was allocated.
+pub fn pod_requests_in_use(pod: &Value) -> ResourceList {
+    let infeasible = meta::list(pod, "/status/conditions").iter().any(|condition| {
+        meta::str_of(condition, "type") == "PodResizePending"
+            && meta::str_of(condition, "reason") == "Infeasible"
+    });
+    let lists = ["/status/containerStatuses", "/status/initContainerStatuses"];
+    let status = |name: &str| {
+        lists.iter().flat_map(|list| meta::list(pod, list)).find(|s| meta::str_of(s, "name") == name)
+    };
+    let mut total = aggregate(pod, |container| {
+        let asked = container_requests(container);
+        let Some(status) = status(meta::str_of(container, "name")) else { return asked };
+        let mut most = parse(status.get("allocatedResources"));
+        max(&mut most, &parse(status.pointer("/resources/requests")));
+        // A node that does not resize reports neither.
+        if !infeasible || most.is_empty() {
+            max(&mut most, &asked);
+        }
+        most
+    });
+    let own = parse(pod.pointer("/spec/resources/requests"));
+    let mut level = parse(pod.pointer("/status/allocatedResources"));
+    max(&mut level, &parse(pod.pointer("/status/resources/requests")));
+    if !infeasible || level.is_empty() {
+        max(&mut level, &own);
+    }
+    total.extend(level.into_iter().filter(|(name, _)| own.contains_key(name) && is_pod_level(name)));
+    add(&mut total, &parse(pod.pointer("/spec/overhead")));
+    total
+}
+
 /// What a pod may use altogether; overhead counts only where a limit exists (RTC-26).
 pub fn pod_limits(pod: &Value) -> ResourceList {
     let mut total = aggregate(pod, container_limits);
@@ -122,6 +156,27 @@ mod tests {
         assert_eq!(pod_requests(&pod)["cpu"].to_string(), "1150m");
         let pod = json!({"spec": {"containers": [c("100m"), c("2")], "initContainers": [c("1")]}});
         assert_eq!(pod_requests(&pod)["cpu"].to_string(), "2100m");
+    }
+
+    #[test]
+    fn a_resize_on_its_way_counts_with_the_most_it_may_need() {
+        let pod = |spec: &str, allocated: &str, actual: &str, reason: &str| {
+            json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": spec}}}]},
+                "status": {"containerStatuses": [{"name": "c", "allocatedResources": {"cpu": allocated},
+                    "resources": {"requests": {"cpu": actual}}}],
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}]}})
+        };
+        for (spec, allocated, actual, reason, most) in [
+            ("1", "500m", "500m", "Deferred", "1"),
+            ("1", "500m", "500m", "Infeasible", "500m"),
+            ("100m", "100m", "500m", "", "500m"),
+            ("100m", "500m", "500m", "", "500m"),
+        ] {
+            let pod = pod(spec, allocated, actual, reason);
+            assert_eq!(pod_requests_in_use(&pod)["cpu"].to_string(), most, "{pod}");
+        }
+        let fresh = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}});
+        assert_eq!(pod_requests_in_use(&fresh), pod_requests(&fresh));
     }
 
     #[test]

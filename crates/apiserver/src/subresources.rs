@@ -1,5 +1,5 @@
 //! The parts of objects that have paths of their own. One file each; those that are only a view of the object
-//! (`status`, `ephemeralcontainers`, `finalize`, `approval`) share the general verbs.
+//! (`status`, `ephemeralcontainers`, `resize`, `finalize`, `approval`) share the general verbs.
 
 pub mod binding;
 mod eviction;
@@ -38,11 +38,6 @@ pub(crate) async fn serve(
     match (resource.group, resource.plural, part.name, info.verb.as_str()) {
         ("", "pods", "binding", "create") => binding::create(&scope, request).await,
         ("", "pods", "eviction", "create") => eviction::create(&scope, request).await,
-        // The kubelet does not act on it, and an answer that says otherwise would be a lie.
-        ("", "pods", "resize", "update" | "patch") => Err(Status::not_implemented(format!(
-            "pods {:?} cannot be resized in place yet: delete the pod and create it again with the new resources",
-            info.name
-        ))),
         (_, _, "scale", "get") => scale::get(&scope).await,
         (_, _, "scale", "update" | "patch") => scale::write(&scope, request).await,
         (_, _, _, "get") => {

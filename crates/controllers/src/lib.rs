@@ -33,10 +33,18 @@ use crate::feed::Feeds;
 use crate::pods::PodIndex;
 
 /// What the controllers need to know beyond what the API tells them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ControllersConfig {
     /// The cluster's CA certificate, PEM: the content of every namespace's `kube-root-ca.crt`.
     pub ca_pem: String,
+    /// How many ended pods are kept (upstream's `--terminated-pod-gc-threshold`).
+    pub ended_pods: usize,
+}
+
+impl Default for ControllersConfig {
+    fn default() -> Self {
+        Self { ca_pem: String::new(), ended_pods: 12_500 }
+    }
 }
 
 /// Runs all controllers until `shutdown` is cancelled.
@@ -63,7 +71,8 @@ pub async fn run(
     start("namespace", Box::pin(namespace::run(client.clone(), &mut feeds)));
     start("endpoints", Box::pin(endpoints::run(client.clone(), pods.clone(), &mut feeds)));
     start("node lifecycle", Box::pin(node_lifecycle::run(client.clone(), pods.clone(), &mut feeds)));
-    start("pod collection", Box::pin(pod_collection::run(client.clone(), pods.clone(), &mut feeds)));
+    let collection = pod_collection::run(client.clone(), pods.clone(), config.ended_pods, &mut feeds);
+    start("pod collection", Box::pin(collection));
     start("resource quota", Box::pin(resource_quota::run(client.clone(), &mut feeds)));
     start("runtime classes", Box::pin(runtime_classes::run(client.clone(), &mut feeds)));
     start("disruption", Box::pin(disruption::run(client.clone(), pods.clone(), &mut feeds)));

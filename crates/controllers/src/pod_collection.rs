@@ -20,11 +20,14 @@ use crate::pods::{PodIndex, PodSummary};
 const INTERVAL: Duration = Duration::from_secs(20);
 /// How long a node has to be gone before its pods are.
 const QUARANTINE: Duration = Duration::from_secs(40);
-/// How many ended pods are kept (upstream's `--terminated-pod-gc-threshold`).
-const THRESHOLD: usize = 12_500;
 
-/// Runs the controller.
-pub(crate) fn run(client: Client, pods: PodIndex, feeds: &mut Feeds) -> impl Future<Output = ()> + use<> {
+/// Runs the controller, which keeps `ended_pods` of the pods that have ended.
+pub(crate) fn run(
+    client: Client,
+    pods: PodIndex,
+    ended_pods: usize,
+    feeds: &mut Feeds,
+) -> impl Future<Output = ()> + use<> {
     let mut changes = feeds.subscribe("", "nodes");
     async move {
         let mut nodes = HashSet::new();
@@ -41,7 +44,7 @@ pub(crate) fn run(client: Client, pods: PodIndex, feeds: &mut Feeds) -> impl Fut
                     None => return,
                 },
                 _ = ticks.tick(), if listed && pods.listed() => {
-                    let result = collect(&client, &pods, &nodes, &mut missing).await;
+                    let result = collect(&client, &pods, ended_pods, &nodes, &mut missing).await;
                     if let Err(error) = result {
                         tracing::warn!(%error, "pods cannot be collected; trying again");
                     }
@@ -54,10 +57,11 @@ pub(crate) fn run(client: Client, pods: PodIndex, feeds: &mut Feeds) -> impl Fut
 async fn collect(
     client: &Client,
     pods: &PodIndex,
+    ended_pods: usize,
     nodes: &HashSet<String>,
     missing: &mut HashMap<String, Instant>,
 ) -> Result<(), kube::Error> {
-    for pod in surplus(pods.filter(|pod| pod.ended), THRESHOLD) {
+    for pod in surplus(pods.filter(|pod| pod.ended), ended_pods) {
         delete(client, &pod).await?;
     }
     for pod in pods.filter(|pod| pod.deleting && pod.node.is_empty()) {

@@ -34,6 +34,23 @@ pub(crate) struct Limits {
     pub(crate) pids: Option<i64>,
 }
 
+impl Limits {
+    /// These limits, where `others` are not wider.
+    pub(crate) fn at_least(&self, others: &Self) -> Self {
+        let wider = |one: Option<i64>, other: Option<i64>| match (one, other) {
+            (Some(one), Some(other)) if one < 0 || other < 0 => Some(-1),
+            (one, other) => one.max(other),
+        };
+        Self {
+            cpu_shares: wider(self.cpu_shares, others.cpu_shares),
+            cpu_quota: wider(self.cpu_quota, others.cpu_quota),
+            cpu_period: others.cpu_period,
+            memory: wider(self.memory, others.memory),
+            pids: others.pids,
+        }
+    }
+}
+
 /// What a cgroup and those below it use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
@@ -291,6 +308,14 @@ mod tests {
         assert_eq!(read("cpu,cpuacct/kubepods/cpu.cfs_quota_us"), "50000");
         assert_eq!(read("memory/kubepods/memory.limit_in_bytes"), "1048576");
         assert_eq!(trees.children("/"), ["kubepods"]);
+    }
+
+    #[test]
+    fn the_wider_of_two_limits_is_the_one_that_allows_more() {
+        let limits =
+            |quota, memory| Limits { cpu_quota: Some(quota), memory: Some(memory), ..Limits::default() };
+        assert_eq!(limits(5, -1).at_least(&limits(7, 9)), limits(7, -1));
+        assert_eq!(limits(8, 1).at_least(&limits(-1, 0)), limits(-1, 1));
     }
 
     #[test]

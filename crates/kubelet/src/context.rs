@@ -14,8 +14,10 @@ use crate::events::EventRecorder;
 use crate::eviction::Pressure;
 use crate::generate::dns::{DnsConfig, NodeDns, parse_resolv_conf};
 use crate::images::Images;
+use crate::images::collect::RoomRequests;
 use crate::metrics::Metrics;
 use crate::node::admission::Admitted;
+use crate::node::capacity;
 use crate::objects::Objects;
 use crate::static_pods::mirror::Mirrors;
 use crate::status::writer::StatusWriter;
@@ -34,6 +36,8 @@ pub(crate) struct NodeContext {
     pub(crate) mirrors: Mirrors,
     pub(crate) objects: Objects,
     pub(crate) images: Images,
+    /// Where to ask for room on the disk of images.
+    pub(crate) room: RoomRequests,
     pub(crate) restarts: Mutex<Backoff>,
     /// The prefix of container ids, from the runtime's `Version`.
     pub(crate) runtime_name: String,
@@ -59,6 +63,11 @@ impl NodeContext {
     /// `<data>/pods/<uid>`.
     pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
         self.config.data_dir.join("pods").join(uid)
+    }
+
+    /// What pods may use, by what the machine has now.
+    pub(crate) fn node_allocatable(&self) -> BTreeMap<String, Quantity> {
+        capacity::allocatable(&self.config, &capacity::capacity(&self.config))
     }
 
     /// Where Localhost seccomp profiles are looked for.

@@ -1,6 +1,8 @@
 //! The container runtime as the kubelet sees it: the CRI's calls behind one object-safe trait, so that the
 //! pod logic runs against a fake in tests and against any CRI socket in production.
 
+mod measured;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +10,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use sampan_cri::{progress, v1};
 use tonic::{Code, Response, Status};
+
+pub(crate) use measured::Measured;
 
 /// A CRI runtime and image service. `sampan_cri::client::Client` implements it.
 #[async_trait]

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use crate::cgroups::PodCgroups;
 use crate::config::{KubeletConfig, ShutdownMode};
 use crate::context::NodeContext;
+use crate::cri::Measured;
 use crate::error::Error;
 use crate::events::EventRecorder;
 use crate::images::{Images, collect};
@@ -39,7 +40,9 @@ impl Kubelet {
     /// # Errors
     /// A directory that cannot be made, a runtime that does not answer, a port or certificate that cannot be
     /// used.
-    pub async fn start(config: KubeletConfig) -> Result<Self, Error> {
+    pub async fn start(mut config: KubeletConfig) -> Result<Self, Error> {
+        let metrics = Metrics::new(&config.node_name);
+        config.cri = Arc::new(Measured::new(config.cri, metrics.containers.operations.clone()));
         for dir in [config.data_dir.join("pods"), config.log_dir.clone()] {
             std::fs::create_dir_all(&dir).map_err(|source| Error::Directory { path: dir, source })?;
         }
@@ -65,15 +68,17 @@ impl Kubelet {
         let (objects, task) = Objects::start(config.client.clone());
         tasks.push(task);
         let resources = capacity::capacity(&config);
+        let (room, room_wanted) = collect::RoomRequests::new();
         let ctx = Arc::new(NodeContext {
             recorder,
-            metrics: Metrics::new(&config.node_name),
-            status: StatusWriter::new(config.client.clone()),
+            status: StatusWriter::new(config.client.clone(), metrics.pods.status_sync.clone()),
+            metrics,
             mirrors: Mirrors::default(),
             admitted: Admitted::default(),
             pressure: tokio::sync::watch::Sender::default(),
             objects,
             images,
+            room,
             restarts: NodeContext::new_restart_backoff(&config),
             runtime_name: version.runtime_name,
             systemd_cgroups,
@@ -106,7 +111,7 @@ impl Kubelet {
         tasks.push(tokio::spawn(static_pods::mirror::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(source::watch_pods(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(source::watch_runtime(Arc::clone(&ctx), workers.clone())));
-        tasks.push(tokio::spawn(collect::run(Arc::clone(&ctx), workers.clone())));
+        tasks.push(tokio::spawn(collect::run(Arc::clone(&ctx), workers.clone(), room_wanted)));
         tasks.push(tokio::spawn(eviction::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(log_rotation::run(ctx)));
         Ok(Self { workers, address, tasks })

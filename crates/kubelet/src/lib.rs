@@ -7,6 +7,7 @@
 
 pub mod backoff;
 mod cgroups;
+mod checkpoint;
 pub mod clock;
 mod config;
 pub mod configuration;

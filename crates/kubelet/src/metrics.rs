@@ -8,6 +8,7 @@
 mod containers;
 mod images;
 mod node;
+mod operations;
 mod pods;
 mod probes;
 mod render;
@@ -16,11 +17,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 pub(crate) use containers::ContainerMetrics;
 pub(crate) use images::ImageMetrics;
 pub(crate) use node::NodeMetrics;
+pub(crate) use operations::Operations;
 pub(crate) use pods::PodMetrics;
 pub(crate) use probes::ProbeMetrics;
 pub(crate) use render::CONTENT_TYPE;
@@ -76,6 +78,12 @@ impl Metrics {
     pub(crate) fn probes_text(&self) -> String {
         render::render(&self.probe_registry)
     }
+}
+
+/// Registers a metric and gives it back: what a struct's field is made with.
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 /// Upstream's default buckets, in seconds.

@@ -6,6 +6,7 @@ pub(crate) mod conditions;
 mod images;
 mod lease;
 mod registration;
+pub(crate) mod resize;
 
 pub(crate) use lease::renew;
 pub(crate) use registration::{keep_registered, labels};

@@ -1,6 +1,7 @@
 //! Pods on this node: where they come from, and one worker per pod that makes the runtime match its spec.
 
 pub mod actions;
+pub mod allocation;
 pub mod restart;
 pub mod runtime_pod;
 pub(crate) mod source;

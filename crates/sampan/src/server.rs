@@ -95,7 +95,10 @@ impl Server {
                 "system:kube-controller-manager",
                 ["system:masters", "system:authenticated"],
             )),
-            sampan_controllers::ControllersConfig { ca_pem: pki.ca_pem().to_owned() },
+            sampan_controllers::ControllersConfig {
+                ca_pem: pki.ca_pem().to_owned(),
+                ended_pods: config.terminated_pod_gc_threshold,
+            },
             shutdown.clone(),
         );
         tasks.spawn(async move { controllers.await.context("controllers") });

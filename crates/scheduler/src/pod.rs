@@ -35,7 +35,7 @@ pub(crate) struct Pod {
     pub(crate) generation: i64,
     /// Where it runs, or is assumed to run.
     pub(crate) node: Option<String>,
-    /// What it asks for: init containers, sidecars and overhead included (RTC-22).
+    /// What it takes: init containers, sidecars, overhead (RTC-22) and a resize on its way included.
     pub(crate) requests: ResourceList,
     /// The host's ports that it takes.
     pub(crate) ports: Vec<HostPort>,
@@ -122,7 +122,7 @@ impl Pod {
             uid: object.metadata.uid.clone().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
             node: node.map(ToOwned::to_owned),
-            requests: resources::pod_requests(data),
+            requests: resources::pod_requests_in_use(data),
             ports: host_ports(data),
             priority: data.pointer("/spec/priority").and_then(Value::as_i64).unwrap_or(0),
             ending: object.metadata.deletion_timestamp.is_some(),

@@ -54,27 +54,31 @@ pub(super) fn update_ephemeral_containers(new: &mut Value, old: &Value) {
     restore_version(new, &resource_version);
 }
 
-/// Through `/resize` only the resources of containers (and the pod's own) come from the client.
+/// Through `/resize` only the resources of containers (and the pod's own) come from the client. Lists that hold other
+/// containers than before stay as they came: validation says what is wrong with them.
 pub(super) fn update_resize(new: &mut Value, old: &Value) {
     let sent = std::mem::take(new);
     *new = old.clone();
-    if let Some(resources) = sent.pointer("/spec/resources") {
-        new["spec"]["resources"] = resources.clone();
-    }
-    for list in ["containers", "initContainers"] {
-        let wanted = meta::list(&sent, &format!("/spec/{list}"));
-        let have = new.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
-        for container in have.into_iter().flatten() {
-            let Some(source) = wanted.iter().find(|c| str_of(c, "name") == str_of(container, "name")) else {
-                continue;
-            };
-            for field in ["resources", "resizePolicy"] {
-                match source.get(field) {
-                    Some(value) => container[field] = value.clone(),
-                    None => {
-                        object_mut(container).remove(field);
-                    }
-                }
+    let spec = object_mut(&mut new["spec"]);
+    match sent.pointer("/spec/resources") {
+        Some(resources) => spec.insert("resources".into(), resources.clone()),
+        None => spec.remove("resources"),
+    };
+    for field in ["containers", "initContainers"] {
+        let wanted = meta::list(&sent, &format!("/spec/{field}"));
+        let Some(have) = spec.get_mut(field).and_then(Value::as_array_mut) else { continue };
+        let same = |(a, b): (&Value, &Value)| str_of(a, "name") == str_of(b, "name");
+        if wanted.len() != have.len() || !wanted.iter().zip(have.iter()).all(same) {
+            *have = wanted.to_vec();
+            continue;
+        }
+        for (container, source) in have.iter_mut().zip(wanted) {
+            let container = object_mut(container);
+            for name in ["resources", "resizePolicy"] {
+                match source.get(name) {
+                    Some(value) => container.insert(name.into(), value.clone()),
+                    None => container.remove(name),
+                };
             }
         }
     }

@@ -4,6 +4,7 @@ mod container;
 mod env;
 mod network;
 mod probe;
+mod resize;
 mod resources;
 mod restart;
 mod scheduling;
@@ -21,11 +22,10 @@ use crate::{
     names,
 };
 
+pub(super) use resize::validate_resize;
 pub(super) use resources::resource_name;
 pub(super) use scheduling::tolerations;
-pub(super) use update::{
-    validate_ephemeral_update, validate_resize, validate_status_update, validate_update,
-};
+pub(super) use update::{validate_ephemeral_update, validate_status_update, validate_update};
 
 pub(super) fn validate(object: &Value, out: &mut Errors) {
     spec(&object["spec"], &Path::new("spec"), true, out);
@@ -39,6 +39,7 @@ pub(super) fn spec(spec: &Value, path: &Path, pod: bool, out: &mut Errors) {
         grace: spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30),
         os: spec.get("os").map(|os| str_of(os, "name").to_owned()).unwrap_or_default(),
         pod,
+        restart_policy: str_of(spec, "restartPolicy").to_owned(),
         host_network: spec.get("hostNetwork").and_then(Value::as_bool) == Some(true),
     };
     container::containers(spec, path, &known, out);

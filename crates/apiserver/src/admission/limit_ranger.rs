@@ -32,7 +32,8 @@ impl Plugin for LimitRanger {
     }
 
     async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        let pod = attributes.is("pods") && attributes.operation == Operation::Create;
+        let resizes = attributes.is_core("pods") && attributes.scope.subresource == "resize";
+        let pod = attributes.is("pods") && attributes.operation == Operation::Create || resizes;
         let claim = attributes.is("persistentvolumeclaims") && attributes.operation != Operation::Delete;
         if !pod && !claim {
             return Ok(());

@@ -47,13 +47,14 @@ impl Plugin for ResourceQuota {
 
     async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let scope = attributes.scope;
-        let grows = attributes.is("persistentvolumeclaims") || attributes.is("services");
+        let resizes = attributes.is_core("pods") && scope.subresource == "resize";
+        let grows = attributes.is("persistentvolumeclaims") || attributes.is("services") || resizes;
         let concerns = match attributes.operation {
             Operation::Create => true,
             Operation::Update => grows,
             Operation::Delete => false,
         };
-        if !concerns || scope.namespace.is_empty() || !scope.subresource.is_empty() {
+        if !concerns || scope.namespace.is_empty() || !(scope.subresource.is_empty() || resizes) {
             return Ok(());
         }
         let Some(quotas) = scheme::find("", "v1", "resourcequotas") else { return Ok(()) };

@@ -114,6 +114,42 @@ async fn rtc_24_quotas_are_kept_overhead_included() {
     assert_eq!(api.post(PODS, sized("last", json!({"requests": {"cpu": "1m"}}))).await.code, 403);
 }
 
+#[tokio::test]
+async fn a_resize_asks_quotas_and_limit_ranges() {
+    let api = Api::start().await;
+    let limits = json!([{"type": "Container", "max": {"cpu": "2"}}]);
+    api.post(RANGES, json!({"metadata": {"name": "r"}, "spec": {"limits": limits}})).await.expect(201);
+    let hard = json!({"requests.cpu": "500m"});
+    api.post(QUOTAS, json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await.expect(201);
+    let cpu = |request: &str, limit: &str| json!({"requests": {"cpu": request}, "limits": {"cpu": limit}});
+    let made = api.post(PODS, sized("p", cpu("100m", "1"))).await.expect(201);
+    let container = made["spec"]["containers"][0]["name"].clone();
+    let headers = [("content-type", "application/strategic-merge-patch+json")];
+    let resize = async |resources: Value| {
+        let body = json!({"spec": {"containers": [{"name": container, "resources": resources}]}});
+        let path = format!("{PODS}/p/resize");
+        api.call(http::Method::PATCH, &path, &headers, body.to_string().into()).await
+    };
+    let resized = resize(cpu("400m", "2")).await.expect(200);
+    assert_eq!(resized["spec"]["containers"][0]["resources"], cpu("400m", "2"));
+    assert_eq!((&made["metadata"]["generation"], &resized["metadata"]["generation"]), (&json!(1), &json!(2)));
+    let used = || async { api.get(&format!("{QUOTAS}/q")).await.expect(200)["status"]["used"].clone() };
+    assert_eq!(used().await["requests.cpu"], "400m");
+    for (resources, text) in [
+        (
+            cpu("600m", "2"),
+            "exceeded quota: q, requested: requests.cpu=200m, used: requests.cpu=400m, limited: requests.cpu=500m",
+        ),
+        (cpu("400m", "3"), "maximum cpu usage per Container is 2, but limit is 3"),
+    ] {
+        let answer = resize(resources).await;
+        assert_eq!((answer.code, answer.message()), (403, format!("pods \"p\" is forbidden: {text}")));
+    }
+    let gone = resize(json!({"limits": null})).await;
+    assert_eq!(gone.code, 422);
+    assert!(gone.message().contains("resource limits cannot be removed"), "{}", gone.message());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quotas_hold_when_many_create_at_once() {
     let api = Api::start().await;

@@ -54,7 +54,7 @@ impl Cluster {
         .unwrap();
         let client = server.client(UserInfo::admin());
         let shutdown = CancellationToken::new();
-        let config = ControllersConfig { ca_pem: CA.into() };
+        let config = ControllersConfig { ca_pem: CA.into(), ..ControllersConfig::default() };
         let run = sampan_controllers::run(client.clone(), config, shutdown.clone());
         tokio::spawn(async move { run.await.unwrap() });
         let cluster = Self { client, shutdown, _server: server, _directory: directory };

@@ -101,6 +101,14 @@ impl PodCgroups {
         hierarchy.set(&cgroup, &self.limits(pod))
     }
 
+    /// Gives the pod's cgroup other limits.
+    ///
+    /// # Errors
+    /// The file that could not be written, and why.
+    pub(crate) fn set(&self, pod: &Pod, limits: &Limits) -> Result<(), String> {
+        self.hierarchy.as_ref().map_or(Ok(()), |hierarchy| hierarchy.set(&self.of(pod), limits))
+    }
+
     /// What the pod may use: sums over its containers; a limit only where every container has one.
     pub(crate) fn limits(&self, pod: &Pod) -> Limits {
         let value = as_value(pod);

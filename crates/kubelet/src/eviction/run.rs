@@ -1,7 +1,7 @@
 //! The loop: look, tell the node's conditions, end one pod at a time until there is enough again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -16,6 +16,7 @@ use crate::events::EventType;
 use crate::node::admission::is_critical;
 use crate::pod_ref;
 use crate::pods::source::Workers;
+use crate::pods::worker::inbox::NodeEnd;
 use crate::stats;
 
 /// Watches the node until it is aborted.
@@ -26,10 +27,7 @@ pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers) {
         if images.is_none() {
             images = image_filesystem(&ctx).await;
         }
-        let observed = match &ctx.config.signals {
-            Some(signals) => signals(),
-            None => observe(&ctx, images.as_deref()),
-        };
+        let observed = look(&ctx, images.as_deref());
         let verdicts = state.update(&ctx.config.eviction, &observed, Instant::now());
         ctx.pressure.send_if_modified(|pressure| {
             let changed = *pressure != verdicts.pressure;
@@ -40,9 +38,16 @@ pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers) {
         if !enforce_limits(&ctx, &workers).await
             && let Some((threshold, seen)) = verdicts.evict
         {
-            reclaim(&ctx, &workers, threshold, seen).await;
+            reclaim(&ctx, &workers, images.as_deref(), threshold, seen).await;
         }
         tokio::time::sleep(if state.is_tense() { TENSE } else { CALM }).await;
+    }
+}
+
+fn look(ctx: &NodeContext, images: Option<&Path>) -> BTreeMap<Signal, Observation> {
+    match &ctx.config.signals {
+        Some(signals) => signals(),
+        None => observe(ctx, images),
     }
 }
 
@@ -80,7 +85,27 @@ async fn enforce_limits(ctx: &Arc<NodeContext>, workers: &Workers) -> bool {
     any
 }
 
-async fn reclaim(ctx: &Arc<NodeContext>, workers: &Workers, threshold: Threshold, seen: Observation) {
+/// Whether removing images makes room for what is short.
+fn images_take_it(ctx: &NodeContext, images: Option<&Path>, signal: Signal) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match signal {
+        Signal::ImageFsAvailable | Signal::ImageFsInodesFree => true,
+        Signal::NodeFsAvailable | Signal::NodeFsInodesFree => {
+            let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+            images.is_none_or(|images| device(images) == device(&ctx.config.data_dir))
+        }
+        _ => false,
+    }
+}
+
+/// Gets back what is short: from unused images if they take it, else from the pod that takes most of it.
+async fn reclaim(
+    ctx: &Arc<NodeContext>,
+    workers: &Workers,
+    images: Option<&Path>,
+    threshold: Threshold,
+    mut seen: Observation,
+) {
     let signal = threshold.signal;
     let node = k8s_openapi::api::core::v1::ObjectReference {
         kind: Some("Node".to_owned()),
@@ -90,6 +115,16 @@ async fn reclaim(ctx: &Arc<NodeContext>, workers: &Workers, threshold: Threshold
     };
     let attempt = format!("Attempting to reclaim {}", signal.resource());
     ctx.recorder.record(node, EventType::Warning, "EvictionThresholdMet", attempt);
+    if images_take_it(ctx, images, signal) && ctx.room.make_room().await > 0 {
+        // Nobody has to go when that was enough.
+        if let Some(now) = look(ctx, images).get(&signal) {
+            seen = *now;
+        }
+        if seen.available >= threshold.least.of(seen.capacity) {
+            tracing::info!(%signal, available = seen.available, "unused images made room: no pod is evicted");
+            return;
+        }
+    }
     let pods: Vec<Arc<Pod>> = active(ctx, workers).into_iter().filter(|pod| !is_critical(pod)).collect();
     let Ok(snapshot) = stats::collect(ctx, pods.clone()).await else { return };
     let mut usages: BTreeMap<String, stats::PodUsage> =
@@ -131,5 +166,5 @@ fn evict(ctx: &NodeContext, workers: &Workers, pod: &Pod, message: String, grace
     tracing::warn!(pod = %pod_ref::full_name(pod), message, "evicting");
     ctx.metrics.node.evictions.get_or_create(&[("eviction_signal", signal.to_owned())]).inc();
     ctx.recorder.record(pod_ref::object_reference(pod), EventType::Warning, "Evicted", message.clone());
-    workers.evict(pod_ref::uid(pod), message, grace);
+    workers.end(pod_ref::uid(pod), NodeEnd { reason: "Evicted", message, grace_seconds: grace });
 }

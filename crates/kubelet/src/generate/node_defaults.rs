@@ -16,13 +16,7 @@ pub(crate) fn apply(
 ) {
     let Some(linux) = &mut made.linux else { return };
     if let Some(resources) = &mut linux.resources {
-        let period = i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(resources.cpu_period);
-        if !config.cpu_cfs_quota {
-            resources.cpu_quota = 0;
-        } else if resources.cpu_period > 0 && period != resources.cpu_period {
-            resources.cpu_quota = resources.cpu_quota * period / resources.cpu_period;
-            resources.cpu_period = period;
-        }
+        apply_to_resources(config, resources);
     }
     if config.seccomp_default
         && let Some(security) = &mut linux.security_context
@@ -33,6 +27,17 @@ pub(crate) fn apply(
             profile_type: ProfileType::RuntimeDefault as i32,
             localhost_ref: String::new(),
         });
+    }
+}
+
+/// Applies those that are about resources.
+pub(crate) fn apply_to_resources(config: &KubeletConfig, resources: &mut v1::LinuxContainerResources) {
+    let period = i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(resources.cpu_period);
+    if !config.cpu_cfs_quota {
+        resources.cpu_quota = 0;
+    } else if resources.cpu_period > 0 && period != resources.cpu_period {
+        resources.cpu_quota = resources.cpu_quota * period / resources.cpu_period;
+        resources.cpu_period = period;
     }
 }
 

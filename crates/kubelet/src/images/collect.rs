@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sampan_cri::v1;
+use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use crate::context::NodeContext;
@@ -21,16 +22,47 @@ use records::{ImageRecords, Victim};
 /// How often images are looked at and, if need be, removed: upstream's period.
 const PERIOD: Duration = Duration::from_secs(300);
 
+/// Asks the collector for room at once: what the node does before it ends pods for lack of disk.
+#[derive(Clone, Debug)]
+pub(crate) struct RoomRequests(mpsc::Sender<oneshot::Sender<u64>>);
+
+/// What the collector is asked for.
+pub(crate) type RoomWanted = mpsc::Receiver<oneshot::Sender<u64>>;
+
+impl RoomRequests {
+    /// A way to ask, and what [`run`] listens to.
+    pub(crate) fn new() -> (Self, RoomWanted) {
+        let (ask, wanted) = mpsc::channel(1);
+        (Self(ask), wanted)
+    }
+
+    /// Removes all images that nobody uses and that are not brand-new; how many bytes that were.
+    pub(crate) async fn make_room(&self) -> u64 {
+        let (answer, freed) = oneshot::channel();
+        if self.0.send(answer).await.is_err() {
+            return 0;
+        }
+        freed.await.unwrap_or(0)
+    }
+}
+
 /// Looks and removes until it is aborted.
-pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers) {
+pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers, mut wanted: RoomWanted) {
     let mut collector = Collector::new(Arc::clone(&ctx), workers);
     let mut failed_before = false;
     // The pods of an earlier life start first: their images are about to be used.
     if let Err(status) = collector.look().await {
         tracing::debug!(%status, "images are not known yet");
     }
+    let mut next = tokio::time::Instant::now() + PERIOD;
     loop {
-        tokio::time::sleep(PERIOD).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => next = tokio::time::Instant::now() + PERIOD,
+            Some(answer) = wanted.recv() => {
+                let _ = answer.send(collector.make_room().await);
+                continue;
+            }
+        }
         match collector.collect().await {
             Ok(()) => failed_before = false,
             Err(error) => {
@@ -104,6 +136,19 @@ impl Collector {
         );
         self.node_event("FreeDiskSpaceFailed", message.clone());
         Err(message)
+    }
+
+    /// Removes all that is unused; how many bytes that were.
+    async fn make_room(&mut self) -> u64 {
+        let began = match self.look().await {
+            Ok(began) => began,
+            Err(status) => {
+                tracing::warn!(%status, "no room made: the images are not known");
+                return 0;
+            }
+        };
+        let victims = self.records.unused_longest_first(began, self.ctx.config.images.image_minimum_gc_age);
+        self.remove(victims, None, "space").await
     }
 
     /// Learns which images there are and which are used; the time it did.

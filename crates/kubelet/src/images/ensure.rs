@@ -49,6 +49,8 @@ pub(crate) struct PresentImage {
     pub(crate) uid: Option<i64>,
     /// The user of its configuration, when a name.
     pub(crate) username: String,
+    /// Whether it had to be pulled.
+    pub(crate) pulled: bool,
 }
 
 /// A local look-up that was made ahead of time.
@@ -288,5 +290,10 @@ impl Drop for Intent<'_> {
 }
 
 pub(super) fn present(image: v1::Image) -> PresentImage {
-    PresentImage { reference: image.id, uid: image.uid.map(|uid| uid.value), username: image.username }
+    PresentImage {
+        reference: image.id,
+        uid: image.uid.map(|uid| uid.value),
+        username: image.username,
+        pulled: false,
+    }
 }

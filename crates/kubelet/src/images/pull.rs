@@ -69,7 +69,8 @@ pub(super) async fn pull(
                 let local = ctx.config.cri.image_status(asked_for).await.ok().flatten();
                 let size = local.as_ref().map_or(0, |image| image.size);
                 let image = local.map(present);
-                let image = image.unwrap_or(PresentImage { reference, uid: None, username: String::new() });
+                let bare = || PresentImage { reference, uid: None, username: String::new(), pulled: true };
+                let image = image.map_or_else(bare, |image| PresentImage { pulled: true, ..image });
                 let with = credential.cloned();
                 return Ok(Pulled { image, with, pulling, in_all: asked.elapsed(), size });
             }

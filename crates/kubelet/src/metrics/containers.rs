@@ -3,7 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-use super::{Counters, Gauges, Histograms, default_seconds};
+use super::{Counters, Gauges, Operations, add};
 use crate::pod_ref::ContainerKind;
 
 /// See the fields; names are upstream's.
@@ -18,67 +18,45 @@ pub(crate) struct ContainerMetrics {
     pub(crate) http_fallbacks: Counter,
     /// `kubelet_sleep_action_terminated_early_total`: sleep hooks that the grace period cut.
     pub(crate) sleeps_cut: Counter,
-    /// `kubelet_runtime_operations_total{operation_type}`.
-    operations: Counters<1>,
-    /// `kubelet_runtime_operations_errors_total{operation_type}`.
-    operation_errors: Counters<1>,
-    /// `kubelet_runtime_operations_duration_seconds{operation_type}`.
-    operation_seconds: Histograms<1>,
+    /// The calls to the runtime.
+    pub(crate) operations: Operations,
 }
 
 impl ContainerMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            by_state: Gauges::default(),
-            started: Counters::default(),
-            start_errors: Counters::default(),
-            http_fallbacks: Counter::default(),
-            sleeps_cut: Counter::default(),
-            operations: Counters::default(),
-            operation_errors: Counters::default(),
-            operation_seconds: Histograms::new_with_constructor(default_seconds),
-        };
-        registry.register(
-            "kubelet_running_containers",
-            "Number of containers by state",
-            metrics.by_state.clone(),
-        );
-        registry.register(
-            "kubelet_started_containers",
-            "Number of containers that were asked to start",
-            metrics.started.clone(),
-        );
-        registry.register(
-            "kubelet_started_containers_errors",
-            "Number of containers that did not start, by reason",
-            metrics.start_errors.clone(),
-        );
-        registry.register(
-            "kubelet_lifecycle_handler_http_fallbacks",
-            "Number of lifecycle handlers that went from HTTPS to HTTP",
-            metrics.http_fallbacks.clone(),
-        );
-        registry.register(
-            "kubelet_sleep_action_terminated_early",
-            "Number of sleep hooks that ended before their time",
-            metrics.sleeps_cut.clone(),
-        );
-        registry.register(
-            "kubelet_runtime_operations",
-            "Number of calls to the runtime by operation",
-            metrics.operations.clone(),
-        );
-        registry.register(
-            "kubelet_runtime_operations_errors",
-            "Number of failed calls to the runtime by operation",
-            metrics.operation_errors.clone(),
-        );
-        registry.register(
-            "kubelet_runtime_operations_duration_seconds",
-            "Seconds that calls to the runtime took by operation",
-            metrics.operation_seconds.clone(),
-        );
-        metrics
+        Self {
+            by_state: add(
+                registry,
+                "kubelet_running_containers",
+                "Number of containers by state",
+                Gauges::default(),
+            ),
+            started: add(
+                registry,
+                "kubelet_started_containers",
+                "Number of containers that were asked to start",
+                Counters::default(),
+            ),
+            start_errors: add(
+                registry,
+                "kubelet_started_containers_errors",
+                "Number of containers that did not start, by reason",
+                Counters::default(),
+            ),
+            http_fallbacks: add(
+                registry,
+                "kubelet_lifecycle_handler_http_fallbacks",
+                "Number of lifecycle handlers that went from HTTPS to HTTP",
+                Counter::default(),
+            ),
+            sleeps_cut: add(
+                registry,
+                "kubelet_sleep_action_terminated_early",
+                "Number of sleep hooks that ended before their time",
+                Counter::default(),
+            ),
+            operations: Operations::register(registry),
+        }
     }
 
     /// A container is about to be started.
@@ -90,16 +68,6 @@ impl ContainerMetrics {
     pub(crate) fn start_failed(&self, kind: ContainerKind, reason: &str) {
         let labels = [("container_type", container_type(kind)), ("code", reason.to_owned())];
         self.start_errors.get_or_create(&labels).inc();
-    }
-
-    /// A call to the runtime ended after `seconds`.
-    pub(crate) fn operation(&self, name: &'static str, seconds: f64, failed: bool) {
-        let labels = [("operation_type", name.to_owned())];
-        self.operations.get_or_create(&labels).inc();
-        self.operation_seconds.get_or_create(&labels).observe(seconds);
-        if failed {
-            self.operation_errors.get_or_create(&labels).inc();
-        }
     }
 }
 

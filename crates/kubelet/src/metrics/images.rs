@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::{Counters, Histograms, start_seconds};
+use super::{Counters, Histograms, add, start_seconds};
 
 /// See the fields; names are upstream's, those that begin with `sampan_` are ours.
 pub(crate) struct ImageMetrics {
@@ -35,37 +35,34 @@ impl Drop for GoingOn {
 
 impl ImageMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            pull_duration: Histograms::new_with_constructor(start_seconds),
-            collected: Counters::default(),
-            failures: Counters::default(),
-            bytes: Counter::default(),
-            in_flight: Gauge::default(),
-            queued: Gauge::default(),
-        };
-        registry.register(
-            "kubelet_image_pull_duration_seconds",
-            "Seconds that pulls took, by size of the image",
-            metrics.pull_duration.clone(),
-        );
-        registry.register(
-            "kubelet_image_garbage_collected",
-            "Number of images that garbage collection removed, by reason",
-            metrics.collected.clone(),
-        );
-        registry.register(
-            "sampan_image_pull_failures",
-            "Number of failed attempts to pull an image, by waiting reason",
-            metrics.failures.clone(),
-        );
-        registry.register(
-            "sampan_image_pull_bytes",
-            "Sizes of the images that were pulled, as the runtime tells them",
-            metrics.bytes.clone(),
-        );
-        registry.register("sampan_image_pull_in_flight", "Pulls that run now", metrics.in_flight.clone());
-        registry.register("sampan_image_pull_queued", "Pulls that wait for a turn", metrics.queued.clone());
-        metrics
+        Self {
+            pull_duration: add(
+                registry,
+                "kubelet_image_pull_duration_seconds",
+                "Seconds that pulls took, by size of the image",
+                Histograms::new_with_constructor(start_seconds),
+            ),
+            collected: add(
+                registry,
+                "kubelet_image_garbage_collected",
+                "Number of images that garbage collection removed, by reason",
+                Counters::default(),
+            ),
+            failures: add(
+                registry,
+                "sampan_image_pull_failures",
+                "Number of failed attempts to pull an image, by waiting reason",
+                Counters::default(),
+            ),
+            bytes: add(
+                registry,
+                "sampan_image_pull_bytes",
+                "Sizes of the images that were pulled, as the runtime tells them",
+                Counter::default(),
+            ),
+            in_flight: add(registry, "sampan_image_pull_in_flight", "Pulls that run now", Gauge::default()),
+            queued: add(registry, "sampan_image_pull_queued", "Pulls that wait for a turn", Gauge::default()),
+        }
     }
 
     /// A pull of an image of `size` bytes took this long.

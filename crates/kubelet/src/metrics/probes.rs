@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use prometheus_client::registry::Registry;
 
-use super::{Counters, Histograms, Labels, default_seconds};
+use super::{Counters, Histograms, Labels, add, default_seconds};
 use crate::pod_ref;
 
 /// See the fields; names are upstream's.
@@ -17,19 +17,20 @@ pub(crate) struct ProbeMetrics {
 
 impl ProbeMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics =
-            Self { total: Counters::default(), duration: Histograms::new_with_constructor(default_seconds) };
-        registry.register(
-            "prober_probe",
-            "Number of probes of a container by kind and result",
-            metrics.total.clone(),
-        );
-        registry.register(
-            "prober_probe_duration_seconds",
-            "Seconds that probes took",
-            metrics.duration.clone(),
-        );
-        metrics
+        Self {
+            total: add(
+                registry,
+                "prober_probe",
+                "Number of probes of a container by kind and result",
+                Counters::default(),
+            ),
+            duration: add(
+                registry,
+                "prober_probe_duration_seconds",
+                "Seconds that probes took",
+                Histograms::new_with_constructor(default_seconds),
+            ),
+        }
     }
 
     /// A probe ended. `probe_type` is `Liveness`, `Readiness` or `Startup`.

@@ -13,6 +13,7 @@ use crate::cgroups::as_value;
 use crate::config::KubeletConfig;
 use crate::eviction::Pressure;
 use crate::node::capacity::Resources;
+use crate::node::resize::WaitingResizes;
 use crate::pod_ref;
 use crate::static_pods::is_static;
 
@@ -35,7 +36,11 @@ fn reject(reason: &str, message: impl Into<String>) -> Result<(), Rejection> {
 /// What the pods that were taken asked for, by UID. Held while one is looked at, so that two cannot both have
 /// the last core.
 #[derive(Default)]
-pub(crate) struct Admitted(pub(crate) Mutex<HashMap<String, ResourceList>>);
+pub(crate) struct Admitted {
+    pub(crate) pods: Mutex<HashMap<String, ResourceList>>,
+    /// Running pods that wait to get more.
+    pub(crate) waiting: WaitingResizes,
+}
 
 /// What a pod is judged by.
 pub(crate) struct NodeView<'a> {

@@ -71,7 +71,7 @@ pub fn should_start(pod: &Pod, container: &Container, latest: Option<&RuntimeCon
         Some(run) => match run.state {
             State::Running => false,
             State::Created | State::Unknown => true,
-            State::Exited => restarts_after_exit(pod, container, run.exit_code),
+            State::Exited => run.replaced || restarts_after_exit(pod, container, run.exit_code),
         },
     }
 }

@@ -65,6 +65,8 @@ pub struct RuntimeContainer {
     pub stop_signal: Option<String>,
     /// The absolute path of its log.
     pub log_path: String,
+    /// Whether it was stopped so that another run takes its place: its end is then not the container's.
+    pub replaced: bool,
     /// The container's labels and annotations, for what the spec no longer says (HOOK-36).
     pub annotations: HashMap<String, String>,
 }
@@ -115,6 +117,14 @@ impl RuntimePod {
     pub fn container_in_sandbox(&self, name: &str) -> Option<&RuntimeContainer> {
         let sandbox = &self.sandboxes.first()?.id;
         self.containers.iter().find(|container| container.name == name && container.sandbox_id == *sandbox)
+    }
+
+    /// Whether a container has ended only so that another run takes its place.
+    #[must_use]
+    pub fn is_replacing(&self) -> bool {
+        let newest =
+            |run: &RuntimeContainer| self.container(&run.name).is_some_and(|newest| newest.id == run.id);
+        self.containers.iter().any(|run| run.replaced && run.state == State::Exited && newest(run))
     }
 
     /// Containers that have a process.
@@ -251,6 +261,7 @@ fn container_from_status(status: v1::ContainerStatus, sandbox_id: &str) -> Runti
         user: status.user.and_then(|user| user.linux).map(container_user),
         stop_signal,
         log_path: status.log_path,
+        replaced: false,
         annotations: status.annotations,
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::worker::PodWorker;
-use super::worker::inbox::Inbox;
+use super::worker::inbox::{Inbox, NodeEnd, SHUTDOWN_REASON};
 use crate::context::NodeContext;
 use crate::labels;
 use crate::pod_ref;
@@ -32,6 +32,9 @@ const SAFETY_RELIST: Duration = Duration::from_secs(30);
 
 /// How long a stop waits for the first list of pods.
 const LISTING: Duration = Duration::from_secs(5);
+
+/// What the status of a pod says that a graceful shutdown of the node ended (upstream's words).
+const SHUTDOWN: &str = "Pod was terminated in response to imminent node shutdown.";
 
 struct Entry {
     inbox: Arc<Inbox>,
@@ -50,11 +53,13 @@ pub(crate) struct Workers {
     ended: watch::Sender<u64>,
     /// Cancelled when the API has told all pods of the node for the first time.
     listed: CancellationToken,
+    /// Cancelled when the node stops its pods: none is begun any more.
+    stopping: CancellationToken,
 }
 
 impl Workers {
     pub(crate) fn new(ctx: Arc<NodeContext>) -> Self {
-        let (halt, listed) = (CancellationToken::new(), CancellationToken::new());
+        let [halt, listed, stopping] = std::array::from_fn(|_| CancellationToken::new());
         Self {
             ctx,
             entries: Arc::default(),
@@ -62,6 +67,7 @@ impl Workers {
             halt,
             ended: watch::Sender::new(0),
             listed,
+            stopping,
         }
     }
 
@@ -77,12 +83,17 @@ impl Workers {
         match entries.get_mut(pod_ref::uid(&pod)) {
             Some(entry) => {
                 // A status that only this kubelet wrote is no news for the worker.
-                let news = is_news(&entry.pod, &pod);
+                let (news, other) = (is_news(&entry.pod, &pod), entry.pod.spec != pod.spec);
                 entry.pod = Arc::clone(&pod);
                 if news {
                     entry.inbox.update(pod);
                 }
+                if other {
+                    drop(entries);
+                    self.ctx.cgroups.weigh_burstable(&self.pods());
+                }
             }
+            None if self.stopping.is_cancelled() => {}
             None => self.spawn(&mut entries, pod, false),
         }
     }
@@ -104,16 +115,16 @@ impl Workers {
         }
     }
 
-    /// Ends a pod because the node is short of something.
-    pub(crate) fn evict(&self, uid: &str, message: String, grace_seconds: i64) {
+    /// Ends a pod for good.
+    pub(crate) fn end(&self, uid: &str, end: NodeEnd) {
         if let Some(entry) = self.lock().get(uid) {
-            entry.inbox.evict(message, grace_seconds);
+            entry.inbox.end(end);
         }
     }
 
     /// Whether the pod is ending already.
     pub(crate) fn is_condemned(&self, uid: &str) -> bool {
-        self.lock().get(uid).is_none_or(|entry| entry.inbox.is_gone() || entry.inbox.eviction().is_some())
+        self.lock().get(uid).is_none_or(|entry| entry.inbox.is_gone() || entry.inbox.node_end().is_some())
     }
 
     /// Whether the pod has to end because nobody wants it any more.
@@ -142,6 +153,7 @@ impl Workers {
     pub(crate) async fn stop_all(&self) {
         // A node that is stopped in its first moments has pods that it has not heard of yet.
         let _ = tokio::time::timeout(LISTING, self.listed.cancelled()).await;
+        self.stopping.cancel();
         let steps = &self.ctx.config.shutdown;
         if !steps.is_empty() {
             self.ctx.metrics.node.shutdown_start.set(self.ctx.config.clock.now().as_second());
@@ -151,10 +163,13 @@ impl Workers {
             self.stop_group(index == 0, step, below).await;
         }
         for entry in self.lock().values() {
-            entry.inbox.stop(None);
+            entry.inbox.stop();
         }
         self.tasks.close();
         self.tasks.wait().await;
+        if !steps.is_empty() {
+            self.ctx.metrics.node.shutdown_end.set(self.ctx.config.clock.now().as_second());
+        }
     }
 
     /// Stops the pods of one step of a graceful shutdown, and waits for them as long as the step may take.
@@ -164,7 +179,11 @@ impl Workers {
         for (uid, entry) in self.lock().iter() {
             let priority = pod_ref::spec(&entry.pod).priority.unwrap_or(0);
             if (first || priority >= step.priority) && below.is_none_or(|below| priority < below) {
-                entry.inbox.stop(Some(i64::try_from(step.grace_period.as_secs()).unwrap_or(i64::MAX)));
+                entry.inbox.end(NodeEnd {
+                    reason: SHUTDOWN_REASON,
+                    message: SHUTDOWN.to_owned(),
+                    grace_seconds: i64::try_from(step.grace_period.as_secs()).unwrap_or(i64::MAX),
+                });
                 group.push(uid.clone());
             }
         }

@@ -12,11 +12,13 @@ pub(crate) mod inbox;
 mod kill;
 mod post_start;
 mod probing;
+mod resize;
 mod restart_all;
 mod sandbox;
 mod start;
 mod stop;
 mod sync;
+mod timing;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use tokio::time::Instant;
 use crate::context::NodeContext;
 use crate::images::wait::CauseWatch;
 use crate::pod_ref;
+use crate::pods::allocation::Allocation;
 use crate::pods::runtime_pod::RuntimePod;
 use crate::probes::{ProbeKind, ProbeResults};
 use crate::status::container_status::StartError;
@@ -62,7 +65,14 @@ enum Next {
 pub(crate) struct PodWorker {
     ctx: Arc<NodeContext>,
     inbox: Arc<Inbox>,
+    /// The pod with what the node has given it.
     pod: Arc<Pod>,
+    /// The pod as the API has it: it may ask for other resources.
+    desired: Arc<Pod>,
+    /// What the node has given it; known once the pod was admitted.
+    allocation: Option<Allocation>,
+    resize: resize::Resize,
+    timing: timing::Timing,
     uid: String,
     life: Life,
     runtime: RuntimePod,
@@ -90,6 +100,8 @@ pub(crate) struct PodWorker {
     verdict: Option<Verdict>,
     /// Whether the node has judged the pod.
     admitted: bool,
+    /// Whether it was not taken: then it has no containers to tell of.
+    rejected: bool,
     /// Failed attempts in a row at something before the containers: the sandbox, volumes, the runtime itself.
     setbacks: u32,
     /// The pod finished before this daemon began: its status is history and stays as it is.
@@ -110,7 +122,17 @@ impl PodWorker {
             pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
                 condition.type_ == "PodReadyToStartContainers" && condition.status == "True"
             });
+        let allocation = Allocation::load(&ctx.pod_dir(&uid)).unwrap_or_else(|error| {
+            tracing::warn!(pod = %pod_ref::full_name(&pod), error, "what the pod was given is not known");
+            None
+        });
         Self {
+            desired: Arc::clone(&pod),
+            allocation,
+            resize: resize::Resize::default(),
+            timing: timing::Timing::start(
+                pod.status.as_ref().is_some_and(|status| status.start_time.is_some()),
+            ),
             ctx,
             inbox,
             pod,
@@ -133,6 +155,7 @@ impl PodWorker {
             announced_kills: HashSet::new(),
             verdict: None,
             admitted: false,
+            rejected: false,
             setbacks: 0,
             history,
             volumes_synced: None,
@@ -156,8 +179,19 @@ impl PodWorker {
                     self.admit().await;
                     Next::Again
                 }
-                Life::Syncing => self.sync().await,
-                Life::Terminating => self.terminate().await,
+                Life::Syncing => {
+                    let (began, operation) = (Instant::now(), self.round_begins());
+                    let next = self.sync().await;
+                    self.tell_start();
+                    self.ctx.metrics.pods.round(operation, began.elapsed());
+                    next
+                }
+                Life::Terminating => {
+                    let began = Instant::now();
+                    let next = self.terminate().await;
+                    self.ctx.metrics.pods.round("kill", began.elapsed());
+                    next
+                }
                 Life::Terminated => self.finish().await,
             };
             match next {
@@ -179,9 +213,13 @@ impl PodWorker {
         if new.labels != old.labels || new.annotations != old.annotations {
             self.volumes_synced = None;
         }
-        self.pod = pod;
-        if let Some(message) = self.inbox.eviction() {
-            self.verdict = Some(Verdict { reason: "Evicted".to_owned(), message });
+        self.pod = match &self.allocation {
+            Some(allocation) => allocation.apply(&pod),
+            None => Arc::clone(&pod),
+        };
+        self.desired = pod;
+        if let Some(end) = self.inbox.node_end() {
+            self.verdict = Some(Verdict { reason: end.reason.to_owned(), message: end.message });
         }
         self.end_waits();
     }
@@ -205,12 +243,18 @@ impl PodWorker {
             runtime_name: &self.ctx.runtime_name,
             terminal,
             volumes_ready: self.volumes_ready,
+            allocation: self.allocation.as_ref(),
+            resize: &if terminal { Vec::new() } else { self.resize_conditions() },
             verdict: self.verdict.as_ref(),
             host_ips: &self.ctx.host_ips,
             now: self.ctx.config.clock.now_seconds(),
         });
-        if let Some(message) = self.inbox.eviction() {
-            note_disruption(&mut status, &message, &self.pod, self.ctx.config.clock.now_seconds());
+        if self.rejected {
+            status.init_container_statuses = None;
+            status.container_statuses = None;
+        }
+        if let Some(end) = self.inbox.node_end() {
+            note_disruption(&mut status, &end.message, &self.pod, self.ctx.config.clock.now_seconds());
         }
         status
     }
@@ -225,7 +269,14 @@ impl PodWorker {
     /// Looks at the runtime; false when it does not answer.
     async fn refresh(&mut self) -> bool {
         match self.runtime.refresh(&self.ctx.config.cri, &self.uid).await {
-            Ok(()) => true,
+            Ok(()) => {
+                if let Some(allocation) = &self.allocation {
+                    for run in &mut self.runtime.containers {
+                        run.replaced = allocation.replaced.contains(&run.id);
+                    }
+                }
+                true
+            }
             Err(status) => {
                 tracing::warn!(pod = %pod_ref::full_name(&self.pod), %status, "the runtime does not answer");
                 false

@@ -8,13 +8,15 @@ use crate::pod_ref;
 use crate::pods::restart::may_restart_all;
 
 /// The types that the kubelet owns; all others are somebody else's and stay as they are.
-pub const OWNED: [&str; 6] = [
+pub const OWNED: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodScheduled",
     "AllContainersRestarting",
+    "PodResizePending",
+    "PodResizeInProgress",
 ];
 
 /// What conditions are made from.
@@ -31,6 +33,8 @@ pub struct ConditionInputs<'a> {
     pub ready_to_start: bool,
     /// Whether a container's end is just restarting all of them (POD-29).
     pub restarting_all: bool,
+    /// Conditions about a resize, with the generation that each is about.
+    pub resize: &'a [PodCondition],
     /// The conditions so far, foreign ones included.
     pub old: &'a [PodCondition],
     /// Now.
@@ -48,7 +52,7 @@ pub fn conditions(inputs: &ConditionInputs<'_>) -> Vec<PodCondition> {
         containers_ready,
         condition("PodScheduled", true, None),
     ];
-    let own = own.into_iter().chain(all_containers_restarting(inputs));
+    let own = own.into_iter().chain(all_containers_restarting(inputs)).chain(inputs.resize.iter().cloned());
     let generation = inputs.pod.metadata.generation;
     let mut all: Vec<PodCondition> = own
         .map(|mut new| {
@@ -59,7 +63,7 @@ pub fn conditions(inputs: &ConditionInputs<'_>) -> Vec<PodCondition> {
                 }
                 _ => Some(Time(inputs.now)),
             };
-            new.observed_generation = generation;
+            new.observed_generation = new.observed_generation.or(generation);
             new
         })
         .collect();
@@ -214,6 +218,7 @@ mod tests {
             statuses,
             ready_to_start: true,
             restarting_all: false,
+            resize: &[],
             old: &old,
             now: Timestamp::from_second(100).unwrap(),
         });
@@ -296,6 +301,7 @@ mod tests {
             statuses: &[],
             ready_to_start: false,
             restarting_all: false,
+            resize: &[],
             old: &old,
             now: Timestamp::from_second(9).unwrap(),
         };

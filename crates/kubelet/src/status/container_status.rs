@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, Pod, VolumeMountStatus,
+    ContainerStatus, Pod, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -51,7 +51,7 @@ fn container_status(
     let pod = inputs.pod;
     let mut runs = inputs.runtime.containers.iter().filter(|run| run.name == container.name);
     let Some(latest) = runs.next() else {
-        return status_without_run(inputs, kind, container, old);
+        return status_without_run(inputs, container, old);
     };
     let previous = runs.find(|run| run.state == State::Exited);
     let state = match latest.state {
@@ -85,9 +85,8 @@ fn container_status(
         image_id: latest.image_ref.clone(),
         container_id: Some(format!("{}://{}", inputs.runtime_name, latest.id)),
         volume_mounts: volume_mounts(container),
-        // Nothing is resized here: what the spec asks for is what was given.
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
-        resources: Some(container.resources.clone().unwrap_or_default()),
+        resources: Some(resources(inputs, container, latest)),
         user: latest.user.clone(),
         stop_signal: latest.stop_signal.clone(),
         ..ContainerStatus::default()
@@ -106,6 +105,17 @@ fn container_status(
     status
 }
 
+/// What a running container has; one that does not run gets what its pod was given.
+fn resources(
+    inputs: &StatusInputs<'_>,
+    container: &Container,
+    latest: &RuntimeContainer,
+) -> ResourceRequirements {
+    let has = inputs.allocation.filter(|_| latest.state == State::Running);
+    let has = has.and_then(|allocation| allocation.actuated.get(&container.name));
+    has.or(container.resources.as_ref()).cloned().unwrap_or_default()
+}
+
 fn may_start_again(pod: &Pod, kind: ContainerKind, container: &Container, latest: &RuntimeContainer) -> bool {
     match kind {
         ContainerKind::Ephemeral => false,
@@ -117,7 +127,6 @@ fn may_start_again(pod: &Pod, kind: ContainerKind, container: &Container, latest
 
 fn status_without_run(
     inputs: &StatusInputs<'_>,
-    kind: ContainerKind,
     container: &Container,
     old: Option<&ContainerStatus>,
 ) -> ContainerStatus {
@@ -168,26 +177,9 @@ fn status_without_run(
     }
     status.state = Some(match inputs.start_errors.get(&container.name) {
         Some(error) if !inputs.terminal => waiting(&error.reason, &error.message),
-        _ if inputs.terminal && kind != ContainerKind::Ephemeral && old.is_some_and(was_started) => {
-            ContainerState {
-                terminated: Some(ContainerStateTerminated {
-                    exit_code: 137,
-                    reason: Some("ContainerStatusUnknown".to_owned()),
-                    message: Some(
-                        "The container could not be located when the pod was terminated".to_owned(),
-                    ),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }
-        }
         _ => waiting_by_default(inputs.pod),
     });
     status
-}
-
-fn was_started(status: &ContainerStatus) -> bool {
-    status.container_id.as_deref().is_some_and(|id| !id.is_empty())
 }
 
 fn apply_readiness(
@@ -255,16 +247,47 @@ fn terminated(inputs: &StatusInputs<'_>, run: &RuntimeContainer) -> ContainerSta
 }
 
 fn lost(inputs: &StatusInputs<'_>, run: &RuntimeContainer) -> ContainerState {
-    ContainerState {
-        terminated: Some(ContainerStateTerminated {
-            exit_code: 137,
-            reason: Some("ContainerStatusUnknown".to_owned()),
-            message: Some("The container could not be located when the pod was terminated".to_owned()),
-            started_at: run.started_at.map(time),
-            container_id: Some(format!("{}://{}", inputs.runtime_name, run.id)),
-            ..Default::default()
-        }),
+    let terminated = ContainerStateTerminated {
+        started_at: run.started_at.map(time),
+        container_id: Some(format!("{}://{}", inputs.runtime_name, run.id)),
+        ..unknown_end()
+    };
+    ContainerState { terminated: Some(terminated), ..Default::default() }
+}
+
+/// The end of a container of which nobody knows how it ended, or whether it ever ran: a failure.
+fn unknown_end() -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some("The container could not be located when the pod was terminated".to_owned()),
         ..Default::default()
+    }
+}
+
+/// In a pod that has ended nothing waits any more: what should have run has failed. What could not have run yet, since
+/// its turn comes after init containers that were not through, is left as it is (upstream's `TerminatePod`).
+pub(super) fn end_all(pod: &Pod, init: &mut [ContainerStatus], regular: &mut [ContainerStatus]) {
+    let waits = |status: &ContainerStatus| status.state.as_ref().is_none_or(|state| state.waiting.is_some());
+    let ended_before =
+        |status: &ContainerStatus| status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
+    let began = |status: &ContainerStatus| !waits(status) || ended_before(status);
+    let initialized = regular.iter().any(began)
+        || match (pod_ref::init_containers(pod).last(), init.last()) {
+            (Some(last), Some(status)) if pod_ref::is_sidecar(last) => status.started == Some(true),
+            (Some(_), Some(status)) => [&status.state, &status.last_state]
+                .into_iter()
+                .flatten()
+                .any(|state| state.terminated.as_ref().is_some_and(|terminated| terminated.exit_code == 0)),
+            _ => true,
+        };
+    // The first one is always among those that had their turn.
+    let tried = init.iter().rposition(began).unwrap_or(0) + 1;
+    let regular = regular.iter_mut().filter(|_| initialized);
+    for status in init.iter_mut().take(tried).chain(regular).filter(|status| waits(status)) {
+        status.state = Some(ContainerState { terminated: Some(unknown_end()), ..Default::default() });
+        status.ready = false;
+        status.started = Some(false);
     }
 }
 

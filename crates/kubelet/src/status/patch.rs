@@ -4,6 +4,8 @@
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
+use super::conditions::OWNED;
+
 /// The patch that turns `old` into `new`, guarded by the pod's UID; `None` when there is nothing to change.
 #[must_use]
 pub fn status_patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
@@ -38,8 +40,8 @@ pub fn status_patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value
 fn changed_conditions(old: Option<&Value>, new: &Value) -> Option<Value> {
     let none = Vec::new();
     let old = old.and_then(Value::as_array).unwrap_or(&none);
-    let changed: Vec<Value> = new
-        .as_array()?
+    let new = new.as_array()?;
+    let mut changed: Vec<Value> = new
         .iter()
         .filter(|condition| !old.contains(condition))
         .map(|condition| {
@@ -54,6 +56,11 @@ fn changed_conditions(old: Option<&Value>, new: &Value) -> Option<Value> {
             condition
         })
         .collect();
+    // A resize that is over has no condition any more. What others have set since is not ours to remove.
+    let ours = |condition: &&Value| condition["type"].as_str().is_some_and(|type_| OWNED.contains(&type_));
+    let missing = |before: &&Value| !new.iter().any(|condition| condition["type"] == before["type"]);
+    let gone = old.iter().filter(ours).filter(missing);
+    changed.extend(gone.map(|before| json!({"type": before["type"], "$patch": "delete"})));
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
 
@@ -86,6 +93,15 @@ mod tests {
             json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.2"}],
                 "conditions": [{"type": "Ready", "status": "True", "reason": null}]}})
         );
+    }
+
+    #[test]
+    fn our_conditions_go_and_others_stay() {
+        let old = status(json!({"conditions": [{"type": "PodResizeInProgress", "status": "True"},
+            {"type": "x", "status": "True"}]}));
+        let patch = status_patch("u", &old, &status(json!({"conditions": []}))).unwrap();
+        let gone = json!([{"type": "PodResizeInProgress", "$patch": "delete"}]);
+        assert_eq!(patch["status"]["conditions"], gone);
     }
 
     #[test]

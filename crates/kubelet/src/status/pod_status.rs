@@ -3,14 +3,15 @@
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{ConditionInputs, conditions};
-use super::container_status::{StartError, container_statuses};
+use super::container_status::{StartError, container_statuses, end_all};
 use super::phase::phase;
 use crate::generate::resources::qos_class;
 use crate::pod_ref::{self, ContainerKind};
+use crate::pods::allocation::Allocation;
 use crate::pods::restart::restart_all_trigger;
 use crate::pods::runtime_pod::RuntimePod;
 use crate::probes::ProbeResults;
@@ -37,6 +38,10 @@ pub struct StatusInputs<'a> {
     pub terminal: bool,
     /// Whether the volumes are mounted.
     pub volumes_ready: bool,
+    /// What the node has given the pod, and what its containers have of it.
+    pub allocation: Option<&'a Allocation>,
+    /// Conditions about a resize, as long as there is one.
+    pub resize: &'a [PodCondition],
     /// Phase, reason and message that the kubelet itself decided (deadline, eviction, rejection).
     pub verdict: Option<&'a Verdict>,
     /// The node's addresses.
@@ -63,10 +68,13 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
     let statuses_of = |kind, containers: &[Container], old: Option<&Vec<ContainerStatus>>| {
         container_statuses(inputs, kind, containers, old.map_or(empty, Vec::as_slice))
     };
-    let init_statuses =
+    let mut init_statuses =
         statuses_of(ContainerKind::Init, pod_ref::init_containers(pod), old.init_container_statuses.as_ref());
-    let statuses =
+    let mut statuses =
         statuses_of(ContainerKind::Regular, pod_ref::containers(pod), old.container_statuses.as_ref());
+    if inputs.terminal {
+        end_all(pod, &mut init_statuses, &mut statuses);
+    }
     let ephemeral: Vec<Container> =
         pod_ref::ephemeral_containers(pod).iter().map(pod_ref::ephemeral_as_container).collect();
     let ephemeral_statuses =
@@ -81,7 +89,9 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
             // What ended is about to begin again, or sidecars still end.
             "Succeeded" | "Failed"
                 if !inputs.terminal
-                    && (!inputs.reset.is_empty() || inputs.runtime.running().next().is_some()) =>
+                    && (!inputs.reset.is_empty()
+                        || inputs.runtime.is_replacing()
+                        || inputs.runtime.running().next().is_some()) =>
             {
                 match old.phase.as_deref() {
                     Some("Pending") => "Pending",
@@ -109,9 +119,12 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
         statuses: &statuses,
         ready_to_start,
         restarting_all: restart_all_trigger(pod, inputs.runtime).is_some(),
+        resize: inputs.resize,
         old: old_conditions,
         now: inputs.now,
     });
+    let level = pod_ref::spec(pod).resources.as_ref();
+    let has_level = inputs.allocation.map_or(level, |allocation| allocation.actuated_pod.as_ref());
     PodStatus {
         phase: Some(computed.to_owned()),
         conditions: Some(conditions),
@@ -127,6 +140,8 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
         ephemeral_container_statuses: (!ephemeral_statuses.is_empty()).then_some(ephemeral_statuses),
         qos_class: Some(qos_class(pod).as_str().to_owned()),
         observed_generation: pod.metadata.generation,
+        allocated_resources: level.and_then(|resources| resources.requests.clone()),
+        resources: has_level.cloned(),
         ..old.clone()
     }
 }

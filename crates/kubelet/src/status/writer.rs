@@ -8,7 +8,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::patch::status_patch;
 use crate::pod_ref;
@@ -42,11 +44,13 @@ struct Slot {
 pub(crate) struct StatusWriter {
     client: kube::Client,
     slots: Arc<Mutex<HashMap<String, Slot>>>,
+    /// Seconds from a status being known until the API has it.
+    seconds: Histogram,
 }
 
 impl StatusWriter {
-    pub(crate) fn new(client: kube::Client) -> Self {
-        Self { client, slots: Arc::default() }
+    pub(crate) fn new(client: kube::Client, seconds: Histogram) -> Self {
+        Self { client, slots: Arc::default(), seconds }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
@@ -191,6 +195,7 @@ impl StatusWriter {
 
     async fn write_until_clean(self, uid: String) {
         let mut retry = FIRST_RETRY;
+        let mut since = None;
         loop {
             let next = {
                 let mut slots = self.lock();
@@ -205,9 +210,12 @@ impl StatusWriter {
             };
             let Some((patch, namespace, name, desired)) = next else { return };
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+            let known = *since.get_or_insert_with(Instant::now);
             match pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 Ok(pod) => {
                     retry = FIRST_RETRY;
+                    since = None;
+                    self.seconds.observe(known.elapsed().as_secs_f64());
                     if let Some(slot) = self.lock().get_mut(&uid) {
                         // What was sent counts as what the API has, so that an API which normalises a field
                         // is not written to without end; the watch tells of changes by others.

@@ -47,6 +47,22 @@ async fn pod_56_memory_pressure_ends_a_pod_and_shows_on_the_node() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_56_images_that_nobody_uses_go_before_pods() {
+    let world = World::new().await;
+    world.runtime.add_image("unused:1");
+    world.create(json!({"containers": [{"name": "c"}], "restartPolicy": "Always"}));
+    world.until_phase("Running").await;
+    // New images stay for a while: somebody may be about to use them.
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    world.signals.set(Signal::ImageFsAvailable, 1, 100);
+    world.until("removal", |w| w.runtime.call_names().contains(&"remove image unused:1".to_owned())).await;
+    world.until_phase("Failed").await;
+    let calls = world.runtime.call_names();
+    let at = |call: &str| calls.iter().position(|other| other.starts_with(call)).unwrap();
+    assert!(at("remove image unused:1") < at("stop c"), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn pod_55_a_node_under_disk_pressure_takes_no_pod() {
     let world = World::new().await;
     world.signals.set(Signal::NodeFsAvailable, 1, 100);

@@ -203,6 +203,10 @@ fn merge(target: &mut Value, patch: &Value) {
             ("conditions", Value::Array(new)) => {
                 let mut conditions = target[key].as_array().cloned().unwrap_or_default();
                 for condition in new {
+                    if condition["$patch"] == "delete" {
+                        conditions.retain(|old| old["type"] != condition["type"]);
+                        continue;
+                    }
                     match conditions.iter_mut().find(|old| old["type"] == condition["type"]) {
                         Some(old) => merge(old, condition),
                         None => conditions.push(condition.clone()),

@@ -49,6 +49,9 @@ struct Inner {
     exec: HashMap<String, (i32, Duration)>,
     streaming_url: Option<String>,
     pod_ip: Option<String>,
+    /// Bytes in use, by container.
+    memory: HashMap<String, u64>,
+    update_error: Option<Status>,
     next: u32,
 }
 
@@ -148,6 +151,16 @@ impl FakeRuntime {
         self.inner.lock().unwrap().pod_ip = Some(ip.to_owned());
     }
 
+    /// How much memory the container called `name` uses from now on.
+    pub(crate) fn memory(&self, name: &str, bytes: u64) {
+        self.inner.lock().unwrap().memory.insert(name.to_owned(), bytes);
+    }
+
+    /// What every change of a container's resources answers from now on.
+    pub(crate) fn updates_fail(&self, error: Option<Status>) {
+        self.inner.lock().unwrap().update_error = error;
+    }
+
     fn is_running(&self, id: &str) -> bool {
         let running = v1::ContainerState::ContainerRunning as i32;
         self.inner.lock().unwrap().containers.get(id).is_some_and(|(status, _, _)| status.state == running)
@@ -193,6 +206,15 @@ impl FakeRuntime {
 
     fn nanos(&self) -> i64 {
         i64::try_from(self.clock.now().as_nanosecond()).unwrap()
+    }
+
+    /// All running containers end by themselves.
+    pub(crate) fn end_all(&self, code: i32) {
+        for status in self.containers() {
+            if self.is_running(&status.id) {
+                self.end(&status.id, code);
+            }
+        }
     }
 
     fn end(&self, id: &str, code: i32) {
@@ -516,7 +538,35 @@ impl ContainerRuntime for FakeRuntime {
     }
 
     async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status> {
-        Ok(Vec::new())
+        let inner = self.inner.lock().unwrap();
+        let used = |(status, _, _): &(v1::ContainerStatus, String, Script)| {
+            let value = *inner.memory.get(&status.metadata.as_ref()?.name)?;
+            let working_set_bytes = Some(v1::UInt64Value { value });
+            Some(v1::ContainerStats {
+                attributes: Some(v1::ContainerAttributes { id: status.id.clone(), ..Default::default() }),
+                memory: Some(v1::MemoryUsage { working_set_bytes, ..Default::default() }),
+                ..Default::default()
+            })
+        };
+        Ok(inner.containers.values().filter_map(used).collect())
+    }
+
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: v1::LinuxContainerResources,
+    ) -> Result<(), Status> {
+        let name = {
+            let inner = self.inner.lock().unwrap();
+            if let Some(error) = &inner.update_error {
+                return Err(error.clone());
+            }
+            let (status, _, _) = inner.containers.get(id).ok_or_else(|| Status::not_found("container"))?;
+            status.metadata.as_ref().unwrap().name.clone()
+        };
+        let (quota, memory) = (resources.cpu_quota, resources.memory_limit_in_bytes >> 20);
+        self.note(format!("update {name} quota={quota} memory={memory}Mi"));
+        Ok(())
     }
 
     async fn list_images(&self) -> Result<Vec<v1::Image>, Status> {

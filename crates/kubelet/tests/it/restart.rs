@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sampan_kubelet::ShutdownMode;
+use sampan_kubelet::shutdown::ShutdownStep;
 use serde_json::json;
 
 use crate::fake_runtime::Script;
@@ -125,4 +126,34 @@ async fn stopped_pods_run_again_after_a_start() {
                 && world.status()["containerStatuses"][0]["state"]["running"].is_object()
         })
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hook_20_a_graceful_shutdown_of_the_node_ends_its_pods_for_good() {
+    let mut world = World::new().await;
+    world.runtime.script("c", &[Script::Stubborn]);
+    world.shutdown = vec![ShutdownStep { priority: 0, grace_period: Duration::from_secs(5) }];
+    world.start_kubelet().await;
+    world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c"}]}));
+    world.until_phase("Running").await;
+    let began = world.runtime.now();
+    world.shut_down(ShutdownMode::StopPods).await;
+    assert_eq!(world.runtime.now() - began, 5, "the shutdown's patience, not the pod's");
+    let ended = |world: &World| {
+        let status = world.status();
+        assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Terminated")));
+        assert_eq!(status["message"], "Pod was terminated in response to imminent node shutdown.");
+        let target = world.condition("DisruptionTarget").unwrap();
+        assert_eq!(target["reason"], "TerminationByKubelet");
+    };
+    ended(&world);
+    let calls = world.runtime.call_names();
+    world.start_kubelet().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    ended(&world);
+    assert_eq!(
+        world.runtime.call_names().iter().filter(|call| call.starts_with("start")).count(),
+        1,
+        "{calls:?}"
+    );
 }

@@ -96,6 +96,26 @@ async fn pod_29_restart_all_backs_off_and_survives_the_daemon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_29_47_an_ephemeral_container_ends_with_all_and_stays_ended() {
+    let world = World::new().await;
+    world.runtime.script("trigger", &[Script::Ends(Duration::from_secs(20), 42), Script::Runs(0)]);
+    world.create(json!({"restartPolicy": "Never", "containers": [
+        {"name": "trigger", "restartPolicy": "Never", "restartPolicyRules": rule("RestartAllContainers", 42)}]}));
+    world.until_phase("Running").await;
+    let mut pod = world.pod();
+    pod["spec"]["ephemeralContainers"] =
+        json!([{"name": "debug", "image": "local:1", "imagePullPolicy": "IfNotPresent"}]);
+    world.api.put(crate::world::POD, pod);
+    world.until("debug", |w| !w.runtime.times_of("start debug").is_empty()).await;
+    world.until("everything again", |w| w.runtime.times_of("start trigger").len() == 2).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let status = &world.status()["ephemeralContainerStatuses"][0];
+    assert!(status["state"]["terminated"].is_object(), "{status}");
+    assert_eq!(world.runtime.times_of("start debug").len(), 1);
+    assert_eq!(world.status()["phase"], "Running");
+}
+
+#[tokio::test(start_paused = true)]
 async fn pod_12_a_clock_that_is_set_back_does_not_stop_restarts() {
     let world = World::new().await;
     world.runtime.script("c", &[Script::Ends(Duration::from_secs(1), 1)]);

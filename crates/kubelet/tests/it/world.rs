@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sampan_kubelet::clock::Clock;
 use sampan_kubelet::eviction::{Observation, Signal, SignalSource};
+use sampan_kubelet::shutdown::ShutdownStep;
 use sampan_kubelet::{ImageConfig, Kubelet, KubeletConfig, Serving};
 use serde_json::{Value, json};
 
@@ -18,6 +19,8 @@ pub(crate) struct World {
     serving: Option<Serving>,
     pub(crate) clock: Clock,
     images: ImageConfig,
+    /// A graceful shutdown, for the next start of the kubelet.
+    pub(crate) shutdown: Vec<ShutdownStep>,
     dir: tempfile::TempDir,
     /// What the node has left; of everything enough until a test says otherwise.
     pub(crate) signals: Signals,
@@ -54,8 +57,18 @@ impl World {
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
         let signals = Signals::default();
         let api = FakeApi::new();
-        let mut world =
-            Self { api, runtime, kubelet: None, serving, clock, images, dir, signals, with_api: true };
+        let mut world = Self {
+            api,
+            runtime,
+            kubelet: None,
+            serving,
+            clock,
+            images,
+            shutdown: Vec::new(),
+            dir,
+            signals,
+            with_api: true,
+        };
         world.start_kubelet().await;
         world
     }
@@ -96,10 +109,15 @@ impl World {
         kube::Client::new(service, "default")
     }
 
-    /// Starts a kubelet; an earlier one ends as if it were killed.
-    pub(crate) async fn start_kubelet(&mut self) {
+    /// The kubelet ends as if it were killed.
+    pub(crate) async fn kill_kubelet(&mut self) {
         drop(self.kubelet.take());
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// Starts a kubelet; an earlier one ends as if it were killed.
+    pub(crate) async fn start_kubelet(&mut self) {
+        self.kill_kubelet().await;
         let config = KubeletConfig {
             log_dir: self.dir.path().join("logs"),
             container_log_dir: None,
@@ -110,6 +128,7 @@ impl World {
             clock: self.clock.clone(),
             serving: self.serving.clone(),
             images: self.images.clone(),
+            shutdown: self.shutdown.clone(),
             ..KubeletConfig::new(
                 "node",
                 self.client(),
@@ -174,6 +193,21 @@ impl World {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
         pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         self.api.put(POD, pod);
+    }
+
+    /// Asks for these resources of the first container, as `kubectl patch --subresource resize` does.
+    pub(crate) fn resize(&self, resources: Value) {
+        let mut pod = self.pod();
+        let generation = pod["metadata"]["generation"].as_i64().unwrap();
+        pod["metadata"]["generation"] = json!(generation + 1);
+        pod["spec"]["containers"][0]["resources"] = resources;
+        self.api.put(POD, pod);
+    }
+
+    /// The pod's condition of this type.
+    pub(crate) fn condition(&self, type_: &str) -> Option<Value> {
+        let status = self.status();
+        status["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_).cloned()
     }
 
     pub(crate) fn pod(&self) -> Value {

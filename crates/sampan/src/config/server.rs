@@ -30,6 +30,9 @@ pub(crate) struct ServerOptions {
     /// Admission plugins not to run
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) disable_admission_plugins: Option<Vec<String>>,
+    /// How many pods are kept that have ended; the oldest beyond them are deleted [default: 12500]
+    #[arg(long, value_name = "N")]
+    pub(crate) terminated_pod_gc_threshold: Option<usize>,
 }
 
 impl ServerOptions {
@@ -46,6 +49,7 @@ impl ServerOptions {
             datastore_endpoint,
             enable_admission_plugins,
             disable_admission_plugins,
+            terminated_pod_gc_threshold,
         } node: self.node.over(base.node))
     }
 }
@@ -59,6 +63,7 @@ pub(crate) struct ServerConfig {
     pub(crate) datastore_endpoint: Option<String>,
     pub(crate) enable_admission_plugins: Vec<String>,
     pub(crate) disable_admission_plugins: Vec<String>,
+    pub(crate) terminated_pod_gc_threshold: usize,
 }
 
 impl ServerConfig {
@@ -81,6 +86,9 @@ impl TryFrom<ServerOptions> for ServerConfig {
             datastore_endpoint: options.datastore_endpoint,
             enable_admission_plugins: options.enable_admission_plugins.unwrap_or_default(),
             disable_admission_plugins: options.disable_admission_plugins.unwrap_or_default(),
+            terminated_pod_gc_threshold: options
+                .terminated_pod_gc_threshold
+                .unwrap_or(sampan_controllers::ControllersConfig::default().ended_pods),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{env, network, probe, resources, restart, security, volume::VolumeNames};
+use super::{env, network, probe, resize, resources, restart, security, volume::VolumeNames};
 use crate::{
     FieldError,
     field::Path,
@@ -23,6 +23,8 @@ pub(super) struct Known {
     pub os: String,
     /// False within a template.
     pub pod: bool,
+    /// restartPolicy of the pod.
+    pub restart_policy: String,
     /// hostNetwork.
     pub host_network: bool,
 }
@@ -159,6 +161,11 @@ fn common(container: &Value, path: &Path, known: &Known, out: &mut Errors) {
         one_of(pull, &["Always", "IfNotPresent", "Never"], &path.child("imagePullPolicy"), out);
     }
     resources::requirements(&container["resources"], &path.child("resources"), false, out);
+    let restarts = match str_of(container, "restartPolicy") {
+        "" => known.restart_policy.as_str(),
+        own => own,
+    };
+    resize::policies(container, restarts, &path.child("resizePolicy"), out);
     security::container(container, &path.child("securityContext"), out);
     restart::policy(container, path, out);
 }

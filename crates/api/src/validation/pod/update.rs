@@ -215,36 +215,3 @@ pub(in crate::validation) fn validate_ephemeral_update(new: &Value, old: &Value,
         }
     }
 }
-
-/// Only cpu and memory of containers may be resized, and the quality-of-service class stays.
-pub(in crate::validation) fn validate_resize(new: &Value, old: &Value, out: &mut Errors) {
-    super::spec(&new["spec"], &Path::new("spec"), true, out);
-    if crate::qos::of(new) != crate::qos::recorded_or_computed(old) {
-        let class = crate::qos::of(new).as_str();
-        out.push(FieldError::invalid("spec", class, "Pod QOS Class may not change as a result of resizing"));
-    }
-    let strip = |pod: &Value| {
-        let mut spec = pod["spec"].clone();
-        object_mut(&mut spec).remove("resources");
-        for field in ["containers", "initContainers"] {
-            for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
-                let container = object_mut(container);
-                container.remove("resizePolicy");
-                for part in ["requests", "limits"] {
-                    let amounts = container
-                        .get_mut("resources")
-                        .and_then(|r| r.get_mut(part))
-                        .and_then(Value::as_object_mut);
-                    if let Some(amounts) = amounts {
-                        amounts.remove("cpu");
-                        amounts.remove("memory");
-                    }
-                }
-            }
-        }
-        spec
-    };
-    if strip(new) != strip(old) {
-        out.push(FieldError::forbidden("spec", "only cpu and memory resources are mutable"));
-    }
-}

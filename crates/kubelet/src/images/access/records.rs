@@ -3,17 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::checkpoint::{read, write};
+
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
-/// A record larger than this is none of ours.
-const MAX_RECORD: u64 = 1 << 20;
 /// Secrets remembered per image and repository; more would only make the file grow.
 const MAX_SECRETS: usize = 100;
 
@@ -159,7 +157,7 @@ impl Records {
             api_version: API_VERSION.to_owned(),
             image: image.to_owned(),
         };
-        write(&self.pulling, image, &intent)?;
+        write(&self.pulling.join(file_name(image)), &intent)?;
         *self.intents.entry(image.to_owned()).or_default() += 1;
         Ok(())
     }
@@ -180,7 +178,7 @@ impl Records {
     }
 
     pub(super) fn write_pulled(&self, record: &PulledRecord) -> Result<(), String> {
-        write(&self.pulled, &record.image_ref, record)
+        write(&self.pulled.join(file_name(&record.image_ref)), record)
     }
 
     pub(super) fn prune(&self, present: &[String], since: Timestamp) {
@@ -213,30 +211,4 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     entries
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sha256-")))
         .collect()
-}
-
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > MAX_RECORD => return Err(failed(&"larger than any record")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        _ => {}
-    }
-    let bytes = fs::read(path).map_err(|error| failed(&error))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(&error))
-}
-
-/// Whole or not at all, for root only.
-fn write(dir: &Path, key: &str, record: &impl Serialize) -> Result<(), String> {
-    let name = file_name(key);
-    let (temporary, path) = (dir.join(format!(".{name}.tmp")), dir.join(&name));
-    let json = serde_json::to_vec(record).map_err(|error| error.to_string())?;
-    let write = || -> std::io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&json)?;
-        fs::rename(&temporary, &path)
-    };
-    write().map_err(|error| format!("{}: {error}", path.display()))
 }

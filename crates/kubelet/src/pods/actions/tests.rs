@@ -54,6 +54,7 @@ fn run(name: &str, state: State, exit_code: i32) -> RuntimeContainer {
         user: None,
         stop_signal: None,
         log_path: String::new(),
+        replaced: false,
         annotations: Default::default(),
     }
 }

@@ -11,8 +11,8 @@ use super::{Life, PodWorker};
 use crate::cgroups::as_value;
 use crate::events::EventType;
 use crate::node::admission::{NodeView, admit};
-use crate::node::capacity;
 use crate::pod_ref;
+use crate::pods::allocation::Allocation;
 use crate::status::pod_status::Verdict;
 
 impl PodWorker {
@@ -22,16 +22,20 @@ impl PodWorker {
             return;
         }
         let ctx = Arc::clone(&self.ctx);
-        let requests = resources::pod_requests(&as_value(&self.pod));
         let began = self.pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        if began && self.allocation.is_none() {
+            self.allocation = Some(Allocation::recovered(&self.pod));
+            self.take_news();
+        }
+        let requests = resources::pod_requests(&as_value(&self.pod));
         let labels = self.node_labels(!began).await;
-        let mut others = ctx.admitted.0.lock().await;
+        let mut others = ctx.admitted.pods.lock().await;
         if !began {
             let pressure = ctx.pressure.borrow().clone();
             let node = NodeView {
                 config: &ctx.config,
                 labels: &labels,
-                allocatable: &capacity::allocatable(&ctx.config, &capacity::capacity(&ctx.config)),
+                allocatable: &ctx.node_allocatable(),
                 pressure: &pressure,
                 others: &others,
             };
@@ -45,16 +49,22 @@ impl PodWorker {
                     reason: rejection.reason,
                     message: format!("Pod was rejected: {}", rejection.message),
                 });
+                self.rejected = true;
                 self.life = Life::Terminating;
                 return;
             }
         }
         others.insert(self.uid.clone(), requests);
+        drop(others);
+        let allocation = self.allocation.get_or_insert_with(|| Allocation::of(&self.pod));
+        if let Err(error) = allocation.save(&ctx.pod_dir(&self.uid)) {
+            tracing::warn!(pod = %pod_ref::full_name(&self.pod), error, "what the pod was given is not written down");
+        }
     }
 
     /// Gives back what the pod asked for: nothing of it runs any more.
     pub(super) async fn release(&self) {
-        self.ctx.admitted.0.lock().await.remove(&self.uid);
+        self.ctx.admitted.pods.lock().await.remove(&self.uid);
     }
 
     /// The Node's labels, asked for only when the pod is choosy; without an API those that are configured.

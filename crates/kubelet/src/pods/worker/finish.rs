@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
+use super::inbox::SHUTDOWN_REASON;
 use super::{Next, PodWorker};
 use crate::events::EventType;
 use crate::generate::sandbox::log_directory_name;
@@ -14,9 +15,11 @@ impl PodWorker {
     /// Cleans up; the worker is done when the API object is gone.
     pub(super) async fn finish(&mut self) -> Next {
         self.release().await;
+        self.set_pending(None);
         let pod_dir = self.ctx.pod_dir(&self.uid);
-        if self.inbox.node_stops() && !self.inbox.is_gone() && self.pod.metadata.deletion_timestamp.is_none()
-        {
+        let stays = !self.inbox.is_gone() && self.pod.metadata.deletion_timestamp.is_none();
+        let end = self.inbox.node_end();
+        if self.inbox.node_stops() && stays && end.is_none() {
             // The pod is to run again when the node does: its files stay, nothing of it stays in the kernel.
             if let Err(error) = volumes::unmount(&pod_dir) {
                 tracing::warn!(pod = %pod_ref::full_name(&self.pod), error, "volumes of a stopped pod");
@@ -35,6 +38,11 @@ impl PodWorker {
         let deleted = self.pod.metadata.deletion_timestamp.is_some();
         if !self.inbox.is_gone() {
             if !deleted {
+                if self.inbox.node_stops() || end.is_some_and(|end| end.reason == SHUTDOWN_REASON) {
+                    // The next kubelet knows from the status that the pod has ended.
+                    self.ctx.status.settled(&self.uid).await;
+                    return Next::Done;
+                }
                 // Finished by itself; status and logs stay until somebody deletes it.
                 return Next::Wait(None);
             }

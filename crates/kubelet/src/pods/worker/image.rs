@@ -91,6 +91,7 @@ impl PodWorker {
         let (told, mut progress) = watch::channel(String::new());
         let ensure = images::ensure_image(&ctx, &pod, &wanted, sandbox_config, ahead, &told);
         tokio::pin!(ensure);
+        let began = tokio::time::Instant::now();
         let result = loop {
             tokio::select! {
                 result = &mut ensure => break result,
@@ -101,6 +102,9 @@ impl PodWorker {
                 }
             }
         };
+        if result.as_ref().map_or(true, |image| image.pulled) {
+            self.timing.pulling += began.elapsed();
+        }
         result.map_err(|error| {
             if let Some(awaited) = error.awaited {
                 self.await_cause(container, awaited);

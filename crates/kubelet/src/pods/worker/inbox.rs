@@ -20,10 +20,22 @@ struct State {
     retries: Vec<String>,
     /// The pod was active for as long as it may be.
     expired: bool,
-    /// The longest grace period that the node's shutdown leaves, in seconds.
-    most_grace: Option<i64>,
-    /// The node is short of something and ends this pod: why, and with which grace period in seconds.
-    evicted: Option<(String, i64)>,
+    /// The node ends this pod for good.
+    node_end: Option<NodeEnd>,
+}
+
+/// The reason in the status of a pod that a graceful shutdown of the node ended.
+pub(crate) const SHUTDOWN_REASON: &str = "Terminated";
+
+/// Why the node ends a pod for good: it is short of something, or shuts down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeEnd {
+    /// The reason in the pod's status: `Evicted` or [`SHUTDOWN_REASON`].
+    pub(crate) reason: &'static str,
+    /// For people.
+    pub(crate) message: String,
+    /// The most grace that the pod has, in seconds.
+    pub(crate) grace_seconds: i64,
 }
 
 /// The mailbox of one worker.
@@ -46,8 +58,7 @@ impl Inbox {
         let state = State {
             pod,
             gone: false,
-            evicted: None,
-            most_grace: None,
+            node_end: None,
             node_stops: false,
             expired: false,
             retries: Vec::new(),
@@ -75,26 +86,23 @@ impl Inbox {
         self.wake.notify_one();
     }
 
-    /// The node stops its pods, each with at most so many seconds of grace.
-    pub(crate) fn stop(&self, most_seconds: Option<i64>) {
-        let mut state = self.lock();
-        state.node_stops = true;
-        state.most_grace = most_seconds.or(state.most_grace);
-        drop(state);
+    /// The node stops its pods; they run again when it does.
+    pub(crate) fn stop(&self) {
+        self.lock().node_stops = true;
         self.ending.cancel();
         self.wake.notify_one();
     }
 
-    /// The node ends the pod: it is short of something.
-    pub(crate) fn evict(&self, message: String, grace_seconds: i64) {
-        self.lock().evicted.get_or_insert((message, grace_seconds));
+    /// The node ends the pod for good.
+    pub(crate) fn end(&self, end: NodeEnd) {
+        self.lock().node_end.get_or_insert(end);
         self.ending.cancel();
         self.wake.notify_one();
     }
 
-    /// Why the node ends the pod, if it does.
-    pub(crate) fn eviction(&self) -> Option<String> {
-        self.lock().evicted.as_ref().map(|(message, _)| message.clone())
+    /// Why the node ends the pod for good, if it does.
+    pub(crate) fn node_end(&self) -> Option<NodeEnd> {
+        self.lock().node_end.clone()
     }
 
     /// Something happened in the runtime or to a probe.
@@ -166,8 +174,7 @@ impl Inbox {
             Some(grace) if state.pod.metadata.deletion_timestamp.is_some() => grace,
             _ => own,
         };
-        let grace = state.evicted.as_ref().map_or(grace, |(_, most)| grace.min(*most));
-        let grace = state.most_grace.map_or(grace, |most| grace.min(most));
+        let grace = state.node_end.as_ref().map_or(grace, |end| grace.min(end.grace_seconds));
         grace.max(1)
     }
 }

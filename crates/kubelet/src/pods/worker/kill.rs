@@ -19,7 +19,7 @@ impl PodWorker {
         for run in &stopping {
             self.announce(run, &format!("Stopping container {}", run.name));
         }
-        if !self.inbox.node_stops() && !stopping.is_empty() {
+        if self.tells_end() && !stopping.is_empty() {
             self.publish(false);
         }
         // A second try at what could not be stopped does not begin the grace period again.
@@ -38,12 +38,17 @@ impl PodWorker {
             }
         }
         self.probers.stop_all();
-        if !self.inbox.node_stops() {
+        if self.tells_end() {
             self.publish(true);
         }
         self.setbacks = 0;
         self.life = Life::Terminated;
         Next::Again
+    }
+
+    /// A pod that runs again with the node has not ended; one that the node ends for good has.
+    fn tells_end(&self) -> bool {
+        !self.inbox.node_stops() || self.inbox.node_end().is_some()
     }
 
     async fn stop_everything(&mut self, stopping: Vec<RuntimeContainer>, began: Instant) {
@@ -63,7 +68,7 @@ impl PodWorker {
             }
             // Readiness that went, containers that ended before others (POD-33).
             self.take_news();
-            if !self.inbox.node_stops() && self.refresh().await {
+            if self.tells_end() && self.refresh().await {
                 self.publish(false);
             }
         }

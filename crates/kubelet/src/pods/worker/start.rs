@@ -219,6 +219,7 @@ impl PodWorker {
             .await
             .map_err(|status| Failure::new("CreateContainerError", status.message()))?;
         self.reset.remove(&container.name);
+        self.actuated(container);
         self.container_event(kind, container, EventType::Normal, "Created", "Container created");
         ctx.metrics.containers.started(kind);
         self.owe_post_start(container, &id).map_err(|error| Failure::new("PreStartHookError", error))?;

@@ -31,7 +31,9 @@ impl PodWorker {
             return self.set_back();
         }
         self.resume_post_starts().await;
+        self.decide_resize().await;
         let mut actions = pod_actions(&self.pod, &self.runtime, &self.probes);
+        let updates = self.plan_resize(&mut actions);
         self.publish(false);
         self.watch_deadline();
         if self.inbox.must_end() {
@@ -50,6 +52,7 @@ impl PodWorker {
             Err(next) => return next,
         };
         self.setbacks = 0;
+        self.note_replaced(&actions);
         let all_ended = actions.kill.is_empty() || self.kill_for_restart(&actions).await;
         if !all_ended {
             self.start_none_twice(&mut actions);
@@ -57,10 +60,12 @@ impl PodWorker {
         if self.inbox.must_end() {
             return Next::Again;
         }
+        self.actuate(updates).await;
         self.start_all(&actions, looked_up).await;
         if !self.refresh().await {
             return self.set_back();
         }
+        self.settle_resize();
         self.update_probers();
         self.publish(false);
         if all_ended { self.next_look() } else { Next::Wait(Some(STUBBORN)) }
@@ -245,6 +250,9 @@ impl PodWorker {
     pub(super) fn next_look(&self) -> Next {
         let now = Instant::now();
         let mut wait = self.ctx.config.sync_frequency;
+        if self.resize.error.is_some() {
+            wait = wait.min(super::resize::RETRY);
+        }
         for at in self.not_before.values() {
             wait = wait.min(at.saturating_duration_since(now));
         }

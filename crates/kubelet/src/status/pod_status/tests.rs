@@ -70,6 +70,7 @@ impl Situation {
                 user: None,
                 stop_signal: None,
                 log_path: String::new(),
+                replaced: false,
                 annotations: HashMap::new(),
             },
         );
@@ -88,6 +89,8 @@ impl Situation {
             runtime_name: "sampan",
             terminal: self.terminal,
             volumes_ready: true,
+            allocation: None,
+            resize: &[],
             verdict: None,
             host_ips: &["10.9.9.9".to_owned()],
             now: Timestamp::from_second(100).unwrap(),
@@ -224,4 +227,20 @@ fn pod_02_53_a_finished_pod_stays_finished_and_keeps_its_addresses() {
     let status = situation.status();
     assert_eq!(status.phase.as_deref(), Some("Succeeded"));
     assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.2"));
+}
+
+#[test]
+fn pod_34_nothing_waits_in_a_pod_that_has_ended() {
+    let mut never_ran = Situation::new(one());
+    never_ran.terminal = true;
+    let state = never_ran.container()["state"]["terminated"].clone();
+    assert_eq!((&state["reason"], &state["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+    assert_eq!(state["message"], "The container could not be located when the pod was terminated");
+    // The turn of the regular container had not come.
+    let mut initializing = Situation::new(json!({"initContainers": [{"name": "i", "image": "x"}],
+        "containers": [{"name": "c", "image": "x"}]}));
+    initializing.terminal = true;
+    assert_eq!(initializing.container()["state"]["waiting"]["reason"], "PodInitializing");
+    let init = serde_json::to_value(&initializing.status().init_container_statuses.unwrap()[0]).unwrap();
+    assert_eq!(init["state"]["terminated"]["reason"], "ContainerStatusUnknown");
 }
