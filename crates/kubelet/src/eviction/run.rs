@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
@@ -18,6 +19,9 @@ use crate::pod_ref;
 use crate::pods::source::Workers;
 use crate::pods::worker::inbox::NodeEnd;
 use crate::stats;
+
+/// How long the room that an eviction makes is waited for (upstream's bound).
+const CLEANUP: Duration = Duration::from_secs(30);
 
 /// Watches the node until it is aborted.
 pub(crate) async fn run(ctx: Arc<NodeContext>, workers: Workers) {
@@ -152,6 +156,19 @@ async fn reclaim(
         (true, most) => own.min(most),
     };
     evict(ctx, workers, &first.pod, message, grace, signal.as_str());
+    cleaned_up(ctx, pod_ref::uid(&first.pod)).await;
+}
+
+/// Waits until nothing of the pod takes room any more: else its neighbour would have to go for what is about to be
+/// free.
+async fn cleaned_up(ctx: &NodeContext, uid: &str) {
+    let volumes = ctx.pod_dir(uid).join("volumes");
+    let gone = async {
+        while ctx.admitted.pods.lock().await.contains_key(uid) || volumes.exists() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let _ = tokio::time::timeout(CLEANUP, gone).await;
 }
 
 fn amount(signal: Signal, amount: i64) -> String {

@@ -61,7 +61,8 @@ async fn a_policy_may_want_a_restart() {
     world.resize(resources("50m", "128Mi"));
     world.until("restart", |w| w.status()["containerStatuses"][0]["restartCount"] == 1).await;
     until_has(&world, "50m", "128Mi").await;
-    assert!(world.has_event("Normal Killing spec.containers{c}: Container c resize requires restart"));
+    let killing = "Normal Killing spec.containers{c}: Container c resize requires restart";
+    world.until("event", |w| w.has_event(killing)).await;
     let calls = world.runtime.call_names();
     assert_eq!(calls[3..], ["update c quota=5000 memory=64Mi", "stop c 30", "create c", "start c"]);
     world.until("the end", |w| w.condition("PodResizeInProgress").is_none()).await;
@@ -77,7 +78,7 @@ async fn what_the_node_never_has_is_infeasible_and_what_others_have_is_deferred(
     let message = condition["message"].as_str().unwrap();
     let text = "Node didn't have enough capacity: cpu, requested: 9999000, capacity: ";
     assert!(message.starts_with(text), "{message}");
-    assert!(world.has_event("Warning ResizeInfeasible : Pod resize Infeasible: {"));
+    world.until("event", |w| w.has_event("Warning ResizeInfeasible : Pod resize Infeasible: {")).await;
     assert_eq!(has(&world), resources("100m", "64Mi"));
     // Another one has nearly everything: there is enough for both, and not for more.
     let cpus = std::thread::available_parallelism().unwrap().get() * 1_000;

@@ -98,7 +98,7 @@ fn configure(node: &mut Node, lines: &str) {
 fn pod_56_who_fills_the_disk_is_evicted() {
     let (_registry, image) = shell();
     let mut node = Node::prepare(&["--stop-pods=true"]);
-    configure(&mut node, "evictionHard: {nodefs.available: 24Mi}\nevictionPressureTransitionPeriod: 1s\n");
+    configure(&mut node, "evictionHard: {nodefs.available: 24Mi}\nevictionPressureTransitionPeriod: 10s\n");
     // The disk of volumes and nothing else.
     let disk = SmallDisk::mount(&node.path("data/kubelet"), "size=64m");
     node.launch();
@@ -118,8 +118,9 @@ fn pod_56_who_fills_the_disk_is_evicted() {
     let table = node.kubectl(&["get", "pod", "greedy", "--no-headers"]).ok();
     assert_eq!(table.split_whitespace().nth(2), Some("Evicted"), "{table}");
     // With its volume the pressure goes, and the taint with it.
-    let pressure = r#"{.status.conditions[?(@.type=="DiskPressure")].status}"#;
-    node.wait_for("nodes", &pressure.replace("{.status", "{.items[0].status"), "False");
+    let pressure = r#"{.items[0].status.conditions[?(@.type=="DiskPressure")].status}"#;
+    node.wait_for("nodes", pressure, "True");
+    node.wait_for("nodes", pressure, "False");
     assert!(disk.used() < 24 << 20);
     node.apply(&pod("next", &image, "exec sleep 3600", ""));
     node.wait_for("pod/next", "{.status.phase}", "Running");
