@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use crate::fixture::{Node, Registry, Said, TestImage, eventually};
 
 /// What a container finds in its cgroup: its quota per period and its memory limit, in v2's and in v1's files.
-const LIMITS: &str = "cd /sys/fs/cgroup; if [ -e cgroup.controllers ]; then cat cpu.max memory.max; \
-    else cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us memory/memory.limit_in_bytes; fi";
+const LIMITS: &str = "cd /sys/fs/cgroup; if [ -e cgroup.controllers ]; then cat cpu.max memory.max; else \
+    cpu=cpu; [ -e cpu ] || cpu=cpu,cpuacct; \
+    cat $cpu/cpu.cfs_quota_us $cpu/cpu.cfs_period_us memory/memory.limit_in_bytes; fi";
 
 /// Two containers and a sidecar; `restarts` is restarted for memory.
 const POD: &str = "apiVersion: v1
@@ -156,9 +157,12 @@ fn what_cannot_be_is_said_and_leaves_everything_as_it_was() {
     resize(&node, "containers", "stays", &json!({"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}))
         .ok();
     node.wait_for("pod/p", PENDING, "Infeasible");
-    let described = node.kubectl(&["describe", "pod", "p"]).ok();
-    assert!(described.contains("ResizeInfeasible"), "{described}");
-    assert!(described.contains("Node didn't have enough capacity: cpu, requested: "), "{described}");
+    eventually("the event", || {
+        let described = node.kubectl(&["describe", "pod", "p"]).out;
+        let told = described.contains("ResizeInfeasible")
+            && described.contains("Node didn't have enough capacity: cpu, requested: ");
+        told.then_some(())
+    });
     assert_eq!(limits(&node, "stays"), Some((500, 32 << 20)));
     resize(&node, "containers", "stays", &json!({"requests": {"cpu": "10m"}, "limits": {"cpu": "500m"}}))
         .ok();
