@@ -14,6 +14,7 @@ mod pods;
 mod pulls;
 mod report;
 mod services;
+mod volumes;
 
 use std::path::PathBuf;
 
@@ -51,6 +52,8 @@ enum Subject {
     Run,
     /// Services and cluster DNS
     Services,
+    /// From a change of a ConfigMap to the file in a pod
+    Volumes,
     /// What container runtimes take over CRI, against containerd
     Cri,
     /// Pulls of images, against podman, containerd and skopeo with umoci
@@ -64,6 +67,7 @@ impl Subject {
             Self::Daemon => daemon::measure(binary, rounds, report).await,
             Self::Run => podman::measure(binary, rounds, !options.no_peers, report),
             Self::Services => services_and_dns(options, report).await,
+            Self::Volumes => volumes::measure(binary, rounds, report).await,
             Self::Cri => cri::measure(binary, rounds, !options.no_peers, report).await,
             // Few rounds: every one of them is many pulls.
             Self::Pulls => pulls::measure(binary, rounds.clamp(1, 5), options.full, options.no_peers, report),

@@ -38,6 +38,7 @@ pub mod shutdown;
 mod static_pods;
 mod stats;
 pub mod status;
+mod token_request;
 mod volumes;
 
 pub use config::{KubeletConfig, Serving, ShutdownMode};

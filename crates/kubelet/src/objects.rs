@@ -1,4 +1,6 @@
-//! Objects that pods refer to: ConfigMaps and Secrets by name, Services by watch.
+//! Objects that pods refer to: ConfigMaps and Secrets by name, once or followed as they change, Services by watch.
+
+mod followed;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +12,8 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use tokio::sync::watch;
 
+pub(crate) use followed::{Followed, Following};
+
 /// Services by namespace and name.
 type Services = BTreeMap<(String, String), Arc<Service>>;
 
@@ -17,6 +21,10 @@ type Services = BTreeMap<(String, String), Arc<Service>>;
 #[derive(Clone)]
 pub(crate) struct Objects {
     client: kube::Client,
+    /// ConfigMaps in volumes.
+    pub(crate) config_maps: Following<ConfigMap>,
+    /// Secrets in volumes.
+    pub(crate) secrets: Following<Secret>,
     services: Arc<Mutex<Services>>,
     services_read: watch::Receiver<bool>,
 }
@@ -27,7 +35,8 @@ impl Objects {
         let (read, services_read) = watch::channel(false);
         let services: Arc<Mutex<Services>> = Arc::default();
         let task = tokio::spawn(watch_services(client.clone(), Arc::clone(&services), read));
-        (Self { client, services, services_read }, task)
+        let (config_maps, secrets) = (Following::new(client.clone()), Following::new(client.clone()));
+        (Self { client, config_maps, secrets, services, services_read }, task)
     }
 
     /// A ConfigMap, or `None` when there is none of that name.

@@ -1,40 +1,53 @@
-//! A pod's volumes: made before its containers, kept up to date while it lives, removed with it.
+//! A pod's volumes: made before its containers, kept up to date while it lives ([`upkeep`]), removed with it.
 //!
 //! They are in `<data>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`; a `hostPath` volume is where it says.
 
 mod atomic_writer;
 pub(crate) mod container_mounts;
+mod empty_dir;
 mod host_path;
 pub(crate) mod kernel_mounts;
 mod ownership;
 mod payload;
+mod removal;
 mod sub_path;
 mod token;
+mod unsupported;
+pub(crate) mod upkeep;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use tokio::sync::Notify;
 
 use crate::context::NodeContext;
 use crate::pod_ref;
-use crate::quantities;
+use atomic_writer::Files;
+use payload::Sources;
 
 /// One pod's volumes as far as they are set up.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct PodVolumes {
     /// Volume name to its directory (or file) on the host.
     paths: BTreeMap<String, PathBuf>,
-    tokens: token::Tokens,
+    sources: Sources,
 }
 
 /// A volume that could not be set up.
 #[derive(Debug)]
 pub(crate) struct VolumeError {
     pub(crate) volume: String,
-    pub(crate) message: String,
+    message: String,
+}
+
+impl VolumeError {
+    /// The text of the `FailedMount` event (ENV-48).
+    pub(crate) fn event(&self) -> String {
+        format!("MountVolume.SetUp failed for volume {:?} : {}", self.volume, self.message)
+    }
 }
 
 impl PodVolumes {
@@ -52,7 +65,11 @@ impl PodVolumes {
     pub(crate) async fn sync(&mut self, ctx: &Arc<NodeContext>, pod: &Pod) -> Result<(), Vec<VolumeError>> {
         let mut errors = Vec::new();
         for volume in own_volumes(pod) {
-            match set_up(ctx, pod, volume, &mut self.tokens).await {
+            // What is the container's own is not looked at again: it may have done with it what it liked.
+            if self.paths.contains_key(&volume.name) && !has_content(volume) {
+                continue;
+            }
+            match set_up(ctx, pod, volume, &mut self.sources).await {
                 Ok(path) => {
                     self.paths.insert(volume.name.clone(), path);
                 }
@@ -61,6 +78,17 @@ impl PodVolumes {
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
+
+    /// Notified when an object changed that a volume shows, or waits for.
+    fn news(&self) -> Arc<Notify> {
+        self.sources.news()
+    }
+
+    /// How long the content is good without any news.
+    fn good_for(&self, ctx: &NodeContext) -> Option<Duration> {
+        let at = self.sources.next_renewal()?;
+        Some(Duration::try_from(at.duration_since(ctx.config.clock.now())).unwrap_or_default())
+    }
 }
 
 /// The volumes that the kubelet itself sets up; those that are images are the runtime's (IMG-87).
@@ -68,11 +96,19 @@ fn own_volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
     pod_ref::spec(pod).volumes.iter().flatten().filter(|volume| volume.image.is_none())
 }
 
+/// Whether the API says what is in the volume, so that it may change.
+fn has_content(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.projected.is_some()
+        || volume.downward_api.is_some()
+}
+
 async fn set_up(
     ctx: &Arc<NodeContext>,
     pod: &Pod,
     volume: &Volume,
-    tokens: &mut token::Tokens,
+    sources: &mut Sources,
 ) -> Result<PathBuf, String> {
     let plugin_dir = |plugin: &str| {
         ctx.pod_dir(pod_ref::uid(pod))
@@ -81,78 +117,51 @@ async fn set_up(
             .join(&volume.name)
     };
     let fs_group = pod_ref::spec(pod).security_context.as_ref().and_then(|context| context.fs_group);
+    let group = fs_group.and_then(|group| u32::try_from(group).ok());
     if let Some(host_path) = &volume.host_path {
         return host_path::check(&host_path.path, host_path.type_.as_deref().unwrap_or_default())
             .map(|()| PathBuf::from(&host_path.path));
     }
-    if let Some(empty_dir) = &volume.empty_dir {
+    if let Some(source) = &volume.empty_dir {
         let dir = plugin_dir("empty-dir");
-        let existed = dir.exists();
-        make_dir(&dir, 0o777)?;
-        if empty_dir.medium.as_deref() == Some("Memory") {
-            let wanted = empty_dir.size_limit.as_ref().and_then(|limit| quantities::value(&limit.0));
-            kernel_mounts::mount_tmpfs(&dir, memory_limit(ctx, pod, wanted), 0o777)?;
-        } else if let Some(medium) = empty_dir.medium.as_deref().filter(|medium| !medium.is_empty()) {
-            return Err(format!("unsupported medium {medium:?} of an emptyDir volume"));
-        }
-        if !existed {
-            set_mode(&dir, 0o777)?;
-            ownership::apply_fs_group(&dir, fs_group, false)?;
-        }
-        return Ok(dir);
+        return empty_dir::set_up(ctx, pod, source, &dir, group).map(|()| dir);
     }
-    let (plugin, tmpfs) = match () {
+    let (plugin, in_memory) = match () {
         () if volume.config_map.is_some() => ("configmap", false),
         () if volume.secret.is_some() => ("secret", true),
         () if volume.projected.is_some() => ("projected", true),
         () if volume.downward_api.is_some() => ("downward-api", true),
-        () => return Err(unsupported(volume)),
+        () => return Err(unsupported::volume(volume)),
     };
-    let files = payload::of_volume(ctx, pod, volume, tokens).await?;
+    let files = payload::of_volume(ctx, pod, volume, sources).await?;
     let dir = plugin_dir(plugin);
-    make_dir(&dir, 0o777)?;
-    if tmpfs {
-        kernel_mounts::mount_tmpfs(&dir, None, 0o777)?;
-    }
-    if atomic_writer::write(&dir, &files).map_err(|error| format!("{}: {error}", dir.display()))? {
-        ownership::apply_fs_group(&dir, fs_group, true)?;
-    }
+    let work = {
+        let dir = dir.clone();
+        move || write(&dir, &files, in_memory, group)
+    };
+    // Thousands of keys take a while.
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
     Ok(dir)
 }
 
-/// The least of the volume's own limit, the pod's memory limit and the node's memory (ENV-46).
-fn memory_limit(ctx: &NodeContext, pod: &Pod, own: Option<i64>) -> Option<i64> {
-    let (resources, _) = crate::generate::resources::pod_resources(pod);
-    let pod_limit = Some(resources.memory_limit_in_bytes);
-    let node = Some(ctx.memory_capacity);
-    [own, pod_limit, node].into_iter().flatten().filter(|limit| *limit > 0).min()
-}
-
-/// Says which kind of volume this node does not do, instead of pretending.
-fn unsupported(volume: &Volume) -> String {
-    let kind = serde_json::to_value(volume)
-        .ok()
-        .and_then(|value| value.as_object()?.keys().find(|key| *key != "name").cloned())
-        .unwrap_or_else(|| "empty".to_owned());
-    format!("volumes of type {kind:?} are not supported by this node")
-}
-
-fn make_dir(dir: &Path, mode: u32) -> Result<(), String> {
-    if dir.is_dir() {
-        return Ok(());
+/// Makes the directory, on a file system in memory where it holds secrets, with these files in it. May be interrupted
+/// at any point and is right after the next time.
+fn write(dir: &Path, files: &Files, in_memory: bool, group: Option<u32>) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
+    let mode = ownership::of_directory(0o777, group, true);
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    if in_memory {
+        kernel_mounts::mount_tmpfs(dir, None, mode, group)?;
     }
-    std::fs::create_dir_all(dir).map_err(|error| format!("mkdir {}: {error}", dir.display()))?;
-    set_mode(dir, mode)
-}
-
-fn set_mode(path: &Path, mode: u32) -> Result<(), String> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        .map_err(|error| format!("chmod {}: {error}", path.display()))
+    ownership::set(dir, mode, group).map_err(failed)?;
+    atomic_writer::write(dir, files, group).map_err(failed)?;
+    Ok(())
 }
 
 /// Unmounts everything of a pod and keeps the files, as a reboot does.
 pub(crate) fn unmount(pod_dir: &Path) -> Result<(), String> {
-    let left = kernel_mounts::unmount_below(pod_dir);
+    let left = kernel_mounts::unmount_below(pod_dir)
+        .map_err(|error| format!("the mounts of {}: {error}", pod_dir.display()))?;
     match left.is_empty() {
         true => Ok(()),
         false => Err(format!("still mounted: {}", left.join(", "))),
@@ -162,9 +171,5 @@ pub(crate) fn unmount(pod_dir: &Path) -> Result<(), String> {
 /// Unmounts and removes everything of the pod `uid`. What is in use stays and is reported.
 pub(crate) fn tear_down(pod_dir: &Path) -> Result<(), String> {
     unmount(pod_dir)?;
-    match std::fs::remove_dir_all(pod_dir) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(format!("remove {}: {error}", pod_dir.display())),
-    }
+    removal::remove(pod_dir).map_err(|error| format!("remove {}: {error}", pod_dir.display()))
 }

@@ -17,6 +17,7 @@ pub(crate) mod host;
 mod mounts;
 mod namespaces;
 mod process;
+mod propagation;
 pub(crate) mod resources;
 mod seccomp;
 pub(crate) mod users;

@@ -32,7 +32,7 @@ use crate::pods::runtime_pod::RuntimePod;
 use crate::probes::{ProbeKind, ProbeResults};
 use crate::status::container_status::StartError;
 use crate::status::pod_status::{StatusInputs, Verdict, pod_status};
-use crate::volumes::PodVolumes;
+use crate::volumes::upkeep::Upkeep;
 use inbox::Inbox;
 
 /// Where a pod is in its life on this node.
@@ -66,8 +66,10 @@ pub(crate) struct PodWorker {
     uid: String,
     life: Life,
     runtime: RuntimePod,
-    volumes: PodVolumes,
+    volumes: Upkeep,
     volumes_ready: bool,
+    /// Whether the runtime makes whole trees of mounts read-only, once it was asked.
+    recursive_read_only: Option<bool>,
     start_errors: HashMap<String, StartError>,
     /// Containers that are not tried again before this time.
     not_before: HashMap<String, Instant>,
@@ -94,7 +96,6 @@ pub(crate) struct PodWorker {
     setbacks: u32,
     /// The pod finished before this daemon began: its status is history and stays as it is.
     history: bool,
-    volumes_synced: Option<Instant>,
     sandbox_config: Option<sampan_cri::v1::PodSandboxConfig>,
 }
 
@@ -110,6 +111,8 @@ impl PodWorker {
             pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
                 condition.type_ == "PodReadyToStartContainers" && condition.status == "True"
             });
+        let waiting = Arc::clone(&inbox);
+        let volumes = Upkeep::start(Arc::clone(&ctx), inbox.pods(), move || waiting.wake());
         Self {
             ctx,
             inbox,
@@ -117,8 +120,9 @@ impl PodWorker {
             uid,
             life: Life::Syncing,
             runtime: RuntimePod::default(),
-            volumes: PodVolumes::default(),
+            volumes,
             volumes_ready,
+            recursive_read_only: None,
             start_errors: HashMap::new(),
             not_before: HashMap::new(),
             awaited: awaited::Awaited::default(),
@@ -135,7 +139,6 @@ impl PodWorker {
             admitted: false,
             setbacks: 0,
             history,
-            volumes_synced: None,
             sandbox_config: None,
         }
     }
@@ -171,15 +174,9 @@ impl PodWorker {
         }
     }
 
-    /// The newest version of the pod. Labels and annotations are in files of downward API volumes, which have
-    /// to follow (ENV-25).
+    /// The newest version of the pod.
     fn take_news(&mut self) {
-        let pod = self.inbox.take();
-        let (new, old) = (&pod.metadata, &self.pod.metadata);
-        if new.labels != old.labels || new.annotations != old.annotations {
-            self.volumes_synced = None;
-        }
-        self.pod = pod;
+        self.pod = self.inbox.take();
         if let Some(message) = self.inbox.eviction() {
             self.verdict = Some(Verdict { reason: "Evicted".to_owned(), message });
         }
@@ -205,6 +202,7 @@ impl PodWorker {
             runtime_name: &self.ctx.runtime_name,
             terminal,
             volumes_ready: self.volumes_ready,
+            recursive_read_only: self.recursive_read_only.unwrap_or(false),
             verdict: self.verdict.as_ref(),
             host_ips: &self.ctx.host_ips,
             now: self.ctx.config.clock.now_seconds(),

@@ -13,6 +13,7 @@ use crate::clock::truncate_to_seconds;
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::restart::should_start;
 use crate::pods::runtime_pod::{RuntimeContainer, State};
+use crate::volumes::container_mounts::recursive_read_only;
 
 /// Why a container could not be started the last time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ fn container_status(
         image: non_empty(&latest.image, container.image.as_deref().unwrap_or_default()),
         image_id: latest.image_ref.clone(),
         container_id: Some(format!("{}://{}", inputs.runtime_name, latest.id)),
-        volume_mounts: volume_mounts(container),
+        volume_mounts: volume_mounts(container, inputs.recursive_read_only),
         // Nothing is resized here: what the spec asks for is what was given.
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
         resources: Some(container.resources.clone().unwrap_or_default()),
@@ -125,7 +126,7 @@ fn status_without_run(
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
         started: Some(false),
-        volume_mounts: volume_mounts(container),
+        volume_mounts: volume_mounts(container, inputs.recursive_read_only),
         ..ContainerStatus::default()
     };
     if let Some(old) = old {
@@ -268,8 +269,8 @@ fn lost(inputs: &StatusInputs<'_>, run: &RuntimeContainer) -> ContainerState {
     }
 }
 
-/// The mounts as the status lists them (ENV-55).
-fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+/// The mounts as the status lists them; how far read-only goes is told as it is, not as it was wished (ENV-55).
+fn volume_mounts(container: &Container, supported: bool) -> Option<Vec<VolumeMountStatus>> {
     let mounts: Vec<VolumeMountStatus> = container
         .volume_mounts
         .iter()
@@ -278,8 +279,10 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
             name: mount.name.clone(),
             mount_path: mount.mount_path.clone(),
             read_only: mount.read_only.filter(|read_only| *read_only),
-            recursive_read_only: (mount.read_only == Some(true))
-                .then(|| mount.recursive_read_only.clone().unwrap_or_else(|| "Disabled".to_owned())),
+            recursive_read_only: (mount.read_only == Some(true)).then(|| {
+                let recursive = recursive_read_only(mount, supported).unwrap_or(false);
+                if recursive { "Enabled" } else { "Disabled" }.to_owned()
+            }),
             ..Default::default()
         })
         .collect();

@@ -37,6 +37,8 @@ pub struct StatusInputs<'a> {
     pub terminal: bool,
     /// Whether the volumes are mounted.
     pub volumes_ready: bool,
+    /// Whether the runtime makes mounts read-only with what is mounted in them.
+    pub recursive_read_only: bool,
     /// Phase, reason and message that the kubelet itself decided (deadline, eviction, rejection).
     pub verdict: Option<&'a Verdict>,
     /// The node's addresses.

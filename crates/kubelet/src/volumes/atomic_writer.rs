@@ -3,11 +3,14 @@
 //! is a link through `..data`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path};
 
-/// One file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::ownership;
+
+/// One file. No `Debug`: it may be a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) content: Vec<u8>,
     /// Permission bits.
@@ -22,43 +25,69 @@ pub(super) type Files = BTreeMap<String, File>;
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
 
-/// Makes `dir` hold exactly `files`; false when it already did.
-pub(super) fn write(dir: &Path, files: &Files) -> std::io::Result<bool> {
+/// Makes `dir` hold exactly `files`, readable by `group`; false when it already did. A writer that was killed at any
+/// point is made good by the next one.
+pub(super) fn write(dir: &Path, files: &Files, group: Option<u32>) -> std::io::Result<bool> {
     for path in files.keys() {
         check_path(path)?;
     }
-    let data = dir.join(DATA);
-    let current = std::fs::read_link(&data).ok();
+    let current = std::fs::read_link(dir.join(DATA)).ok();
+    remove_others(dir, current.as_deref())?;
     if let Some(current) = &current
-        && same_content(&dir.join(current), files)
+        && same_content(&dir.join(current), files, group)
     {
+        link_names(dir, files)?;
         return Ok(false);
     }
     let stamp = jiff::Zoned::now().strftime("..%Y_%m_%d_%H_%M_%S").to_string();
     let name = format!("{stamp}.{}", rand::random::<u32>());
-    let new_dir = dir.join(&name);
-    std::fs::create_dir(&new_dir)?;
-    std::fs::set_permissions(&new_dir, std::fs::Permissions::from_mode(0o755))?;
-    for (path, file) in files {
-        let target = new_dir.join(path);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(&target, &file.content)?;
-        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(file.mode))?;
-        if let Some(owner) = file.owner {
-            std::os::unix::fs::chown(&target, Some(owner), None)?;
-        }
-    }
+    write_all(&dir.join(&name), files, group)?;
     let new_data = dir.join(NEW_DATA);
-    let _ = std::fs::remove_file(&new_data);
     symlink(&name, &new_data)?;
-    std::fs::rename(&new_data, &data)?;
+    std::fs::rename(&new_data, dir.join(DATA))?;
     link_names(dir, files)?;
     if let Some(current) = current {
-        let _ = std::fs::remove_dir_all(dir.join(current));
+        super::removal::remove(&dir.join(current))?;
     }
     Ok(true)
+}
+
+/// Removes what is hidden and not the current data: of a writer that did not come to its end.
+fn remove_others(dir: &Path, current: Option<&Path>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        let name = entry.file_name();
+        let hidden = name.as_encoded_bytes().starts_with(b"..") && name != DATA;
+        if hidden && current.is_none_or(|current| current.as_os_str() != name) {
+            super::removal::remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the files into a new directory; each has its mode and owner before it can be found.
+fn write_all(new_dir: &Path, files: &Files, group: Option<u32>) -> std::io::Result<()> {
+    make_directory(new_dir, group)?;
+    for (path, file) in files {
+        let mut directory = new_dir.to_owned();
+        for part in Path::new(path).parent().into_iter().flat_map(Path::components) {
+            directory.push(part);
+            if !directory.is_dir() {
+                make_directory(&directory, group)?;
+            }
+        }
+        let target = new_dir.join(path);
+        let mut open = std::fs::OpenOptions::new();
+        open.write(true).create_new(true).mode(0o600).open(&target)?.write_all(&file.content)?;
+        lchown(&target, file.owner, group)?;
+        let mode = ownership::of_file(file.mode & 0o777, group, true);
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path, group: Option<u32>) -> std::io::Result<()> {
+    std::fs::create_dir(path)?;
+    ownership::set(path, ownership::of_directory(0o755, group, true), group)
 }
 
 /// Links each first path component to its place below `..data`, and removes links without a file.
@@ -80,15 +109,17 @@ fn link_names(dir: &Path, files: &Files) -> std::io::Result<()> {
     Ok(())
 }
 
-fn same_content(dir: &Path, files: &Files) -> bool {
+fn same_content(dir: &Path, files: &Files, group: Option<u32>) -> bool {
     let mut found = 0;
     count_files(dir, &mut found);
     found == files.len()
         && files.iter().all(|(path, file)| {
             let path = dir.join(path);
-            let mode = std::fs::metadata(&path).map(|metadata| metadata.permissions().mode() & 0o777);
-            // Group bits may have been widened for fsGroup.
-            mode.is_ok_and(|mode| mode & !0o070 == file.mode & 0o777 & !0o070)
+            let mode = ownership::of_file(file.mode & 0o777, group, true);
+            let is = |metadata: &std::fs::Metadata| {
+                metadata.permissions().mode() & 0o777 == mode && metadata.len() == file.content.len() as u64
+            };
+            std::fs::metadata(&path).is_ok_and(|metadata| is(&metadata))
                 && std::fs::read(&path).is_ok_and(|content| content == file.content)
         })
 }
@@ -126,26 +157,106 @@ mod tests {
             .collect()
     }
 
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
     #[test]
     fn env_47_files_are_swapped_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(write(dir.path(), &files(&[("a", "1"), ("sub/b", "2")])).unwrap());
-        assert!(!write(dir.path(), &files(&[("a", "1"), ("sub/b", "2")])).unwrap());
+        assert!(write(dir.path(), &files(&[("a", "1"), ("sub/b", "2")]), None).unwrap());
+        assert!(!write(dir.path(), &files(&[("a", "1"), ("sub/b", "2")]), None).unwrap());
         let first = std::fs::read_link(dir.path().join("..data")).unwrap();
         assert_eq!(std::fs::read_link(dir.path().join("a")).unwrap(), Path::new("..data/a"));
         assert_eq!(std::fs::read_to_string(dir.path().join("sub/b")).unwrap(), "2");
-        assert_eq!(std::fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(write(dir.path(), &files(&[("a", "3"), ("c", "4")])).unwrap());
+        assert_eq!(mode(&dir.path().join("a")), 0o640);
+        assert!(write(dir.path(), &files(&[("a", "3"), ("c", "4")]), None).unwrap());
         assert_eq!(std::fs::read_to_string(dir.path().join("a")).unwrap(), "3");
         assert!(!dir.path().join("sub").exists());
         assert!(!dir.path().join(first).exists());
     }
 
     #[test]
+    fn env_47_readers_never_see_a_mixture() {
+        let dir = tempfile::tempdir().unwrap();
+        let version = |n: usize| files(&[("a", n.to_string().as_str()), ("b", n.to_string().as_str())]);
+        write(dir.path(), &version(0), None).unwrap();
+        let path = dir.path().to_owned();
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let over = std::sync::Arc::clone(&done);
+        let reader = std::thread::spawn(move || {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                // As an application that opens the directory once does.
+                let Ok(data) = std::fs::canonicalize(path.join("..data")) else { continue };
+                let read = |name: &str| std::fs::read_to_string(data.join(name));
+                if let (Ok(a), Ok(b)) = (read("a"), read("b")) {
+                    assert_eq!(a, b);
+                }
+                std::fs::symlink_metadata(path.join("a")).unwrap();
+            }
+        });
+        for n in 1..300 {
+            write(dir.path(), &version(n), None).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_writer_that_was_killed_is_made_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = files(&[("a", "1"), ("b", "2")]);
+        // Before the swap.
+        std::fs::create_dir(dir.path().join("..2020_01_01_00_00_00.1")).unwrap();
+        std::fs::write(dir.path().join("..2020_01_01_00_00_00.1/a"), "half").unwrap();
+        symlink("..2020_01_01_00_00_00.1", dir.path().join(NEW_DATA)).unwrap();
+        write(dir.path(), &all, None).unwrap();
+        // After it, before the links.
+        std::fs::remove_file(dir.path().join("b")).unwrap();
+        symlink("..data/old", dir.path().join("old")).unwrap();
+        assert!(!write(dir.path(), &all, None).unwrap());
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+        names.sort();
+        assert_eq!(names.len(), 4, "{names:?}");
+        assert_eq!((&names[1], &names[2], &names[3]), (&"..data".into(), &"a".into(), &"b".into()));
+        assert_eq!(std::fs::read_to_string(dir.path().join("b")).unwrap(), "2");
+    }
+
+    #[test]
+    fn env_02_a_group_may_read_what_it_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = |content: &str| {
+            Files::from([("k".to_owned(), File { content: content.into(), mode: 0o400, owner: Some(1_000) })])
+        };
+        assert!(write(dir.path(), &secret("1"), Some(2_000)).unwrap());
+        assert!(!write(dir.path(), &secret("1"), Some(2_000)).unwrap());
+        let file = std::fs::metadata(dir.path().join("k")).unwrap();
+        let owner = (std::os::unix::fs::MetadataExt::uid(&file), std::os::unix::fs::MetadataExt::gid(&file));
+        assert_eq!((owner, mode(&dir.path().join("k"))), ((1_000, 2_000), 0o440));
+        assert_eq!(mode(&std::fs::canonicalize(dir.path().join("..data")).unwrap()), 0o2755);
+    }
+
+    #[test]
+    fn ten_thousand_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all: Files = (0..10_000)
+            .map(|n| (format!("key-{n}"), File { content: vec![b'x'; 100], mode: 0o644, owner: None }))
+            .collect();
+        write(dir.path(), &all, None).unwrap();
+        all.retain(|name, _| name.ends_with('7'));
+        write(dir.path(), &all, None).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1_002);
+    }
+
+    #[test]
     fn paths_that_lead_out_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         for path in ["../x", "/x", "a/../../x", "..data/x", ""] {
-            assert!(write(dir.path(), &files(&[(path, "1")])).is_err(), "{path}");
+            assert!(write(dir.path(), &files(&[(path, "1")]), None).is_err(), "{path}");
         }
+        // One is a file, the other wants it to be a directory.
+        assert!(write(dir.path(), &files(&[("a", "1"), ("a/b", "2")]), None).is_err());
+        assert!(!dir.path().join("..data").exists());
     }
 }

@@ -11,22 +11,30 @@ use super::{PodVolumes, sub_path};
 use crate::generate::expansion::expand;
 use crate::pod_ref;
 
-/// Makes the mounts of `container`.
+/// What a container's mounts are made from.
+pub(crate) struct MountInputs<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) container: &'a Container,
+    pub(crate) volumes: &'a PodVolumes,
+    pub(crate) pod_dir: &'a Path,
+    /// For `subPathExpr`.
+    pub(crate) environment: &'a BTreeMap<String, String>,
+    pub(crate) hosts_file: Option<&'a Path>,
+    /// The images of image volumes, by volume.
+    pub(crate) images: &'a BTreeMap<String, v1::ImageSpec>,
+    /// Whether the runtime makes mounts read-only with everything that is mounted in them.
+    pub(crate) recursive_read_only: bool,
+}
+
+/// Makes the mounts of a container.
 ///
 /// # Errors
 /// The message of `CreateContainerConfigError`.
-pub(crate) fn mounts(
-    pod: &Pod,
-    container: &Container,
-    volumes: &PodVolumes,
-    pod_dir: &Path,
-    environment: &BTreeMap<String, String>,
-    hosts_file: Option<&Path>,
-    images: &BTreeMap<String, v1::ImageSpec>,
-) -> Result<Vec<v1::Mount>, String> {
+pub(crate) fn mounts(inputs: &MountInputs<'_>) -> Result<Vec<v1::Mount>, String> {
+    let MountInputs { pod, container, volumes, pod_dir, environment, .. } = *inputs;
     let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        if let Some(image) = images.get(&mount.name) {
+        if let Some(image) = inputs.images.get(&mount.name) {
             mounts.push(image_mount(mount, image, environment)?);
             continue;
         }
@@ -49,27 +57,20 @@ pub(crate) fn mounts(
             }
         };
         let source = pod_ref::spec(pod).volumes.iter().flatten().find(|volume| volume.name == mount.name);
-        let always_read_only = source.is_some_and(|volume| {
-            volume.config_map.is_some()
-                || volume.secret.is_some()
-                || volume.projected.is_some()
-                || volume.downward_api.is_some()
-        });
-        let readonly = mount.read_only == Some(true) || always_read_only;
+        let readonly = mount.read_only == Some(true) || source.is_some_and(super::has_content);
         mounts.push(v1::Mount {
             container_path: absolute(&mount.mount_path),
             host_path: host_path.to_string_lossy().into_owned(),
             readonly,
             propagation: propagation(mount.mount_propagation.as_deref()),
-            recursive_read_only: readonly
-                && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            recursive_read_only: recursive_read_only(mount, inputs.recursive_read_only)?,
             ..Default::default()
         });
     }
     let mounted_at =
         |path: &str, mounts: &[v1::Mount]| mounts.iter().any(|mount| mount.container_path == path);
     // Who mounts something there wants that (ENV-15).
-    if let Some(hosts) = hosts_file
+    if let Some(hosts) = inputs.hosts_file
         && !mounted_at("/etc/hosts", &mounts)
     {
         mounts.push(plain_mount(hosts, "/etc/hosts"));
@@ -118,6 +119,25 @@ fn propagation(mode: Option<&str>) -> i32 {
         Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer as i32,
         Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional as i32,
         _ => v1::MountPropagation::PropagationPrivate as i32,
+    }
+}
+
+/// Whether what is mounted inside becomes read-only, too (ENV-54).
+///
+/// # Errors
+/// The mount must have that, and cannot.
+pub(crate) fn recursive_read_only(mount: &VolumeMount, supported: bool) -> Result<bool, String> {
+    let mode = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
+    let wanted = format!("volume {:?} requested recursive read-only mode", mount.name);
+    match mode {
+        "Disabled" => Ok(false),
+        _ if mount.read_only != Some(true) => Err(format!("{wanted}, but it is not read-only")),
+        _ if !matches!(mount.mount_propagation.as_deref(), None | Some("None")) => {
+            Err(format!("{wanted}, but it is not compatible with its mountPropagation"))
+        }
+        "IfPossible" => Ok(supported),
+        _ if !supported => Err(format!("{wanted}, but it is not supported by the runtime")),
+        _ => Ok(true),
     }
 }
 
@@ -177,6 +197,31 @@ mod tests {
     }
 
     #[test]
+    fn env_54_recursive_read_only_modes() {
+        let mount = |mode: Option<&str>, read_only| VolumeMount {
+            name: "v".into(),
+            read_only: Some(read_only),
+            recursive_read_only: mode.map(str::to_owned),
+            ..VolumeMount::default()
+        };
+        for (mode, supported, answer) in [
+            (None, true, Ok(false)),
+            (Some("Disabled"), true, Ok(false)),
+            (Some("IfPossible"), true, Ok(true)),
+            (Some("IfPossible"), false, Ok(false)),
+            (Some("Enabled"), true, Ok(true)),
+            (Some("Enabled"), false, Err("but it is not supported by the runtime")),
+        ] {
+            let told = recursive_read_only(&mount(mode, true), supported);
+            match answer {
+                Ok(answer) => assert_eq!(told, Ok(answer), "{mode:?}"),
+                Err(text) => assert!(told.unwrap_err().ends_with(text)),
+            }
+        }
+        assert!(recursive_read_only(&mount(Some("Enabled"), false), true).is_err());
+    }
+
+    #[test]
     fn env_44_the_message_file_is_mounted_where_the_container_wants_it() {
         let dir = tempfile::tempdir().unwrap();
         let container = Container {
@@ -184,15 +229,16 @@ mod tests {
             termination_message_path: Some("/x/y".into()),
             ..Default::default()
         };
-        let mounts = mounts(
-            &Pod::default(),
-            &container,
-            &PodVolumes::default(),
-            dir.path(),
-            &BTreeMap::new(),
-            None,
-            &BTreeMap::new(),
-        )
+        let mounts = mounts(&MountInputs {
+            pod: &Pod::default(),
+            container: &container,
+            volumes: &PodVolumes::default(),
+            pod_dir: dir.path(),
+            environment: &BTreeMap::new(),
+            hosts_file: None,
+            images: &BTreeMap::new(),
+            recursive_read_only: false,
+        })
         .unwrap();
         assert_eq!(mounts[0].container_path, "/x/y");
         let mode = std::fs::metadata(&mounts[0].host_path).unwrap().permissions().mode();

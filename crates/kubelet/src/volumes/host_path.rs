@@ -5,6 +5,9 @@ use std::path::Path;
 
 /// Checks `path` against `kind`, and makes it where the kind says so.
 pub(super) fn check(path: &str, kind: &str) -> Result<(), String> {
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!("invalid HostPath `{path}`: must not contain '..'"));
+    }
     let metadata = || std::fs::metadata(path);
     let is = |wanted: fn(&std::fs::FileType) -> bool, what: &str| match metadata() {
         Ok(metadata) if wanted(&metadata.file_type()) => Ok(()),
@@ -66,5 +69,15 @@ mod tests {
         assert!(check("/dev/null", "CharDevice").is_ok());
         assert!(check("/dev/null", "BlockDevice").unwrap_err().ends_with("is not a block device"));
         assert!(check(&path(&dir.path().join("x")), "Directory").is_err());
+        let socket = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        assert!(check(&path(&dir.path().join("s")), "Socket").is_ok());
+        drop(socket);
+        assert!(check("/dev/null", "File").unwrap_err().ends_with("is not a file"));
+        assert!(check(&path(&file), "CharDevice").unwrap_err().ends_with("is not a character device"));
+        assert_eq!(
+            check("/a/../etc", "").unwrap_err(),
+            "invalid HostPath `/a/../etc`: must not contain '..'"
+        );
+        assert_eq!(check("/", "Door").unwrap_err(), "Door is an invalid volume type");
     }
 }

@@ -6,8 +6,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-/// Mounts a tmpfs unless something is mounted there already.
-pub(super) fn mount_tmpfs(dir: &Path, size: Option<i64>, mode: u32) -> Result<(), String> {
+/// Mounts a tmpfs of `size` bytes unless something is mounted there already; its root directory has the mode and the
+/// group from the beginning. Its content is kept out of swap where the kernel can (6.4).
+pub(super) fn mount_tmpfs(
+    dir: &Path,
+    size: Option<i64>,
+    mode: u32,
+    group: Option<u32>,
+) -> Result<(), String> {
     if is_mount_point(dir) {
         return Ok(());
     }
@@ -15,15 +21,17 @@ pub(super) fn mount_tmpfs(dir: &Path, size: Option<i64>, mode: u32) -> Result<()
     if let Some(size) = size {
         options.push_str(&format!(",size={size}"));
     }
-    let options = std::ffi::CString::new(options).map_err(|error| error.to_string())?;
-    rustix::mount::mount(
-        "tmpfs",
-        dir,
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        Some(options.as_c_str()),
-    )
-    .map_err(|error| format!("mount tmpfs on {}: {error}", dir.display()))
+    if let Some(group) = group {
+        options.push_str(&format!(",gid={group}"));
+    }
+    let mount = |options: String| {
+        let options = std::ffi::CString::new(options).map_err(|_| rustix::io::Errno::INVAL)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("tmpfs", dir, "tmpfs", flags, Some(options.as_c_str()))
+    };
+    mount(format!("{options},noswap"))
+        .or_else(|_| mount(options))
+        .map_err(|error| format!("mount tmpfs on {}: {error}", dir.display()))
 }
 
 /// Bind-mounts `source` on `target`.
@@ -39,8 +47,11 @@ pub(super) fn is_mount_point(path: &Path) -> bool {
 }
 
 /// Unmounts everything at and below `dir`, the deepest first. What could not be unmounted is returned.
-pub(crate) fn unmount_below(dir: &Path) -> Vec<String> {
-    let Ok(mounts) = std::fs::read("/proc/self/mountinfo") else { return Vec::new() };
+///
+/// # Errors
+/// What is mounted cannot be known: then nothing there may be removed.
+pub(crate) fn unmount_below(dir: &Path) -> std::io::Result<Vec<String>> {
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
     let mut points: Vec<PathBuf> = mounts
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
@@ -57,7 +68,7 @@ pub(crate) fn unmount_below(dir: &Path) -> Vec<String> {
             left.push(format!("{} ({error})", point.display()));
         }
     }
-    left
+    Ok(left)
 }
 
 /// `mountinfo` writes blanks and the like as octal escapes.
@@ -90,12 +101,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let volume = dir.path().join("a b");
         std::fs::create_dir(&volume).unwrap();
-        mount_tmpfs(&volume, Some(1 << 20), 0o777).unwrap();
+        mount_tmpfs(&volume, Some(1 << 20), 0o2770, Some(2_000)).unwrap();
         assert!(is_mount_point(&volume));
-        mount_tmpfs(&volume, Some(1 << 20), 0o777).unwrap();
+        mount_tmpfs(&volume, Some(1 << 20), 0o2770, Some(2_000)).unwrap();
         let limits = rustix::fs::statvfs(&volume).unwrap();
         assert_eq!(limits.f_blocks * limits.f_frsize, 1 << 20);
-        assert!(unmount_below(dir.path()).is_empty());
+        let root = std::fs::metadata(&volume).unwrap();
+        assert_eq!((root.mode() & 0o7777, root.gid()), (0o2770, 2_000));
+        assert!(unmount_below(dir.path()).unwrap().is_empty());
         assert!(!is_mount_point(&volume));
     }
 }

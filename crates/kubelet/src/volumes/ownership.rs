@@ -1,31 +1,28 @@
-//! `fsGroup`: the volume belongs to the group and the group may use it.
+//! `fsGroup`: the volume belongs to the group, and the group may use it (ENV-02).
 
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::Path;
 
-/// Gives everything below `dir` to `group`; files of a read-only volume become group-readable, others
-/// group-writable.
-pub(super) fn apply_fs_group(dir: &Path, group: Option<i64>, read_only: bool) -> Result<(), String> {
-    let Some(group) = group.and_then(|group| u32::try_from(group).ok()) else { return Ok(()) };
-    apply(dir, group, read_only).map_err(|error| format!("fsGroup of {}: {error}", dir.display()))
+/// The mode of a directory of a volume that belongs to `group`: new files get the group, too.
+pub(super) fn of_directory(mode: u32, group: Option<u32>, read_only: bool) -> u32 {
+    match group {
+        Some(_) => of_file(mode, group, read_only) | 0o2110,
+        None => mode,
+    }
 }
 
-fn apply(path: &Path, group: u32, read_only: bool) -> std::io::Result<()> {
-    let metadata = std::fs::symlink_metadata(path)?;
-    lchown(path, None, Some(group))?;
-    if metadata.is_symlink() {
-        return Ok(());
+/// The mode of a file: readable by the group in a volume that nobody writes, else writable.
+pub(super) fn of_file(mode: u32, group: Option<u32>, read_only: bool) -> u32 {
+    match group {
+        Some(_) => mode | if read_only { 0o440 } else { 0o660 },
+        None => mode,
     }
-    let mut mode = metadata.permissions().mode() | if read_only { 0o440 } else { 0o660 };
-    if metadata.is_dir() {
-        // New files get the group, too.
-        mode |= 0o2110;
+}
+
+/// Gives a file or directory to its group, then the mode.
+pub(super) fn set(path: &Path, mode: u32, group: Option<u32>) -> std::io::Result<()> {
+    if group.is_some() {
+        lchown(path, None, group)?;
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777))?;
-    if metadata.is_dir() {
-        for entry in std::fs::read_dir(path)?.flatten() {
-            apply(&entry.path(), group, read_only)?;
-        }
-    }
-    Ok(())
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }

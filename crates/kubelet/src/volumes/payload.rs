@@ -1,16 +1,53 @@
 //! The files of configMap, secret, downwardAPI and projected volumes (ENV-24, ENV-26, ENV-47 to ENV-50).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume, VolumeProjection,
+};
+use tokio::sync::Notify;
 
 use super::atomic_writer::{File, Files};
 use super::token::Tokens;
+use super::unsupported;
 use crate::context::NodeContext;
 use crate::generate::fields::{self, Addresses};
+use crate::objects::Followed;
 use crate::pod_ref;
 
 const DEFAULT_MODE: i32 = 0o644;
+
+/// Where the content of one pod's volumes comes from. What is not there yet is followed as well.
+#[derive(Default)]
+pub(super) struct Sources {
+    config_maps: HashMap<String, Followed<ConfigMap>>,
+    secrets: HashMap<String, Followed<Secret>>,
+    tokens: Tokens,
+    news: Arc<Notify>,
+}
+
+impl Sources {
+    /// Notified when one of the followed objects changed.
+    pub(super) fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
+    }
+
+    /// When a token has to be renewed.
+    pub(super) fn next_renewal(&self) -> Option<Timestamp> {
+        self.tokens.next_renewal()
+    }
+}
+
+/// What a volume wants of a ConfigMap or Secret.
+struct Wanted<'a> {
+    name: &'a str,
+    /// All keys, under their own names, when there are none.
+    items: Option<&'a [KeyToPath]>,
+    mode: i32,
+    optional: bool,
+}
 
 /// The files of `volume`.
 ///
@@ -20,43 +57,64 @@ pub(super) async fn of_volume(
     ctx: &Arc<NodeContext>,
     pod: &Pod,
     volume: &Volume,
-    tokens: &mut Tokens,
+    sources: &mut Sources,
 ) -> Result<Files, String> {
     let mut files = Files::new();
     if let Some(source) = &volume.config_map {
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        let optional = source.optional == Some(true);
-        config_map(ctx, pod, &source.name, source.items.as_deref(), mode, optional, &mut files).await?;
+        let wanted = Wanted {
+            name: &source.name,
+            items: source.items.as_deref(),
+            mode: source.default_mode.unwrap_or(DEFAULT_MODE),
+            optional: source.optional == Some(true),
+        };
+        config_map(ctx, pod, sources, &wanted, &mut files).await?;
     } else if let Some(source) = &volume.secret {
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        let optional = source.optional == Some(true);
-        let name = source.secret_name.as_deref().unwrap_or_default();
-        secret(ctx, pod, name, source.items.as_deref(), mode, optional, &mut files).await?;
+        let wanted = Wanted {
+            name: source.secret_name.as_deref().unwrap_or_default(),
+            items: source.items.as_deref(),
+            mode: source.default_mode.unwrap_or(DEFAULT_MODE),
+            optional: source.optional == Some(true),
+        };
+        secret(ctx, pod, sources, &wanted, &mut files).await?;
     } else if let Some(source) = &volume.downward_api {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         downward_api(ctx, pod, source.items.as_deref().unwrap_or_default(), mode, &mut files)?;
     } else if let Some(source) = &volume.projected {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        for (index, source) in source.sources.iter().flatten().enumerate() {
-            if let Some(source) = &source.config_map {
-                let optional = source.optional == Some(true);
-                config_map(ctx, pod, &source.name, source.items.as_deref(), mode, optional, &mut files)
-                    .await?;
-            } else if let Some(source) = &source.secret {
-                let optional = source.optional == Some(true);
-                secret(ctx, pod, &source.name, source.items.as_deref(), mode, optional, &mut files).await?;
-            } else if let Some(source) = &source.downward_api {
-                downward_api(ctx, pod, source.items.as_deref().unwrap_or_default(), mode, &mut files)?;
-            } else if let Some(source) = &source.service_account_token {
-                let token = tokens.get(ctx, pod, (&volume.name, index), source).await?;
-                let (mode, owner) = token_mode(pod, mode);
-                files.insert(source.path.clone(), File { content: token.into_bytes(), mode, owner });
-            } else {
-                return Err("this source of a projected volume is not supported by this node".to_owned());
-            }
+        for (index, projection) in source.sources.iter().flatten().enumerate() {
+            let at = (volume.name.as_str(), index);
+            project_source(ctx, pod, sources, at, projection, mode, &mut files).await?;
         }
     }
     Ok(files)
+}
+
+/// One source of a projected volume (ENV-49).
+async fn project_source(
+    ctx: &Arc<NodeContext>,
+    pod: &Pod,
+    sources: &mut Sources,
+    at: (&str, usize),
+    projection: &VolumeProjection,
+    mode: i32,
+    files: &mut Files,
+) -> Result<(), String> {
+    if let Some(source) = &projection.config_map {
+        let (items, optional) = (source.items.as_deref(), source.optional == Some(true));
+        config_map(ctx, pod, sources, &Wanted { name: &source.name, items, mode, optional }, files).await
+    } else if let Some(source) = &projection.secret {
+        let (items, optional) = (source.items.as_deref(), source.optional == Some(true));
+        secret(ctx, pod, sources, &Wanted { name: &source.name, items, mode, optional }, files).await
+    } else if let Some(source) = &projection.downward_api {
+        downward_api(ctx, pod, source.items.as_deref().unwrap_or_default(), mode, files)
+    } else if let Some(source) = &projection.service_account_token {
+        let token = sources.tokens.get(ctx, pod, at, source).await?;
+        let (mode, owner) = token_mode(pod, mode);
+        files.insert(source.path.clone(), File { content: token.into_bytes(), mode, owner });
+        Ok(())
+    } else {
+        Err(unsupported::projection(projection))
+    }
 }
 
 /// A token is for its container's user only: 0600 and owned by that user when all containers have the same
@@ -84,66 +142,63 @@ fn bits(mode: i32) -> u32 {
 async fn config_map(
     ctx: &NodeContext,
     pod: &Pod,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    mode: i32,
-    optional: bool,
+    sources: &mut Sources,
+    wanted: &Wanted<'_>,
     files: &mut Files,
 ) -> Result<(), String> {
-    let found =
-        ctx.objects.config_map(pod_ref::namespace(pod), name).await.map_err(|error| error.to_string())?;
-    let Some(ConfigMap { data, binary_data, .. }) = found else {
-        return missing_object("configmap", name, optional);
+    let follow = || ctx.objects.config_maps.follow(pod_ref::namespace(pod), wanted.name, &sources.news);
+    let followed = sources.config_maps.entry(wanted.name.to_owned()).or_insert_with(follow);
+    let Some(found) = followed.read().await? else {
+        return missing_object("configmap", wanted);
     };
-    let mut entries: Vec<(String, Vec<u8>)> =
-        data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes())).collect();
-    entries.extend(binary_data.into_iter().flatten().map(|(key, value)| (key, value.0)));
-    project(entries, items, mode, optional, "configmap references non-existent config key", files)
+    let mut entries: Vec<(&str, &[u8])> =
+        found.data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes())).collect();
+    entries.extend(found.binary_data.iter().flatten().map(|(key, value)| (key.as_str(), &*value.0)));
+    project(&entries, wanted, "configmap references non-existent config key", files)
 }
 
 async fn secret(
     ctx: &NodeContext,
     pod: &Pod,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    mode: i32,
-    optional: bool,
+    sources: &mut Sources,
+    wanted: &Wanted<'_>,
     files: &mut Files,
 ) -> Result<(), String> {
-    let found = ctx.objects.secret(pod_ref::namespace(pod), name).await.map_err(|error| error.to_string())?;
-    let Some(Secret { data, .. }) = found else {
-        return missing_object("secret", name, optional);
+    let follow = || ctx.objects.secrets.follow(pod_ref::namespace(pod), wanted.name, &sources.news);
+    let followed = sources.secrets.entry(wanted.name.to_owned()).or_insert_with(follow);
+    let Some(found) = followed.read().await? else {
+        return missing_object("secret", wanted);
     };
-    let entries = data.into_iter().flatten().map(|(key, value)| (key, value.0)).collect();
-    project(entries, items, mode, optional, "references non-existent secret key", files)
+    let entries: Vec<(&str, &[u8])> =
+        found.data.iter().flatten().map(|(key, value)| (key.as_str(), &*value.0)).collect();
+    project(&entries, wanted, "references non-existent secret key", files)
 }
 
-fn missing_object(kind: &str, name: &str, optional: bool) -> Result<(), String> {
-    if optional { Ok(()) } else { Err(format!("{kind} {name:?} not found")) }
+fn missing_object(kind: &str, wanted: &Wanted<'_>) -> Result<(), String> {
+    if wanted.optional { Ok(()) } else { Err(format!("{kind} {:?} not found", wanted.name)) }
 }
 
 fn project(
-    entries: Vec<(String, Vec<u8>)>,
-    items: Option<&[KeyToPath]>,
-    mode: i32,
-    optional: bool,
+    entries: &[(&str, &[u8])],
+    wanted: &Wanted<'_>,
     missing_key: &str,
     files: &mut Files,
 ) -> Result<(), String> {
-    let Some(items) = items.filter(|items| !items.is_empty()) else {
+    let Some(items) = wanted.items.filter(|items| !items.is_empty()) else {
         for (key, content) in entries {
-            files.insert(key, File { content, mode: bits(mode), owner: None });
+            let mode = bits(wanted.mode);
+            files.insert((*key).to_owned(), File { content: content.to_vec(), mode, owner: None });
         }
         return Ok(());
     };
+    let by_key: HashMap<&str, &[u8]> = entries.iter().copied().collect();
     for item in items {
-        match entries.iter().find(|(key, _)| *key == item.key) {
-            Some((_, content)) => {
-                let file =
-                    File { content: content.clone(), mode: bits(item.mode.unwrap_or(mode)), owner: None };
-                files.insert(item.path.clone(), file);
+        match by_key.get(item.key.as_str()) {
+            Some(content) => {
+                let mode = bits(item.mode.unwrap_or(wanted.mode));
+                files.insert(item.path.clone(), File { content: content.to_vec(), mode, owner: None });
             }
-            None if optional => {}
+            None if wanted.optional => {}
             None => return Err(format!("{missing_key}: {}", item.key)),
         }
     }
@@ -183,19 +238,20 @@ mod tests {
 
     #[test]
     fn env_26_47_48_keys_become_files() {
-        let entries = || vec![("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())];
+        let entries: [(&str, &[u8]); 2] = [("a", b"1"), ("b", b"2")];
+        let wanted = |items, optional| Wanted { name: "n", items, mode: 0o640, optional };
         let mut all = Files::new();
-        project(entries(), None, 0o640, false, "x", &mut all).unwrap();
+        project(&entries, &wanted(None, false), "x", &mut all).unwrap();
         assert_eq!(all.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(all["a"].mode, 0o640);
         let mut some = Files::new();
         let items = [key("a", "dir/file", Some(0o400))];
-        project(entries(), Some(&items), 0o640, false, "x", &mut some).unwrap();
+        project(&entries, &wanted(Some(&items), false), "x", &mut some).unwrap();
         assert_eq!((some.len(), some["dir/file"].mode), (1, 0o400));
         let missing = [key("z", "z", None)];
-        let error =
-            project(entries(), Some(&missing), 0o640, false, "references non-existent secret key", &mut some);
+        let of_secret = "references non-existent secret key";
+        let error = project(&entries, &wanted(Some(&missing), false), of_secret, &mut some);
         assert_eq!(error.unwrap_err(), "references non-existent secret key: z");
-        assert!(project(entries(), Some(&missing), 0o640, true, "x", &mut some).is_ok());
+        assert!(project(&entries, &wanted(Some(&missing), true), of_secret, &mut some).is_ok());
     }
 }

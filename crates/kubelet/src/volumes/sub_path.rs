@@ -17,7 +17,8 @@ pub(super) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathB
             return Ok(target.to_owned());
         }
         // From an earlier start of the container; the volume has another file there now.
-        super::kernel_mounts::unmount_below(target);
+        super::kernel_mounts::unmount_below(target)
+            .map_err(|error| format!("the mounts of {}: {error}", target.display()))?;
     }
     let is_dir = rustix::fs::FileType::from_raw_mode(wanted.st_mode) == rustix::fs::FileType::Directory;
     let failed = |error: std::io::Error| format!("{}: {error}", target.display());
@@ -61,9 +62,9 @@ fn resolve(volume: &Path, sub_path: &str) -> rustix::io::Result<OwnedFd> {
         };
         so_far = if so_far.is_empty() { part.to_owned() } else { format!("{so_far}/{part}") };
         if made {
-            // Past the umask; a path descriptor cannot change modes.
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let directory = rustix::fs::openat2(&root, so_far.as_str(), flags, Mode::empty(), within)?;
+            // Past the umask; a path descriptor cannot change modes. A link that took its place is not followed.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory = rustix::fs::openat(&parent, part, flags, Mode::empty())?;
             rustix::fs::fchmod(&directory, mode)?;
         }
     }
@@ -98,6 +99,43 @@ mod tests {
         assert!(resolve(&volume, "new/../../x").is_err());
     }
 
+    /// A directory and a link to the host change places all the time; whichever is met, the host is not.
+    #[test]
+    fn env_52_a_link_that_appears_while_it_is_mounted_leads_nowhere() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let dir = tempfile::tempdir().unwrap();
+        let (host, volume) = (dir.path().join("host"), dir.path().join("v"));
+        std::fs::create_dir_all(volume.join("x/in")).unwrap();
+        std::fs::create_dir_all(host.join("in")).unwrap();
+        std::fs::write(host.join("in/secret"), "s").unwrap();
+        std::os::unix::fs::symlink(&host, volume.join("y")).unwrap();
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (over, inside) = (std::sync::Arc::clone(&done), volume.clone());
+        let swapper = std::thread::spawn(move || {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let (x, y) = (inside.join("x"), inside.join("y"));
+                renameat_with(CWD, x, CWD, y, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let (mut bound, mut refused) = (0, 0);
+        for n in 0..500 {
+            let target = dir.path().join(format!("targets/{n}"));
+            // `new` has to be made, `in` is there on both sides.
+            for sub_path in ["x/in", "x/in/new"] {
+                match bind(&volume, sub_path, &target) {
+                    Ok(_) => bound += 1,
+                    Err(_) => refused += 1,
+                }
+                assert!(!target.join("secret").exists(), "{sub_path}");
+                super::super::kernel_mounts::unmount_below(&target).unwrap();
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        swapper.join().unwrap();
+        assert_eq!(bound + refused, 1_000);
+        assert_eq!(std::fs::read_dir(host.join("in")).unwrap().count(), 1, "something was made on the host");
+    }
+
     #[test]
     fn env_52_a_sub_path_is_bound() {
         let dir = tempfile::tempdir().unwrap();
@@ -121,6 +159,6 @@ mod tests {
         std::fs::rename(volume.join("old"), volume.join("file")).unwrap();
         bind(&volume, "file", &target).unwrap();
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "content");
-        assert!(super::super::kernel_mounts::unmount_below(dir.path()).is_empty());
+        assert!(super::super::kernel_mounts::unmount_below(dir.path()).unwrap().is_empty());
     }
 }

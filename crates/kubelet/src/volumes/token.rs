@@ -1,19 +1,19 @@
-//! Service account tokens for projected volumes: requested for the pod, renewed after 80 % of their life (ENV-50).
+//! Service account tokens for projected volumes: requested for the pod, renewed after 80 % of their life or a day
+//! (ENV-50).
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProjection};
-use kube::Api;
-use kube::api::PostParams;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccountTokenProjection};
 
 use crate::context::NodeContext;
-use crate::pod_ref;
+use crate::{pod_ref, token_request};
 
 const DEFAULT_SECONDS: i64 = 3_600;
 
-#[derive(Debug)]
+/// The oldest that a token gets in a volume, however long it is good for.
+const OLDEST: SignedDuration = SignedDuration::from_hours(24);
+
 struct Token {
     text: String,
     renew_at: Timestamp,
@@ -21,7 +21,7 @@ struct Token {
 }
 
 /// The tokens of one pod, by volume and source.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Tokens(HashMap<(String, usize), Token>);
 
 impl Tokens {
@@ -51,6 +51,11 @@ impl Tokens {
             },
         }
     }
+
+    /// When the first of them has to be renewed.
+    pub(super) fn next_renewal(&self) -> Option<Timestamp> {
+        self.0.values().map(|token| token.renew_at).min()
+    }
 }
 
 async fn request(
@@ -60,32 +65,29 @@ async fn request(
     now: Timestamp,
 ) -> Result<Token, String> {
     let account = pod_ref::spec(pod).service_account_name.as_deref().unwrap_or("default");
-    let body = TokenRequest {
-        spec: Some(TokenRequestSpec {
-            audiences: projection
-                .audience
-                .clone()
-                .filter(|audience| !audience.is_empty())
-                .map(|one| vec![one]),
-            expiration_seconds: Some(projection.expiration_seconds.unwrap_or(DEFAULT_SECONDS)),
-            bound_object_ref: Some(BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: pod.metadata.name.clone(),
-                uid: pod.metadata.uid.clone(),
-            }),
-        }),
-        ..TokenRequest::default()
-    };
-    let accounts: Api<ServiceAccount> = Api::namespaced(ctx.config.client.clone(), pod_ref::namespace(pod));
-    let answer: TokenRequest = accounts
-        .create_subresource("token", account, &PostParams::default(), &body)
-        .await
-        .map_err(|error| error.to_string())?;
-    let status = answer.status.ok_or("the answer has no status")?;
+    let audience = projection.audience.as_deref().filter(|audience| !audience.is_empty());
+    let seconds = Some(projection.expiration_seconds.unwrap_or(DEFAULT_SECONDS));
+    let status = token_request::request(&ctx.config.client, pod, account, audience, seconds).await?;
     let expires_at = status.expiration_timestamp.ok_or("the answer has no expiration time")?.0;
     let text = status.token.ok_or("the answer has no token")?;
+    Ok(Token { text, renew_at: renewal(now, expires_at), expires_at })
+}
+
+fn renewal(now: Timestamp, expires_at: Timestamp) -> Timestamp {
     let life = expires_at.duration_since(now);
-    let renew_at = now.checked_add(life.saturating_mul(4) / 5).unwrap_or(expires_at);
-    Ok(Token { text, renew_at, expires_at })
+    now.checked_add((life.saturating_mul(4) / 5).min(OLDEST)).unwrap_or(expires_at)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn env_50_a_token_is_renewed_after_four_fifths_of_its_life_or_a_day() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let after = |expires: &str| renewal(now, expires.parse().unwrap()).to_string();
+        assert_eq!(after("2026-01-01T00:10:00Z"), "2026-01-01T00:08:00Z");
+        assert_eq!(after("2027-01-01T00:00:00Z"), "2026-01-02T00:00:00Z");
+    }
 }

@@ -111,16 +111,19 @@ impl FakeApi {
             self.writes.lock().unwrap().push(format!("{} {path}", parts.method));
         }
         match parts.method {
-            Method::GET if query.contains("watch=") => self.watch(&path),
+            Method::GET if query.contains("watch=") => self.watch(&path, only(&query)),
             Method::GET => match self.get(&path) {
                 Some(object) => answer(200, &object),
                 None if is_collection(&path) => {
                     let collection = path.rsplit('/').next().unwrap();
                     let version = self.objects.lock().unwrap().version.to_string();
+                    let mut items = self.list(collection);
+                    let only = only(&query);
+                    items.retain(|item| only.as_ref().is_none_or(|name| item["metadata"]["name"] == **name));
                     answer(
                         200,
                         &json!({"apiVersion": "v1", "kind": "List",
-                        "metadata": {"resourceVersion": version}, "items": self.list(collection)}),
+                        "metadata": {"resourceVersion": version}, "items": items}),
                     )
                 }
                 None => not_found(),
@@ -162,17 +165,28 @@ impl FakeApi {
         }
     }
 
-    fn watch(&self, path: &str) -> Response<Body> {
+    fn watch(&self, path: &str, only: Option<String>) -> Response<Body> {
         let wanted = path.rsplit('/').next().unwrap().to_owned();
         let lines = BroadcastStream::new(self.events.subscribe()).filter_map(move |event| {
-            let wanted = wanted.clone();
+            let (wanted, only) = (wanted.clone(), only.clone());
             async move {
                 let (collection, line) = event.ok()?;
-                (collection == wanted).then(|| Ok(Frame::data(Bytes::from(line))))
+                let is = |name: &String| {
+                    let event: Value = serde_json::from_str(&line).unwrap();
+                    event["object"]["metadata"]["name"] == **name
+                };
+                (collection == wanted && only.as_ref().is_none_or(is))
+                    .then(|| Ok(Frame::data(Bytes::from(line))))
             }
         });
         Response::new(StreamBody::new(lines).boxed_unsync())
     }
+}
+
+/// The name that a field selector asks for.
+fn only(query: &str) -> Option<String> {
+    let name = query.split('&').find_map(|part| part.strip_prefix("fieldSelector=metadata.name%3D"))?;
+    Some(name.to_owned())
 }
 
 fn is_collection(path: &str) -> bool {

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use sampan_cri::v1::{self, MountPropagation};
 use serde_json::{Value, json};
 
-use super::{Inputs, SpecError};
+use super::{Inputs, SpecError, propagation};
 
 /// `mounts` and `linux.rootfsPropagation`.
 #[derive(Debug)]
@@ -111,6 +111,7 @@ fn volume(inputs: &Inputs<'_>, index: usize, mount: &v1::Mount) -> Result<Value,
         Some(path) => path.clone(),
         None => host_directory(&mount.host_path)?,
     };
+    propagation::check(&source, mount.propagation())?;
     let mut options = vec!["rbind"];
     options.push(match mount.propagation() {
         MountPropagation::PropagationPrivate => "rprivate",

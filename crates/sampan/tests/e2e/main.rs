@@ -27,3 +27,4 @@ mod private_images;
 mod run;
 mod runtime_classes;
 mod services;
+mod volumes;

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::Api;
-use kube::api::PostParams;
 
 use crate::context::NodeContext;
-use crate::pod_ref;
+use crate::{pod_ref, token_request};
 
 /// Which account it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,26 +49,9 @@ pub(super) async fn token(
     account: &Account,
     audience: &str,
 ) -> Result<String, String> {
-    let body = TokenRequest {
-        spec: Some(TokenRequestSpec {
-            audiences: Some(vec![audience.to_owned()]),
-            expiration_seconds: None,
-            bound_object_ref: Some(BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: pod.metadata.name.clone(),
-                uid: pod.metadata.uid.clone(),
-            }),
-        }),
-        ..TokenRequest::default()
-    };
-    let accounts: Api<ServiceAccount> = Api::namespaced(ctx.config.client.clone(), &account.namespace);
-    let answer: TokenRequest =
-        accounts.create_subresource("token", &account.name, &PostParams::default(), &body).await.map_err(
-            |error| format!("token of ServiceAccount {}/{}: {error}", account.namespace, account.name),
-        )?;
-    answer
-        .status
-        .and_then(|status| status.token)
-        .ok_or_else(|| "the TokenRequest was answered without a token".to_owned())
+    let failed = |error| format!("token of ServiceAccount {}/{}: {error}", account.namespace, account.name);
+    let status = token_request::request(&ctx.config.client, pod, &account.name, Some(audience), None)
+        .await
+        .map_err(failed)?;
+    status.token.ok_or_else(|| "the TokenRequest was answered without a token".to_owned())
 }

@@ -14,6 +14,7 @@ impl PodWorker {
     /// Cleans up; the worker is done when the API object is gone.
     pub(super) async fn finish(&mut self) -> Next {
         self.release().await;
+        self.volumes.stop().await;
         let pod_dir = self.ctx.pod_dir(&self.uid);
         if self.inbox.node_stops() && !self.inbox.is_gone() && self.pod.metadata.deletion_timestamp.is_none()
         {

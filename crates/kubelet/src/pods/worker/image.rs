@@ -79,6 +79,29 @@ impl PodWorker {
         self.runtime.ready_sandbox().map(|sandbox| sandbox.runtime_handler.clone()).unwrap_or_default()
     }
 
+    /// Asks the runtime, once, whether the pod's handler makes whole trees of mounts read-only; only pods that want it
+    /// are worth the question (ENV-54).
+    pub(super) async fn ask_for_recursive_read_only(&mut self) {
+        let wants = |container: &Container| {
+            let mounts = container.volume_mounts.iter().flatten();
+            mounts.filter_map(|mount| mount.recursive_read_only.as_deref()).any(|mode| mode != "Disabled")
+        };
+        let all = pod_ref::containers(&self.pod).iter().chain(pod_ref::init_containers(&self.pod));
+        if self.recursive_read_only.is_some()
+            || self.runtime.ready_sandbox().is_none()
+            || !all.into_iter().any(wants)
+        {
+            return;
+        }
+        let handler = self.sandbox_handler();
+        if let Ok(status) = self.ctx.config.cri.status().await {
+            let found = status.runtime_handlers.into_iter().find(|known| known.name == handler);
+            let features = found.and_then(|found| found.features);
+            self.recursive_read_only =
+                Some(features.is_some_and(|features| features.recursive_read_only_mounts));
+        }
+    }
+
     async fn ensure(
         &mut self,
         container: &Container,

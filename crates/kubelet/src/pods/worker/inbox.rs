@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::pod_ref;
@@ -30,6 +30,8 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
+    /// The newest pod for those who do not take part in the worker's rounds.
+    pods: watch::Sender<Arc<Pod>>,
     wake: Notify,
     /// The same for whoever waits in the middle of a sync; the worker's own wait is not used up by it.
     happened: Notify,
@@ -43,6 +45,7 @@ impl Inbox {
         if pod.metadata.deletion_timestamp.is_some() {
             ending.cancel();
         }
+        let pods = watch::Sender::new(Arc::clone(&pod));
         let state = State {
             pod,
             gone: false,
@@ -52,7 +55,7 @@ impl Inbox {
             expired: false,
             retries: Vec::new(),
         };
-        Self { state: Mutex::new(state), wake: Notify::new(), happened: Notify::new(), ending }
+        Self { state: Mutex::new(state), pods, wake: Notify::new(), happened: Notify::new(), ending }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -64,8 +67,14 @@ impl Inbox {
         if pod.metadata.deletion_timestamp.is_some() {
             self.ending.cancel();
         }
-        self.lock().pod = pod;
+        self.lock().pod = Arc::clone(&pod);
+        self.pods.send_replace(pod);
         self.wake.notify_one();
+    }
+
+    /// Follows the pod.
+    pub(super) fn pods(&self) -> watch::Receiver<Arc<Pod>> {
+        self.pods.subscribe()
     }
 
     /// The API no longer has the pod.

@@ -22,7 +22,7 @@ use crate::labels::container_hash;
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::runtime_pod::{State, restart_count_from_logs};
 use crate::status::container_status::StartError;
-use crate::volumes::container_mounts;
+use crate::volumes::container_mounts::{self, MountInputs};
 
 /// When a container is tried again whose configuration cannot be made (upstream's back-off of a pod's sync). What it
 /// refers to is watched meanwhile.
@@ -189,15 +189,17 @@ impl PodWorker {
             .map_err(Failure::config)?;
         let environment = self.environment(container).await.map_err(Failure::config)?;
         let hosts_file = self.hosts_file().map_err(Failure::config)?;
-        let mounts = container_mounts::mounts(
-            &self.pod,
+        self.ask_for_recursive_read_only().await;
+        let mounts = container_mounts::mounts(&MountInputs {
+            pod: &self.pod,
             container,
-            &self.volumes,
-            &ctx.pod_dir(&self.uid),
-            &environment,
-            Some(&hosts_file),
-            &volume_images,
-        )
+            volumes: &*self.volumes.lock().await,
+            pod_dir: &ctx.pod_dir(&self.uid),
+            environment: &environment,
+            hosts_file: Some(&hosts_file),
+            images: &volume_images,
+            recursive_read_only: self.recursive_read_only.unwrap_or(false),
+        })
         .map_err(Failure::config)?;
         let target_id = self.target_id(kind, container).map_err(Failure::config)?;
         let mut config = container_config(

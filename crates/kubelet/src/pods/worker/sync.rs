@@ -31,6 +31,7 @@ impl PodWorker {
             return self.set_back();
         }
         self.resume_post_starts().await;
+        self.ask_for_recursive_read_only().await;
         let mut actions = pod_actions(&self.pod, &self.runtime, &self.probes);
         self.publish(false);
         self.watch_deadline();
@@ -73,15 +74,16 @@ impl PodWorker {
         }
         let ctx = Arc::clone(&self.ctx);
         let pod = Arc::clone(&self.pod);
-        let due = self.volumes_synced.is_none_or(|at| at.elapsed() >= ctx.config.sync_frequency.mul_f64(0.9));
-        let sync_volumes = due || !self.volumes.complete(&pod);
         // With a RuntimeClass the handler belongs to the question, and is not known yet.
         let ahead = actions.create_sandbox && pod_ref::spec(&pod).runtime_class_name.is_none();
         let images = if ahead { images_to_look_up(&pod, actions) } else { Vec::new() };
-        let mut volumes = std::mem::take(&mut self.volumes);
         let sandbox_config = self.sandbox_config(actions.attempt);
         let (volume_result, sandbox_result, looked_up) = tokio::join!(
-            async { if sync_volumes { volumes.sync(&ctx, &pod).await } else { Ok(()) } },
+            async {
+                // What is there is the upkeep's business.
+                let mut volumes = self.volumes.lock().await;
+                if volumes.complete(&pod) { Ok(()) } else { volumes.sync(&ctx, &pod).await }
+            },
             async {
                 match &sandbox_config {
                     Ok(config) if actions.create_sandbox => self.create_sandbox(config.clone()).await,
@@ -98,12 +100,8 @@ impl PodWorker {
                 futures::future::join_all(look_ups).await.into_iter().collect::<HashMap<_, _>>()
             }
         );
-        self.volumes = volumes;
         self.sandbox_config = sandbox_config.ok();
         self.volumes_ready = volume_result.is_ok();
-        if sync_volumes && volume_result.is_ok() {
-            self.volumes_synced = Some(Instant::now());
-        }
         if actions.create_sandbox && sandbox_result.is_ok() && !self.refresh().await {
             return Err(self.set_back());
         }
@@ -112,17 +110,11 @@ impl PodWorker {
         }
         if let Err(errors) = volume_result {
             // What a controller is just about to make (a new namespace's root CA) is not worth an event.
-            for error in
-                errors.iter().filter(|_| self.setbacks >= QUIET_SETBACKS || self.volumes_synced.is_some())
-            {
-                let message =
-                    format!("MountVolume.SetUp failed for volume {:?} : {}", error.volume, error.message);
-                self.record(EventType::Warning, "FailedMount", message);
+            for error in errors.iter().filter(|_| self.setbacks >= QUIET_SETBACKS) {
+                self.record(EventType::Warning, "FailedMount", error.event());
             }
-            if !self.volumes.complete(&self.pod) {
-                self.publish(false);
-                return Err(self.set_back());
-            }
+            self.publish(false);
+            return Err(self.set_back());
         }
         if actions.create_sandbox {
             // Watchers see the addresses without waiting for the containers.

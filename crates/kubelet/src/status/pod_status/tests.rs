@@ -88,6 +88,7 @@ impl Situation {
             runtime_name: "sampan",
             terminal: self.terminal,
             volumes_ready: true,
+            recursive_read_only: true,
             verdict: None,
             host_ips: &["10.9.9.9".to_owned()],
             now: Timestamp::from_second(100).unwrap(),
