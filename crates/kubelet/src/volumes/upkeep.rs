@@ -94,7 +94,8 @@ impl Keeper {
             return often;
         }
         match volumes.sync(&self.ctx, &pod).await {
-            Ok(()) => volumes.good_for(&self.ctx).map_or(often, |good| good.min(often)),
+            // A clock that was set may make a token look old as soon as it is there.
+            Ok(()) => volumes.good_for(&self.ctx).map_or(often, |good| good.max(RETRY).min(often)),
             Err(errors) => {
                 // The files stay as they were.
                 for error in errors {
