@@ -18,4 +18,5 @@ mod restart_rules;
 mod server;
 mod static_pods;
 mod termination;
+mod volumes;
 mod world;
