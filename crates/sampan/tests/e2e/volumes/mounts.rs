@@ -16,8 +16,14 @@ fn env_52_53_sub_paths_stay_inside() {
     // An init container prepares links out of the volume; then a companion swaps a directory and such a link all the
     // time while another container, which mounts it, starts again and again.
     let volumes = json!([{"name": "v", "emptyDir": {}}]);
+    let had_new = std::path::Path::new("/new").exists();
+    let host = node.path("host");
+    fs::create_dir_all(host.join("etc")).unwrap();
+    fs::write(host.join("etc/hostname"), "of the host\n").unwrap();
+    let host = host.display();
     let prepare = "ln -s / /v/root; ln -s ../../../../../../../.. /v/up; mkdir -p /v/swap/etc; echo inside > /v/swap/etc/hostname";
-    let swap = "while :; do mv /v/swap /v/away; ln -s / /v/swap; rm /v/swap; mv /v/away /v/swap; done";
+    let swap =
+        format!("while :; do mv /v/swap /v/away; ln -s {host} /v/swap; rm /v/swap; mv /v/away /v/swap; done");
     let look = "cat /m/hostname; ls /up; echo $(ls /made)";
     let mut pod = pod(
         "p",
@@ -39,17 +45,16 @@ fn env_52_53_sub_paths_stay_inside() {
     all.push(json!({"name": "swapper", "image": image, "command": ["sh", "-c", swap],
         "volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
     node.apply(&pod.to_string());
-    let hostname = fs::read_to_string("/etc/hostname").unwrap_or_default();
-    eventually("a few starts", || {
+    eventually("another start", || {
         let logs = node.kubectl(&["logs", "p", "-c", "c", "--previous"]).out;
-        assert!(hostname.trim().is_empty() || !logs.contains(hostname.trim()), "{logs}");
+        assert!(!logs.contains("of the host"), "{logs}");
         let count = node.field("pod/p", "{.status.containerStatuses[?(@.name==\"c\")].restartCount}");
-        (count.parse().unwrap_or(0) >= 2).then_some(())
+        (count.parse().unwrap_or(0) >= 1).then_some(())
     });
     let volume = fs::read_dir(node.path("data/kubelet/pods")).unwrap().next().unwrap().unwrap().path();
     let volume = volume.join("volumes/kubernetes.io~empty-dir/v");
     assert!(volume.join("me/logs").is_dir() && volume.join("new").is_dir());
-    assert!(!std::path::Path::new("/new").exists());
+    assert_eq!(std::path::Path::new("/new").exists(), had_new);
 
     let bad = |name: &str, mut mount: Value| {
         mount["name"] = json!("v");

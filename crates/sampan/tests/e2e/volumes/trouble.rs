@@ -30,7 +30,6 @@ fn env_46_who_takes_more_disk_than_allowed_is_evicted() {
         let object = format!("pod/{name}");
         node.wait_for(&object, "{.status.phase}", "Failed");
         assert_eq!(node.field(&object, "{.status.reason}: {.status.message}"), format!("Evicted: {message}"));
-        // What is at the end of an event's message does not count for those who compare.
         node.wait_for_event(name, "Evicted", &format!("Warning {message}"));
     }
     assert_eq!(node.field("pod/modest", "{.status.phase}"), "Running");
