@@ -19,6 +19,7 @@ use crate::node::admission::Admitted;
 use crate::objects::Objects;
 use crate::static_pods::mirror::Mirrors;
 use crate::status::writer::StatusWriter;
+use crate::user_namespaces::UserNamespaces;
 
 /// A container that ran this long before it ended starts its back-off afresh (POD-12).
 const STABLE_AFTER: Duration = Duration::from_secs(600);
@@ -45,6 +46,8 @@ pub(crate) struct NodeContext {
     pub(crate) pressure: tokio::sync::watch::Sender<Vec<Pressure>>,
     /// The cgroups of the node, its classes and its pods.
     pub(crate) cgroups: PodCgroups,
+    /// The ids of pods with user namespaces of their own.
+    pub(crate) user_namespaces: UserNamespaces,
     /// When this kubelet began.
     pub(crate) started: jiff::Timestamp,
     /// The node's memory in bytes.

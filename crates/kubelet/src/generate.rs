@@ -5,6 +5,8 @@
 pub mod container;
 pub mod dns;
 pub mod env;
+pub mod env_file;
+pub(crate) mod env_size;
 pub mod expansion;
 pub mod fields;
 pub mod hostname;

@@ -21,6 +21,7 @@ use crate::pods::source::{self, Workers};
 use crate::server;
 use crate::static_pods::mirror::Mirrors;
 use crate::status::writer::StatusWriter;
+use crate::user_namespaces::UserNamespaces;
 use crate::{eviction, log_rotation, node, static_pods};
 
 /// How long a stop waits for pods that were deleted just before.
@@ -78,6 +79,11 @@ impl Kubelet {
             runtime_name: version.runtime_name,
             systemd_cgroups,
             cgroups: PodCgroups::new(&config, systemd_cgroups),
+            user_namespaces: UserNamespaces::read(
+                std::path::Path::new("/etc"),
+                &config.data_dir.join("pods"),
+                config.max_pods,
+            ),
             started: config.clock.now(),
             memory_capacity: capacity::memory_bytes(),
             allocatable: capacity::allocatable(&config, &resources),

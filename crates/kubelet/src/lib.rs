@@ -38,6 +38,7 @@ pub mod shutdown;
 mod static_pods;
 mod stats;
 pub mod status;
+mod user_namespaces;
 mod volumes;
 
 pub use config::{KubeletConfig, Serving, ShutdownMode};

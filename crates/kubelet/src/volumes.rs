@@ -4,6 +4,7 @@
 
 mod atomic_writer;
 pub(crate) mod container_mounts;
+pub(crate) mod env_file;
 mod host_path;
 pub(crate) mod kernel_mounts;
 mod ownership;

@@ -57,8 +57,13 @@ impl Specs {
         let link = self.dir.join("bundle");
         let _ = fs::remove_file(&link);
         symlink(bundle, &link).map_err(Error::file("make", &link))?;
-        write_private(&self.dir.join("config.json"), config.to_string().as_bytes())?;
+        self.write_config(config)?;
         write_private(&self.dir.join("seccomp.bpf"), filter)
+    }
+
+    /// Writes libcontainer's configuration alone.
+    pub(crate) fn write_config(&self, config: &Value) -> Result<()> {
+        write_private(&self.dir.join("config.json"), config.to_string().as_bytes())
     }
 
     /// Writes an exec's process for libcontainer.
@@ -118,6 +123,19 @@ pub(crate) fn adapt(config: &mut Value, bundle: &Path, id: &str) -> Result<()> {
         linux.remove("seccomp");
     }
     Ok(())
+}
+
+/// Takes id mappings out of libcontainer's copy for a user namespace that is joined: they are what it is already,
+/// and mounts are mapped before ([`crate::user_namespace`]).
+pub(crate) fn without_mappings(config: &mut Value) {
+    let take = |object: &mut Value| {
+        if let Some(object) = object.as_object_mut() {
+            object.remove("uidMappings");
+            object.remove("gidMappings");
+        }
+    };
+    take(&mut config["linux"]);
+    config["mounts"].as_array_mut().into_iter().flatten().for_each(take);
 }
 
 /// Turns a process's configuration into libcontainer's copy.

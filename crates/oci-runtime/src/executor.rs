@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::Write;
+use std::path::PathBuf;
 
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
@@ -19,6 +20,8 @@ use serde_json::Value;
 
 use crate::kernel::capabilities::{self, CapabilitySets};
 use crate::kernel::{execution, stdio};
+use crate::user_namespace::Member;
+use crate::working_directory;
 
 /// The exit code when execve itself fails, as with runc.
 const EXEC_FAILED: i32 = 255;
@@ -34,6 +37,10 @@ pub(crate) struct Process {
     console_size: Option<(u16, u16)>,
     /// The compiled seccomp filter; empty without one.
     filter: Vec<u8>,
+    /// The working directory, when it is to be entered here and made when it is missing.
+    directory: Option<PathBuf>,
+    /// Whom the process has still to become, in a user namespace that it has not joined yet.
+    member: Option<Member>,
     /// The command's file, once it has been found.
     found: RefCell<Option<CString>>,
 }
@@ -73,8 +80,20 @@ impl Process {
             },
             console_size: size("width").zip(size("height")),
             filter,
+            directory: None,
+            member: None,
             found: RefCell::new(None),
         })
+    }
+
+    /// Enters the working directory, which libcontainer then has not to, and makes it when it is missing.
+    pub(crate) fn enter(&mut self, directory: PathBuf) {
+        self.directory = Some(directory);
+    }
+
+    /// Joins a user namespace as the last step but the limits.
+    pub(crate) fn join(&mut self, member: Member) {
+        self.member = Some(member);
     }
 
     /// The environment as given, in its order, with HOME from the container's passwd when it is missing.
@@ -94,10 +113,14 @@ impl Process {
 impl Executor for Process {
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
         let failed = ExecutorValidationError::ArgValidationError;
+        if let Some(directory) = &self.directory {
+            working_directory::enter(directory).map_err(failed)?;
+        }
         let path = lookup::find(&self.args[0], &self.env).map_err(failed)?;
         let path = CString::new(path).map_err(|error| failed(error.to_string()))?;
         *self.found.borrow_mut() = Some(path);
-        stdio::hand_over(self.uid, self.gid);
+        let (uid, gid) = self.member.as_ref().map_or((self.uid, self.gid), |member| member.on_host);
+        stdio::hand_over(uid, gid);
         if let Some((width, height)) = self.console_size {
             stdio::resize(width, height);
         }
@@ -114,8 +137,14 @@ impl Executor for Process {
         let args: Result<Vec<CString>, _> = self.args.iter().map(|a| CString::new(a.as_str())).collect();
         let args = args.map_err(|_| ExecutorError::InvalidArg)?;
         let env = self.environment();
-        let error = capabilities::limit(&self.capabilities)
-            .map_err(|error| format!("set capabilities: {error}"))
+        let error = self
+            .member
+            .as_ref()
+            .map_or(Ok(()), Member::join)
+            .map_err(|error| format!("join the user namespace: {error}"))
+            .and_then(|()| {
+                capabilities::limit(&self.capabilities).map_err(|error| format!("set capabilities: {error}"))
+            })
             .and_then(|()| {
                 let name = path.to_string_lossy();
                 execution::run(&self.filter, &path, &args, &env)

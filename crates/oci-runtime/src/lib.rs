@@ -4,7 +4,7 @@
 //! container clones without exec and changes the caller's directory. libcontainer does namespaces, mounts
 //! and cgroups; what it lacks is here: seccomp ([`seccomp`]), capabilities that let the filter be loaded last
 //! ([`executor`]), runc's lookup of the command and runc's error texts, clamped limits ([`limits`]), the cgroup
-//! hierarchies without controllers ([`cgroups`]), and a kill and delete that wait for what they ended.
+//! hierarchies without controllers ([`cgroups`]), mounts and execs in a user namespace ([`user_namespace`]), and a kill and delete that wait for what they ended.
 
 mod bundle;
 mod cgroups;
@@ -15,6 +15,8 @@ mod journal;
 mod kernel;
 mod limits;
 mod seccomp;
+mod user_namespace;
+mod working_directory;
 
 use std::path::{Path, PathBuf};
 

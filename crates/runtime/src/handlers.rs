@@ -20,6 +20,7 @@ pub(crate) use self::delete::delete_without_shim;
 pub use self::engine::{Engine, Identity, identify};
 use crate::config::{HandlerConfig, RuntimeConfig};
 use crate::error::Error;
+use crate::user_namespace;
 
 /// Engines that are handlers under their own names wherever they are installed.
 pub const KNOWN_ENGINES: [&str; 4] = ["crun", "kata-runtime", "runc", "runsc"];
@@ -64,6 +65,8 @@ pub(crate) struct Handler {
     pub(crate) oci: OciRuntime,
     /// Which of the pod's annotations its containers get: names, or beginnings of names that end with `*`.
     pub(crate) annotations: Vec<String>,
+    /// Whether it runs pods in user namespaces of their own.
+    pub(crate) user_namespaces: bool,
 }
 
 /// A handler as status and people see it.
@@ -169,6 +172,7 @@ impl Handlers {
                     opaque: false,
                 },
                 annotations: Vec::new(),
+                user_namespaces: runs_user_namespaces(None),
             },
             HandlerConfig::Binary { path, args, root: given, annotations } => {
                 let engine = identity.map_or_else(|| guess(path), |identity| identity.engine);
@@ -187,6 +191,7 @@ impl Handlers {
                         opaque: matches!(engine, Engine::Runsc | Engine::Kata),
                     },
                     annotations: annotations.clone(),
+                    user_namespaces: identity.is_some_and(|identity| runs_user_namespaces(Some(identity))),
                 }
             }
         }
@@ -216,6 +221,11 @@ impl Handlers {
         *known = Some(Probed { file, at: Instant::now(), result: result.clone() });
         result.map(Some)
     }
+}
+
+/// Whether an OCI runtime (none is the embedded one) runs pods in user namespaces: it has to map the ids of mounts.
+pub(crate) fn runs_user_namespaces(identity: Option<&Identity>) -> bool {
+    user_namespace::is_supported() && identity.is_none_or(|identity| identity.id_mapped_mounts)
 }
 
 fn fingerprint(path: &Path) -> Option<Fingerprint> {

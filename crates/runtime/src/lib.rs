@@ -31,6 +31,7 @@ mod stats;
 mod streaming;
 mod time;
 pub mod unpack;
+mod user_namespace;
 
 pub use config::{CgroupDriver, EMBEDDED, HandlerConfig, RuntimeConfig};
 pub use error::Error;

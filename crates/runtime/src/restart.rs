@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::network::chain;
 use crate::runtime::Runtime;
 use crate::sandbox::{self, Sandbox};
+use crate::snapshots::overlay::attached;
 use crate::state::{ContainerState, SandboxRecord, SandboxState, entries};
 use crate::{exits, time};
 
@@ -164,6 +165,7 @@ async fn collect_leftovers(runtime: &Arc<Runtime>) -> Result<(), Error> {
     for path in entries(&run_dir.join("containers")) {
         if !containers.contains(&name(&path)) {
             let _ = snapshots.unmount(&path.join("rootfs"));
+            attached::clear(&attached::directory(&path.join("rootfs")));
             for image in entries(&path.join("images")) {
                 let _ = snapshots.unmount(&image);
             }

@@ -7,7 +7,7 @@
 
 mod containers;
 mod layers;
-mod overlay;
+pub(crate) mod overlay;
 mod usage;
 
 use std::collections::HashMap;

@@ -9,7 +9,7 @@ use sampan_cri::v1;
 use sampan_oci::manifest::ImageConfig;
 use serde_json::{Map, Value, json};
 
-use crate::handlers;
+use crate::{handlers, user_namespace};
 
 pub(crate) mod capabilities;
 mod devices;
@@ -71,6 +71,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) image_mounts: &'a [(usize, PathBuf)],
     /// Annotations of the pod that the handler wants to see.
     pub(crate) passed_annotations: &'a [String],
+    /// The ids of the pod's own user namespace; none is the host's.
+    pub(crate) user_namespace: Option<&'a v1::UserNamespace>,
     /// What this machine and process can do.
     pub(crate) host: &'a Host,
 }
@@ -126,6 +128,10 @@ pub(crate) fn generate(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
     let capabilities = process["capabilities"]["bounding"].clone();
     if let Some(profile) = seccomp::profile(&security, &capabilities)? {
         linux.insert("seccomp".to_owned(), profile);
+    }
+    let mut linux = Value::Object(linux);
+    if let Some(user) = inputs.user_namespace {
+        user_namespace::put(user, &mut linux);
     }
 
     let json = json!({

@@ -182,12 +182,40 @@ pub struct CreateSandbox {
     pub cgroups: Vec<PathBuf>,
     /// The pause process's oom score; raised when the process may not lower it that far.
     pub oom_score_adj: Option<i32>,
+    /// The pod's own user namespace, which then owns all the others; none is the host's.
+    #[serde(default)]
+    pub user: Option<IdMappings>,
+}
+
+/// Which ids of the host stand for those inside a user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdMappings {
+    /// Of users.
+    pub uids: Vec<IdMapping>,
+    /// Of groups.
+    pub gids: Vec<IdMapping>,
+}
+
+/// A range of ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdMapping {
+    /// The first one inside.
+    pub container_id: u32,
+    /// What it is on the host.
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
 }
 
 /// The namespaces that a sandbox has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sandbox {
+    /// Pinned user namespace; none is the host's.
+    #[serde(default)]
+    pub user: Option<PathBuf>,
     /// Pinned network namespace; none is the host's.
     pub net: Option<PathBuf>,
     /// Pinned ipc namespace; none is the host's.

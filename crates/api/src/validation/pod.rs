@@ -40,10 +40,12 @@ pub(super) fn spec(spec: &Value, path: &Path, pod: bool, out: &mut Errors) {
         os: spec.get("os").map(|os| str_of(os, "name").to_owned()).unwrap_or_default(),
         pod,
         host_network: spec.get("hostNetwork").and_then(Value::as_bool) == Some(true),
+        own_users: spec.get("hostUsers").and_then(Value::as_bool) == Some(false),
     };
     container::containers(spec, path, &known, out);
     container::init_containers(spec, path, &known, out);
     container::ephemeral_containers(spec, path, &known, out);
+    env::files(spec, path, out);
 
     let required = |field: &str, supported: &[&str], out: &mut Errors| match str_of(spec, field) {
         "" => out.push(FieldError::required(path.child(field), "")),

@@ -84,6 +84,72 @@ fn env_19_and_29_sources_of_variables() {
             .contains("Unsupported value: \"metadata.labels\": supported values: \"metadata.name\"")
     );
     assert!(env(json!({}))[0].contains("must specify one of: `fieldRef`"));
+    let two = json!({"fieldRef": {"fieldPath": "metadata.name"}, "secretKeyRef": {"name": "s", "key": "k"}});
+    assert!(env(two)[0].ends_with("may not have more than one field specified at a time"));
+    let errors = pod(|p| {
+        p["spec"]["containers"][0]["env"] =
+            json!([{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+    });
+    assert!(errors[0].ends_with("may not be specified when `value` is not empty"), "{errors:?}");
+}
+
+#[test]
+fn env_28_names_of_variables() {
+    let env = |name: &str| pod(|p| p["spec"]["containers"][0]["env"] = json!([{"name": name, "value": "x"}]));
+    for good in ["A", "1bad.key", "with space", "a:b"] {
+        assert!(env(good).is_empty(), "{good}");
+    }
+    for bad in ["A=B", "\u{e4}", "tab\t"] {
+        let errors = env(bad);
+        let message = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+        assert!(errors[0].contains(message), "{errors:?}");
+    }
+}
+
+#[test]
+fn env_43_files_of_variables_are_in_volumes_that_containers_write() {
+    let file = |volume: &str, path: &str| {
+        let reference = json!({"volumeName": volume, "path": path, "key": "K"});
+        pod(move |p| {
+            p["spec"]["volumes"] =
+                json!([{"name": "e", "emptyDir": {}}, {"name": "c", "configMap": {"name": "c"}}]);
+            p["spec"]["containers"][0]["env"] =
+                json!([{"name": "A", "valueFrom": {"fileKeyRef": reference}}]);
+        })
+    };
+    let at = "spec.containers[0].env[0].valueFrom.fileKeyRef";
+    assert_eq!(file("e", "a/b.env"), [""; 0]);
+    assert_eq!(file("no", "a"), [format!("{at}.volumeName: Not found: \"no\"")]);
+    assert_eq!(
+        file("c", "a"),
+        [format!("{at}.volumeName: Invalid value: \"c\": referenced volume must be of type emptyDir")]
+    );
+    assert_eq!(file("e", "/a"), [format!("{at}.path: Invalid value: \"/a\": must be a relative path")]);
+    assert!(file("e", "../a")[0].ends_with("must not contain '..'"));
+}
+
+#[test]
+fn user_namespaces_exclude_those_of_the_host_and_unmasked_proc_needs_one() {
+    let with = |fields: Value, proc_mount: &str| {
+        let proc_mount = proc_mount.to_owned();
+        pod(move |p| {
+            for (name, value) in fields.as_object().unwrap() {
+                p["spec"][name] = value.clone();
+            }
+            p["spec"]["containers"][0]["securityContext"] = json!({"procMount": proc_mount});
+        })
+    };
+    let own = json!({"hostUsers": false});
+    assert_eq!(with(own, "Unmasked"), [""; 0]);
+    assert_eq!(
+        with(json!({}), "Unmasked"),
+        [
+            "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`"
+        ]
+    );
+    let errors = with(json!({"hostUsers": false, "hostPID": true, "hostIPC": true}), "Default");
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert_eq!(errors[0], "spec.hostPID: Forbidden: when `hostUsers` is false");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct ContainerInputs<'a> {
     pub target_id: Option<&'a str>,
     /// Where Localhost seccomp profiles are.
     pub seccomp_root: &'a str,
+    /// The ids of the pod's own user namespace, if it has one.
+    pub user_namespace: Option<v1::UserNamespace>,
 }
 
 /// The log file of a container, relative to its pod's log directory.
@@ -72,13 +74,25 @@ pub fn container_config(
                 container,
                 inputs.target_id,
                 inputs.seccomp_root,
+                inputs.user_namespace.clone(),
             )),
         }),
-        mounts: inputs.mounts,
+        mounts: with_ids(inputs.mounts, inputs.user_namespace.as_ref()),
         stop_signal: stop_signal(container).into(),
         envs: inputs.environment.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         ..Default::default()
     }
+}
+
+/// Files of the pod look inside its user namespace as they do outside: what root owns is root's.
+fn with_ids(mut mounts: Vec<v1::Mount>, user: Option<&v1::UserNamespace>) -> Vec<v1::Mount> {
+    if let Some(user) = user {
+        for mount in &mut mounts {
+            mount.uid_mappings.clone_from(&user.uids);
+            mount.gid_mappings.clone_from(&user.gids);
+        }
+    }
+    mounts
 }
 
 /// The stop signal that the pod asks for; without one it is the image's, which the runtime knows (HOOK-32).
@@ -121,6 +135,7 @@ mod tests {
             memory_capacity: 1 << 30,
             target_id: None,
             seccomp_root: "/",
+            user_namespace: None,
         };
         let config = container_config(&pod, &pod.spec.as_ref().unwrap().containers[0], inputs);
         assert!(config.command.is_empty());

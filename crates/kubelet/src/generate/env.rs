@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, FileKeySelector, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::env_file;
 use super::expansion::expand;
 use super::fields::{self, Addresses};
 use crate::pod_ref;
@@ -16,6 +17,8 @@ pub struct Sources {
     pub config_maps: BTreeMap<String, ConfigMap>,
     /// By name.
     pub secrets: BTreeMap<String, Secret>,
+    /// Files of variables by volume and path, or why one cannot be read (ENV-43).
+    pub files: BTreeMap<(String, String), Result<String, String>>,
 }
 
 /// The names of the objects that a container's environment needs.
@@ -25,6 +28,8 @@ pub struct References {
     pub config_maps: BTreeSet<String>,
     /// Names of Secrets.
     pub secrets: BTreeSet<String>,
+    /// Files of variables: volume and path in it.
+    pub files: BTreeSet<(String, String)>,
 }
 
 /// What `container`'s environment refers to.
@@ -38,6 +43,8 @@ pub fn references(container: &Container) -> References {
     for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
         references.config_maps.extend(source.config_map_key_ref.as_ref().map(|key| key.name.clone()));
         references.secrets.extend(source.secret_key_ref.as_ref().map(|key| key.name.clone()));
+        let file = source.file_key_ref.as_ref();
+        references.files.extend(file.map(|file| (file.volume_name.clone(), file.path.clone())));
     }
     references
 }
@@ -158,12 +165,27 @@ fn value_from(
         };
     }
     if let Some(reference) = &source.file_key_ref {
-        return Err(format!(
-            "fileKeyRef {}:{} is not supported by this node",
-            reference.volume_name, reference.path
-        ));
+        return from_file(reference, inputs.sources);
     }
     Ok(Some(String::new()))
+}
+
+/// A variable of a file that a container of the pod wrote (ENV-43).
+fn from_file(reference: &FileKeySelector, sources: &Sources) -> Result<Option<String>, String> {
+    let file = sources.files.get(&(reference.volume_name.clone(), reference.path.clone()));
+    let found = match file {
+        Some(Ok(text)) => env_file::value(text, &reference.key)
+            .map_err(|error| format!("couldn't parse env file {:?}: {error}", reference.path))?,
+        Some(Err(error)) => return Err(error.clone()),
+        None => None,
+    };
+    match found {
+        None if reference.optional != Some(true) => Err(format!(
+            "environment variable key {:?} not found in file {:?}",
+            reference.key, reference.path
+        )),
+        found => Ok(found),
+    }
 }
 
 fn not_found(kind: &str, name: &str) -> String {

@@ -24,6 +24,8 @@ pub struct SandboxInputs<'a> {
     pub systemd_cgroups: bool,
     /// Where Localhost seccomp profiles are.
     pub seccomp_root: &'a str,
+    /// The ids of the pod's own user namespace, if it has one.
+    pub user_namespace: Option<v1::UserNamespace>,
 }
 
 /// `<ns>_<pod>_<uid>`: the directory of a pod's logs (POD-54).
@@ -56,7 +58,7 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, inputs: SandboxInputs<'_>) -> v1:
         annotations: labels::sandbox_annotations(pod),
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: resources::cgroup_parent(pod, inputs.cgroup_root, inputs.systemd_cgroups),
-            security_context: Some(security::sandbox(pod, inputs.seccomp_root)),
+            security_context: Some(security::sandbox(pod, inputs.seccomp_root, inputs.user_namespace)),
             sysctls: sysctls
                 .into_iter()
                 .flatten()

@@ -24,9 +24,9 @@ const MASKED_PATHS: &[&str] = &[
 /// What it makes read-only.
 const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The namespaces that the pod shares with the host or between its containers.
+/// The namespaces that the pod shares with the host or between its containers; `user` is its own user namespace.
 #[must_use]
-pub fn namespace_options(pod: &Pod) -> v1::NamespaceOption {
+pub fn namespace_options(pod: &Pod, user: Option<v1::UserNamespace>) -> v1::NamespaceOption {
     let spec = pod_ref::spec(pod);
     let host = |wanted: Option<bool>, otherwise: v1::NamespaceMode| {
         if wanted == Some(true) { v1::NamespaceMode::Node as i32 } else { otherwise as i32 }
@@ -40,6 +40,7 @@ pub fn namespace_options(pod: &Pod) -> v1::NamespaceOption {
         network: host(spec.host_network, v1::NamespaceMode::Pod),
         pid: host(spec.host_pid, pid),
         ipc: host(spec.host_ipc, v1::NamespaceMode::Pod),
+        userns_options: user,
         ..Default::default()
     }
 }
@@ -97,7 +98,11 @@ fn supplemental_groups(pod: &Pod) -> Vec<i64> {
 
 /// The sandbox's context.
 #[must_use]
-pub fn sandbox(pod: &Pod, seccomp_root: &str) -> v1::LinuxSandboxSecurityContext {
+pub fn sandbox(
+    pod: &Pod,
+    seccomp_root: &str,
+    user_namespace: Option<v1::UserNamespace>,
+) -> v1::LinuxSandboxSecurityContext {
     let spec = pod_ref::spec(pod);
     let context = spec.security_context.as_ref();
     let privileged = pod_ref::containers(pod).iter().chain(pod_ref::init_containers(pod)).any(|container| {
@@ -113,7 +118,7 @@ pub fn sandbox(pod: &Pod, seccomp_root: &str) -> v1::LinuxSandboxSecurityContext
         },
     };
     v1::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespace_options(pod)),
+        namespace_options: Some(namespace_options(pod, user_namespace)),
         selinux_options: selinux(context.and_then(|context| context.se_linux_options.as_ref())),
         run_as_user: int64(context.and_then(|context| context.run_as_user)),
         run_as_group: int64(context.and_then(|context| context.run_as_group)),
@@ -132,6 +137,7 @@ pub fn container(
     container: &Container,
     target_id: Option<&str>,
     seccomp_root: &str,
+    user_namespace: Option<v1::UserNamespace>,
 ) -> v1::LinuxContainerSecurityContext {
     let pod_context = pod_ref::spec(pod).security_context.as_ref();
     let context = container.security_context.as_ref();
@@ -154,7 +160,7 @@ pub fn container(
             paths.iter().map(|path| (*path).to_owned()).collect()
         }
     };
-    let mut namespaces = namespace_options(pod);
+    let mut namespaces = namespace_options(pod, user_namespace);
     if let Some(target) = target_id {
         namespaces.pid = v1::NamespaceMode::Target as i32;
         namespaces.target_id = target.to_owned();
@@ -300,7 +306,7 @@ mod tests {
             json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "seccompProfile": {"type": "RuntimeDefault"}}),
             json!({"runAsUser": 4, "allowPrivilegeEscalation": false, "seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}}),
         );
-        let context = container(&pod, &pod_ref::containers(&pod)[0], None, "/seccomp");
+        let context = container(&pod, &pod_ref::containers(&pod)[0], None, "/seccomp", None);
         assert_eq!(context.run_as_user.unwrap().value, 4);
         assert_eq!(context.run_as_group.unwrap().value, 2);
         assert_eq!(context.supplemental_groups, [3]);

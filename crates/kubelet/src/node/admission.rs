@@ -40,6 +40,8 @@ pub(crate) struct Admitted(pub(crate) Mutex<HashMap<String, ResourceList>>);
 /// What a pod is judged by.
 pub(crate) struct NodeView<'a> {
     pub(crate) config: &'a KubeletConfig,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub(crate) apparmor: bool,
     /// The Node's labels.
     pub(crate) labels: &'a BTreeMap<String, String>,
     pub(crate) allocatable: &'a Resources,
@@ -58,6 +60,7 @@ pub(crate) fn is_critical(pod: &Pod) -> bool {
 pub(crate) fn admit(pod: &Pod, requests: &ResourceList, node: &NodeView<'_>) -> Result<(), Rejection> {
     pressure(pod, node)?;
     sysctls(pod, node)?;
+    apparmor(pod, node)?;
     system(pod)?;
     fits(pod, requests, node)?;
     affinity(pod, node)
@@ -111,6 +114,21 @@ fn sysctls(pod: &Pod, node: &NodeView<'_>) -> Result<(), Rejection> {
         if !allowed && !SAFE_SYSCTLS.contains(&name.as_str()) {
             return reject("SysctlForbidden", format!("forbidden sysctl: {name:?} not allowlisted"));
         }
+    }
+    Ok(())
+}
+
+/// A profile that nobody enforces is less than what the pod asks for.
+fn apparmor(pod: &Pod, node: &NodeView<'_>) -> Result<(), Rejection> {
+    let spec = pod_ref::spec(pod);
+    let pods = spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
+    let containers = pod_ref::containers(pod).iter().chain(pod_ref::init_containers(pod));
+    let of_containers = containers
+        .filter_map(|container| container.security_context.as_ref())
+        .filter_map(|context| context.app_armor_profile.as_ref());
+    let asks = of_containers.chain(pods).any(|profile| profile.type_ != "Unconfined");
+    if asks && !node.apparmor {
+        return reject("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host");
     }
     Ok(())
 }
@@ -256,7 +274,15 @@ mod tests {
         let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "3")]
             .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
             .into();
-        let node = NodeView { config: &config, labels: &labels, allocatable: &allocatable, pressure, others };
+        let apparmor = false;
+        let node = NodeView {
+            config: &config,
+            apparmor,
+            labels: &labels,
+            allocatable: &allocatable,
+            pressure,
+            others,
+        };
         admit(pod, &resources::pod_requests(&as_value(pod)), &node)
     }
 
@@ -287,6 +313,8 @@ mod tests {
                 json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
                 "SysctlForbidden",
             ),
+            (json!({"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}), "AppArmor"),
+            (json!({"securityContext": {"appArmorProfile": {"type": "Unconfined"}}}), "taken"),
         ] {
             assert_eq!(reason(&pod(spec.clone())), expected, "{spec}");
         }

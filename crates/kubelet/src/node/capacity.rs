@@ -29,6 +29,11 @@ pub(crate) fn memory_bytes() -> i64 {
         .fold(installed, i64::min)
 }
 
+/// Whether the kernel enforces AppArmor profiles.
+pub(crate) fn apparmor() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
+}
+
 /// Capacity of the node.
 pub(crate) fn capacity(config: &KubeletConfig) -> Resources {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -14,6 +14,9 @@ use crate::pod_ref::{self, ContainerKind};
 use crate::pods::restart::should_start;
 use crate::pods::runtime_pod::{RuntimeContainer, State};
 
+/// Bytes of all containers' termination messages together (ENV-44).
+const MAX_LAST_WORDS: usize = 12 << 10;
+
 /// Why a container could not be started the last time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError {
@@ -243,7 +246,7 @@ fn terminated(inputs: &StatusInputs<'_>, run: &RuntimeContainer) -> ContainerSta
         terminated: Some(ContainerStateTerminated {
             exit_code: run.exit_code,
             reason: Some(reason.to_owned()),
-            message: (!run.message.is_empty()).then(|| run.message.clone()),
+            message: last_words(inputs.pod, &run.message),
             // What never ran (`StartError`) started at the beginning of time, as upstream shows it.
             started_at: Some(time(run.started_at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))),
             finished_at: run.finished_at.map(time),
@@ -252,6 +255,15 @@ fn terminated(inputs: &StatusInputs<'_>, run: &RuntimeContainer) -> ContainerSta
         }),
         ..Default::default()
     }
+}
+
+/// A container's last words; all containers of a pod together have 12 KiB (ENV-44).
+fn last_words(pod: &Pod, message: &str) -> Option<String> {
+    let containers = pod_ref::containers(pod).len()
+        + pod_ref::init_containers(pod).len()
+        + pod_ref::ephemeral_containers(pod).len();
+    let most = message.floor_char_boundary(MAX_LAST_WORDS / containers.max(1));
+    (!message.is_empty()).then(|| message[..most].to_owned())
 }
 
 fn lost(inputs: &StatusInputs<'_>, run: &RuntimeContainer) -> ContainerState {

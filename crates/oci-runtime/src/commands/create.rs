@@ -10,7 +10,9 @@ use super::delete::end_all;
 use super::{check_id, process_error};
 use crate::bundle::{self, Specs};
 use crate::command_line::Create;
-use crate::{Error, Result, cgroups, journal, limits, read_json, seccomp};
+use crate::kernel::stdio;
+use crate::user_namespace::UserNamespace;
+use crate::{Error, Result, cgroups, journal, limits, read_json, seccomp, working_directory};
 
 pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     let id = &create.id;
@@ -24,14 +26,28 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     let filter = profile.map_or_else(|| Ok(Vec::new()), seccomp::compile);
     let filter = filter.map_err(Error::text)?;
     let process = config.get("process").cloned().unwrap_or_default();
-    let executor = bundle::process(&process, filter.clone())?;
+    let mut executor = bundle::process(&process, filter.clone())?;
+    let user_namespace = UserNamespace::of(&config)?;
     bundle::adapt(&mut config, &bundle, id)?;
+    if let Some(directory) = process.get("cwd").and_then(Value::as_str) {
+        let root = config["root"]["path"].as_str().unwrap_or_default();
+        let owner = user_namespace.as_ref().map_or((0, 0), UserNamespace::root);
+        working_directory::prepare(Path::new(root), Path::new(directory), owner)
+            .map_err(Error::file("make working directory", Path::new(directory)))?;
+        executor.enter(directory.into());
+        config["process"]["cwd"] = "/".into();
+    }
     std::fs::create_dir_all(root).map_err(Error::file("make", root))?;
     let specs = Specs::of(root, id);
     specs.write(&bundle, &config, &filter)?;
     let cgroup = bundle::cgroups_path(&config, id);
 
-    let result = build(root, create, &specs, executor, &process, &cgroup);
+    let staged = user_namespace.map_or(Ok(()), |namespace| {
+        enter(&namespace, &process, &specs, &mut config, &[root, &bundle, specs.dir()])
+    });
+    let built = staged.and_then(|()| build(root, create, &specs, executor, &process, &cgroup));
+    // Later commands look for the root where it is.
+    let result = built.and_then(|()| specs.write_config(&config));
     if result.is_err() {
         let _ = end_all(&cgroup, None);
         let _ = cgroups::remove(&cgroup);
@@ -39,6 +55,25 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
         specs.remove();
     }
     result
+}
+
+/// Prepares what the container needs of the host before its user namespace is joined; `config` stays as later
+/// commands want it.
+fn enter(
+    namespace: &UserNamespace,
+    process: &Value,
+    specs: &Specs,
+    config: &mut Value,
+    needed: &[&Path],
+) -> Result<()> {
+    let mut staged = config.clone();
+    namespace.stage(&mut staged, needed)?;
+    bundle::without_mappings(&mut staged);
+    bundle::without_mappings(config);
+    specs.write_config(&staged)?;
+    let (uid, gid) = namespace.member(process)?.on_host;
+    stdio::hand_over(uid, gid);
+    Ok(())
 }
 
 fn build(

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{load, process_error};
 use crate::bundle::{self, Specs, cgroups_path};
 use crate::command_line::Exec;
+use crate::user_namespace::UserNamespace;
 use crate::{Error, Result, cgroups, journal, limits, read_json};
 
 pub(crate) fn run(root: &Path, exec: &Exec) -> Result<ExitCode> {
@@ -32,9 +33,14 @@ pub(crate) fn run(root: &Path, exec: &Exec) -> Result<ExitCode> {
     if terminal && !(exec.detach && exec.console_socket.is_some()) {
         return Err(Error::text("a terminal needs --detach and --console-socket"));
     }
-    let executor = bundle::process(&process, specs.filter())?;
+    let mut executor = bundle::process(&process, specs.filter())?;
     let mut adapted = process.clone();
     bundle::adapt_process(&mut adapted);
+    if let Some(namespace) = UserNamespace::of(&config)? {
+        executor.join(namespace.member(&process)?);
+        // It becomes that user last.
+        adapted["user"] = json!({"uid": 0, "gid": 0});
+    }
     let file = specs.write_process(&adapted)?;
 
     let mut whispers = journal::listen();

@@ -14,6 +14,7 @@ use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
 use crate::spec::{self, SandboxNamespaces, SpecError};
 use crate::state::{ContainerRecord, ContainerState, ContainerStatus};
+use crate::user_namespace::{self, MappedIds};
 use crate::{ids, signal, time};
 
 /// Makes a container and gives its id; after a failure nothing of it is left.
@@ -133,13 +134,20 @@ fn build(
     let bundle = runtime.bundle(&record.id);
     let rootfs = bundle.join("rootfs");
     fs::create_dir_all(&rootfs).map_err(internal("bundle"))?;
+    let (user, ids) = {
+        let sandbox = sandbox.record();
+        let user = user_namespace::wanted(&sandbox.config);
+        let opened = user.as_ref().zip(sandbox.namespaces.user.as_deref());
+        let ids = opened.map(|(user, path)| MappedIds::open(path, user)).transpose();
+        (user, ids.map_err(internal("user namespace"))?)
+    };
     let snapshots = runtime.config.images.snapshots();
     let failed = |error: crate::images::ImageError| {
         Status::internal(format!("failed to create container root file system: {}", error.chain()))
     };
-    let prepared = snapshots.prepare(&record.id, image).map_err(failed)?;
-    snapshots.mount(&prepared, &rootfs).map_err(failed)?;
-    let image_mounts = mount_images(runtime, &record, &bundle)?;
+    let prepared = snapshots.prepare(&record.id, image, ids.as_ref()).map_err(failed)?;
+    snapshots.mount(&prepared, &rootfs, ids.as_ref()).map_err(failed)?;
+    let image_mounts = mount_images(runtime, &record, &bundle, ids.as_ref())?;
 
     let (config, namespaces, passed) = {
         let sandbox = sandbox.record();
@@ -169,6 +177,7 @@ fn build(
         cgroups_path: &record.cgroup,
         image_mounts: &image_mounts,
         passed_annotations: &passed,
+        user_namespace: user.as_ref(),
         host: &runtime.host,
     })
     .map_err(invalid)?;
@@ -187,6 +196,7 @@ fn mount_images(
     runtime: &Runtime,
     record: &ContainerRecord,
     bundle: &Path,
+    ids: Option<&MappedIds>,
 ) -> Result<Vec<(usize, PathBuf)>, Status> {
     let images = &runtime.config.images;
     let mut mounted = Vec::new();
@@ -197,7 +207,7 @@ fn mount_images(
         let image = resolve(runtime, name, &record.runtime_handler)?;
         let target = image_mount_dir(bundle, *index);
         fs::create_dir_all(&target).map_err(|error| Status::internal(format!("image volume: {error}")))?;
-        images.snapshots().mount_image(&image, &target).map_err(|error| {
+        images.snapshots().mount_image(&image, &target, ids).map_err(|error| {
             Status::internal(format!("failed to mount image volume {name:?}: {}", error.chain()))
         })?;
         let inside = match mount.image_sub_path.trim_matches('/') {

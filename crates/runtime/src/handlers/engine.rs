@@ -43,6 +43,8 @@ pub struct Identity {
     pub version: String,
     /// Whether it makes whole mount trees read-only (`rro`).
     pub recursive_read_only: bool,
+    /// Whether it maps the ids of mounts, which user namespaces need.
+    pub id_mapped_mounts: bool,
 }
 
 impl fmt::Display for Identity {
@@ -81,6 +83,7 @@ pub async fn identify(path: &Path) -> Result<Identity, String> {
         let options = features["mountOptions"].as_array();
         identity.recursive_read_only =
             options.is_some_and(|options| options.iter().any(|option| option == "rro"));
+        identity.id_mapped_mounts = features["linux"]["mountExtensions"]["idmap"]["enabled"] == true;
     }
     Ok(identity)
 }
@@ -147,7 +150,13 @@ fn parse(text: &str) -> Option<Identity> {
         "kata-runtime" => Engine::Kata,
         _ => Engine::Other,
     };
-    Some(Identity { engine, name: name.to_owned(), version: version.to_owned(), recursive_read_only: false })
+    Some(Identity {
+        engine,
+        name: name.to_owned(),
+        version: version.to_owned(),
+        recursive_read_only: false,
+        id_mapped_mounts: false,
+    })
 }
 
 /// What an engine needs beyond being there.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sampan_cri::v1;
 use serde_json::json;
 
+use crate::handlers::runs_user_namespaces;
 use crate::runtime::Runtime;
 
 pub(super) async fn status(runtime: &Runtime, request: v1::StatusRequest) -> v1::StatusResponse {
@@ -24,7 +25,7 @@ pub(super) async fn status(runtime: &Runtime, request: v1::StatusRequest) -> v1:
         let features = v1::RuntimeHandlerFeatures {
             recursive_read_only_mounts: recursive_read_only_mounts
                 && identity.as_ref().is_none_or(|identity| identity.recursive_read_only),
-            user_namespaces: false,
+            user_namespaces: runs_user_namespaces(identity.as_ref()),
         };
         if found.is_default {
             runtime_handlers.insert(0, v1::RuntimeHandler { name: String::new(), features: Some(features) });

@@ -13,7 +13,7 @@ use super::{Sandbox, files, host_network, namespace_options};
 use crate::network::{NetworkRequest, chain};
 use crate::runtime::Runtime;
 use crate::state::{SandboxRecord, SandboxState};
-use crate::{exits, ids, time};
+use crate::{exits, ids, time, user_namespace};
 
 /// The kernel's bound of a hostname (ENV-10 is the kubelet's).
 const MAX_HOSTNAME: usize = 64;
@@ -26,6 +26,12 @@ pub(crate) async fn run(
 ) -> Result<String, Status> {
     validate(&config)?;
     let selected = runtime.handlers.select(&handler).await?;
+    if user_namespace::wanted(&config).is_some() && !selected.user_namespaces {
+        let name = if handler.is_empty() { runtime.handlers.default_name() } else { handler };
+        return Err(Status::failed_precondition(format!(
+            "the runtime for {name:?} cannot run pods in user namespaces here (hostUsers: false)"
+        )));
+    }
     let metadata = config.metadata.clone().unwrap_or_default();
     let id = ids::sandbox();
     let name = format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt);
@@ -75,14 +81,7 @@ fn validate(config: &v1::PodSandboxConfig) -> Result<(), Status> {
             config.hostname
         )));
     }
-    let options = namespace_options(config);
-    if options
-        .userns_options
-        .as_ref()
-        .is_some_and(|user| user.mode() != NamespaceMode::Node && !user.uids.is_empty())
-    {
-        return Err(Status::unimplemented("user namespaces are not supported yet"));
-    }
+    user_namespace::validate(config).map_err(Status::invalid_argument)?;
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     if context.is_some_and(|context| context.run_as_group.is_some() && context.run_as_user.is_none()) {
         return Err(Status::invalid_argument("run_as_group is specified without run_as_user"));
@@ -205,6 +204,7 @@ fn request(runtime: &Runtime, record: &SandboxRecord, sysctls: BTreeMap<String, 
         sysctls,
         cgroups,
         oom_score_adj: Some(-998),
+        user: user_namespace::wanted(&record.config).as_ref().map(user_namespace::mappings),
     }
 }
 

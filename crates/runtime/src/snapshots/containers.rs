@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use sampan_oci::Digest;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Snapshots, Usage, overlay, usage};
 use crate::images::{ImageError, ImageRecord};
+use crate::user_namespace::MappedIds;
 
 /// Everything a container's overlay mount is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +35,13 @@ struct Prepared {
 
 impl Snapshots {
     /// Makes the writable directories of a container. Calling it again for the same container gives the
-    /// same directories with their content.
-    pub fn prepare(&self, container_id: &str, image: &ImageRecord) -> Result<Rootfs, ImageError> {
+    /// same directories with their content. With `ids` its root directory belongs to their root.
+    pub fn prepare(
+        &self,
+        container_id: &str,
+        image: &ImageRecord,
+        ids: Option<&MappedIds>,
+    ) -> Result<Rootfs, ImageError> {
         let dir = self.container_dir(container_id)?;
         let layers: Vec<Digest> = image.chain_ids().cloned().collect();
         let lower = self.lower(&layers)?;
@@ -50,6 +56,10 @@ impl Snapshots {
         if make_dir(&upper, mode)? {
             fs::set_permissions(&upper, fs::Permissions::from_mode(mode))
                 .map_err(|e| ImageError::io("chmod", &upper, e))?;
+            if let Some(ids) = ids {
+                chown(&upper, Some(ids.uid), Some(ids.gid))
+                    .map_err(|e| ImageError::io("chown", &upper, e))?;
+            }
         }
         let record = dir.join("snapshot.json");
         let text = serde_json::to_vec(&Prepared { layers }).expect("digests serialise");
@@ -78,17 +88,24 @@ impl Snapshots {
         Ok(read_layers(&self.container_dir(container_id)?)?.unwrap_or_default())
     }
 
-    /// Mounts a container's file system on `target`, an existing directory.
-    pub fn mount(&self, rootfs: &Rootfs, target: &Path) -> Result<(), ImageError> {
+    /// Mounts a container's file system on `target`, an existing directory; with `ids` the image's files are those
+    /// ids' as well.
+    pub fn mount(&self, rootfs: &Rootfs, target: &Path, ids: Option<&MappedIds>) -> Result<(), ImageError> {
         let writable = Some((rootfs.upper.as_path(), rootfs.work.as_path()));
         // An image without layers still needs one lower directory.
         let empty = [self.dir.join("empty")];
         let lower = if rootfs.lower.is_empty() { &empty[..] } else { &rootfs.lower };
-        overlay::mount(lower, writable, target).map_err(|e| ImageError::io("mount overlay on", target, e))
+        overlay::mount(lower, writable, target, ids)
+            .map_err(|e| ImageError::io("mount overlay on", target, e))
     }
 
     /// Mounts an image read-only on `target` (image volumes, IMG-87).
-    pub fn mount_image(&self, image: &ImageRecord, target: &Path) -> Result<(), ImageError> {
+    pub fn mount_image(
+        &self,
+        image: &ImageRecord,
+        target: &Path,
+        ids: Option<&MappedIds>,
+    ) -> Result<(), ImageError> {
         let layers: Vec<Digest> = image.chain_ids().cloned().collect();
         let mut lower = self.lower(&layers)?;
         // A read-only overlay needs two lower directories.
@@ -96,7 +113,7 @@ impl Snapshots {
         if lower.len() == 1 {
             lower.push(self.dir.join("tmp"));
         }
-        overlay::mount(&lower, None, target).map_err(|e| ImageError::io("mount overlay on", target, e))
+        overlay::mount(&lower, None, target, ids).map_err(|e| ImageError::io("mount overlay on", target, e))
     }
 
     /// Unmounts what [`Snapshots::mount`] mounted; not being mounted is no error.

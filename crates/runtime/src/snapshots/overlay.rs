@@ -15,8 +15,14 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount as mount_call, move_mount, unmount as unmount_call,
+    fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen, mount as mount_call, move_mount,
+    unmount as unmount_call,
 };
+
+use self::attached::Attached;
+use crate::user_namespace::MappedIds;
+
+pub(crate) mod attached;
 
 /// A string parameter of the new mount call must be shorter than this.
 const PARAMETER: usize = 256;
@@ -26,12 +32,28 @@ const PAGE: usize = 4096;
 /// The new call was refused and the old one was not: the next mount need not ask again.
 static OLD_KERNEL: AtomicBool = AtomicBool::new(false);
 
-/// Mounts `lower` (topmost first), writable through `(upper, work)` or read-only without.
-pub(super) fn mount(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+/// Mounts `lower` (topmost first), writable through `(upper, work)` or read-only without; with `ids` the files of
+/// `lower` have these. An overlay as a whole cannot be mapped, and what is written has the right ids already.
+pub(super) fn mount(
+    lower: &[PathBuf],
+    writable: Option<(&Path, &Path)>,
+    target: &Path,
+    ids: Option<&MappedIds>,
+) -> io::Result<()> {
+    let Some(ids) = ids else { return mount_plain(lower, writable, target) };
+    mount_new(lower, writable, target, Some(ids)).or_else(|_| {
+        let attached = Attached::new(lower, target, ids);
+        attached
+            .and_then(|attached| mount_plain(&attached.views, writable, target))
+            .map_err(|e| io::Error::new(e.kind(), format!("with mapped ids: {e}")))
+    })
+}
+
+fn mount_plain(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
     if OLD_KERNEL.load(Ordering::Relaxed) {
         return mount_old(lower, writable, target);
     }
-    match mount_new(lower, writable, target) {
+    match mount_new(lower, writable, target, None) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => {
             mount_old(lower, writable, target)?;
             OLD_KERNEL.store(true, Ordering::Relaxed);
@@ -49,15 +71,28 @@ pub(super) fn unmount(target: &Path) -> io::Result<()> {
     }
 }
 
-fn mount_new(lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+fn mount_new(
+    lower: &[PathBuf],
+    writable: Option<(&Path, &Path)>,
+    target: &Path,
+    ids: Option<&MappedIds>,
+) -> io::Result<()> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Descriptors that stand for long paths live until the file system is made.
     let mut held = Vec::new();
+    let mut views = Vec::new();
     let mut set = |key: &str, path: &Path| -> io::Result<()> {
         let value = short(path, &mut held)?;
         fsconfig_set_string(context.as_fd(), key, value.as_path()).map_err(|e| explain(&context, e))
     };
     for (i, dir) in lower.iter().enumerate() {
+        if let Some(ids) = ids {
+            let view = ids.view(dir)?;
+            fsconfig_set_fd(context.as_fd(), "lowerdir+", &view).map_err(|e| explain(&context, e))?;
+            // Closing it would end the mount before the overlay has its own of it.
+            views.push(view);
+            continue;
+        }
         if let Err(error) = set("lowerdir+", dir) {
             // A kernel that does not know the parameter says so at the first one.
             let unknown = i == 0 && error.raw_os_error() == Some(libc::EINVAL) && dir.is_dir();

@@ -7,6 +7,7 @@ use sampan_cri::v1::{self, MountPropagation};
 use serde_json::{Value, json};
 
 use super::{Inputs, SpecError};
+use crate::user_namespace;
 
 /// `mounts` and `linux.rootfsPropagation`.
 #[derive(Debug)]
@@ -78,9 +79,20 @@ fn kernel(inputs: &Inputs<'_>, security: &v1::LinuxContainerSecurityContext) -> 
     } else {
         Path::new("/dev/shm").to_owned()
     };
-    list.push(json!({"destination": "/dev/shm", "type": "bind", "source": shm,
-        "options": ["rbind", "nosuid", "noexec", "nodev", "rw"]}));
+    list.push(mapped(
+        inputs,
+        json!({"destination": "/dev/shm", "type": "bind", "source": shm,
+            "options": ["rbind", "nosuid", "noexec", "nodev", "rw"]}),
+    ));
     list
+}
+
+/// A bind mount whose files the container is to own as the host's root does.
+fn mapped(inputs: &Inputs<'_>, mut mount: Value) -> Value {
+    if let Some(user) = inputs.user_namespace {
+        user_namespace::put(user, &mut mount);
+    }
+    mount
 }
 
 /// The sandbox's own files, unless the pod mounts something there (the kubelet does for /etc/hosts).
@@ -92,15 +104,22 @@ fn sandbox_files(inputs: &Inputs<'_>, readonly: bool, taken: &dyn Fn(&str) -> bo
         .map(|(destination, file)| (destination, inputs.sandbox_dir.join(file)))
         .filter(|(_, source)| source.exists())
         .map(|(destination, source)| {
-            json!({"destination": destination, "type": "bind", "source": source,
-                "options": ["rbind", "rprivate", access]})
+            let mount = json!({"destination": destination, "type": "bind", "source": source,
+                "options": ["rbind", "rprivate", access]});
+            mapped(inputs, mount)
         })
         .collect()
 }
 
 fn volume(inputs: &Inputs<'_>, index: usize, mount: &v1::Mount) -> Result<Value, SpecError> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(SpecError::invalid("id-mapped mounts need a user namespace, which is not supported yet"));
+    let wants_ids = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    let as_the_pods =
+        |user: &v1::UserNamespace| mount.uid_mappings == user.uids && mount.gid_mappings == user.gids;
+    if wants_ids && !inputs.user_namespace.is_some_and(as_the_pods) {
+        return Err(SpecError::invalid(format!(
+            "the ids of {:?} can only be mapped as those of the pod's user namespace",
+            mount.container_path
+        )));
     }
     let destination = clean(&mount.container_path);
     if destination == "/" {
@@ -130,7 +149,9 @@ fn volume(inputs: &Inputs<'_>, index: usize, mount: &v1::Mount) -> Result<Value,
         // IMG-87: an image volume is read-only, and nothing in it is run.
         options.extend(["noexec", "nosuid", "nodev"]);
     }
-    Ok(json!({"destination": destination, "type": "bind", "source": source, "options": options}))
+    let bound = json!({"destination": destination, "type": "bind", "source": source, "options": options});
+    // An image's layers are mapped before they are mounted.
+    Ok(if wants_ids && image.is_none() { mapped(inputs, bound) } else { bound })
 }
 
 /// The real path behind a host path; a missing one is made as a directory, which kubelets rely on.

@@ -10,6 +10,8 @@ use super::SpecError;
 /// The namespaces of one container. `None` is the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SandboxNamespaces {
+    /// Users; it owns the others.
+    pub(crate) user: Option<PathBuf>,
     /// Network.
     pub(crate) net: Option<PathBuf>,
     /// System V IPC.
@@ -50,14 +52,20 @@ impl SandboxNamespaces {
             }
             NamespaceMode::Target => PidNamespace::Path(target(&options.target_id)?),
         };
-        Ok(Self { net: pod.net.clone(), ipc: pod.ipc.clone(), uts: pod.uts.clone(), pid })
+        Ok(Self {
+            user: pod.user.clone(),
+            net: pod.net.clone(),
+            ipc: pod.ipc.clone(),
+            uts: pod.uts.clone(),
+            pid,
+        })
     }
 }
 
 /// `linux.namespaces`.
 pub(super) fn namespaces(of: &SandboxNamespaces) -> Value {
     let mut list = vec![json!({"type": "mount"})];
-    for (kind, path) in [("network", &of.net), ("ipc", &of.ipc), ("uts", &of.uts)] {
+    for (kind, path) in [("user", &of.user), ("network", &of.net), ("ipc", &of.ipc), ("uts", &of.uts)] {
         if let Some(path) = path {
             list.push(json!({"type": kind, "path": path}));
         }

@@ -90,7 +90,8 @@ fn environment(inputs: &Inputs<'_>, user: &User) -> Vec<String> {
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// The AppArmor profile; a machine without AppArmor runs everything unconfined unless a profile was named.
+/// The AppArmor profile. Who asks for none runs unconfined; `RuntimeDefault` is refused where there is AppArmor, since
+/// this runtime has no profile of its own to load.
 fn apparmor(
     inputs: &Inputs<'_>,
     security: &v1::LinuxContainerSecurityContext,
@@ -102,7 +103,16 @@ fn apparmor(
         #[allow(deprecated, reason = "older kubelets send only this")]
         None => security.apparmor_profile.strip_prefix("localhost/").unwrap_or_default().to_owned(),
     };
-    if named.is_empty() || security.privileged {
+    if security.privileged {
+        return Ok(None);
+    }
+    let default = |profile: &v1::SecurityProfile| profile.profile_type() == ProfileType::RuntimeDefault;
+    if inputs.host.apparmor && security.apparmor.as_ref().is_some_and(default) {
+        return Err(SpecError::invalid(
+            "there is no default AppArmor profile: name one that is loaded on the node (type: Localhost), or none",
+        ));
+    }
+    if named.is_empty() {
         return Ok(None);
     }
     if !inputs.host.apparmor {

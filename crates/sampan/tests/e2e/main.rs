@@ -16,6 +16,7 @@ mod commands;
 mod containerd;
 mod datastore;
 mod endings;
+mod environment;
 mod hooks;
 mod hostile_layers;
 mod images;

@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use super::{children, pins};
+use crate::protocol::{IdMapping, IdMappings};
 
 /// One namespace to make: which, and where it is pinned.
 pub(crate) struct Wanted {
@@ -42,12 +43,57 @@ impl Kind {
     }
 }
 
-/// Makes and pins namespaces, with hostname and sysctls applied.
-pub(crate) fn make(wanted: &[Wanted], hostname: &str, sysctls: &BTreeMap<String, String>) -> io::Result<()> {
+/// Makes a user namespace with these ids and pins it at `target`.
+pub(crate) fn make_user(ids: &IdMappings, target: &Path) -> io::Result<()> {
+    in_child(
+        || {
+            // SAFETY: unshare takes a plain integer.
+            match unsafe { libc::unshare(libc::CLONE_NEWUSER) } {
+                0 => Ok(()),
+                _ => Err(with("unshare the user namespace", io::Error::last_os_error())),
+            }
+        },
+        |pid| {
+            for (file, ranges) in [("uid_map", &ids.uids), ("gid_map", &ids.gids)] {
+                // The kernel takes all of it in one write.
+                fs::write(format!("/proc/{pid}/{file}"), map(ranges)).map_err(|error| with(file, error))?;
+            }
+            pins::pin(Path::new(&format!("/proc/{pid}/ns/user")), target)
+                .map_err(|error| with(&format!("pin {}", target.display()), error))
+        },
+    )
+}
+
+/// user_namespaces(7): inside, outside, how many.
+fn map(ranges: &[IdMapping]) -> String {
+    ranges.iter().map(|range| format!("{} {} {}\n", range.container_id, range.host_id, range.size)).collect()
+}
+
+/// Enters a pinned user namespace; what is made from now on belongs to it.
+pub(super) fn enter(user: &Path) -> io::Result<()> {
+    let namespace = fs::File::open(user)?;
+    // SAFETY: setns takes an open descriptor and an integer.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWUSER) } {
+        0 => Ok(()),
+        _ => Err(with("enter the user namespace", io::Error::last_os_error())),
+    }
+}
+
+/// Makes and pins namespaces that belong to the user namespace pinned at `user` (none: the host's), with hostname
+/// and sysctls applied.
+pub(crate) fn make(
+    wanted: &[Wanted],
+    user: Option<&Path>,
+    hostname: &str,
+    sysctls: &BTreeMap<String, String>,
+) -> io::Result<()> {
     let flags = wanted.iter().fold(0, |flags, ns| flags | ns.kind.flag());
     let name_host = !hostname.is_empty() && wanted.iter().any(|ns| ns.kind == Kind::Uts);
     in_child(
         || {
+            if let Some(user) = user {
+                enter(user)?;
+            }
             // SAFETY: unshare and sethostname take plain integers and a buffer of the length said.
             unsafe {
                 if libc::unshare(flags) != 0 {
@@ -57,7 +103,8 @@ pub(crate) fn make(wanted: &[Wanted], hostname: &str, sysctls: &BTreeMap<String,
                     return Err(with("set the hostname", io::Error::last_os_error()));
                 }
             }
-            write_sysctls(sysctls)
+            // Some are refused to a pod's own root that the host's may write.
+            if user.is_none() { write_sysctls(sysctls) } else { Ok(()) }
         },
         |pid| {
             for ns in wanted {
@@ -67,7 +114,12 @@ pub(crate) fn make(wanted: &[Wanted], hostname: &str, sysctls: &BTreeMap<String,
             }
             Ok(())
         },
-    )
+    )?;
+    if user.is_some() && !sysctls.is_empty() {
+        let paths: Vec<&Path> = wanted.iter().map(|ns| ns.target.as_path()).collect();
+        apply_sysctls(&paths, sysctls)?;
+    }
+    Ok(())
 }
 
 /// Applies sysctls in namespaces that are pinned at `paths`.

@@ -9,22 +9,20 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use super::children;
+use super::{children, namespaces};
 
 /// The user that owns nothing (as of upstream's pause image).
 const NOBODY: u32 = 65535;
 
-/// Starts it in a new pid namespace and in the namespaces pinned at `join`; returns its pid out here.
-pub(crate) fn start(join: &[&Path]) -> io::Result<i32> {
+/// Starts it in a new pid namespace, which belongs to the user namespace pinned at `user` (none: the host's), and
+/// in the namespaces pinned at `join`; returns its pid out here.
+pub(crate) fn start(user: Option<&Path>, join: &[&Path]) -> io::Result<i32> {
     let namespaces = join.iter().map(fs::File::open).collect::<io::Result<Vec<_>>>()?;
     let (mut failed, tell) = io::pipe()?;
-    let flags = libc::CLONE_NEWPID | libc::SIGCHLD;
-    // SAFETY: without a stack and without CLONE_VM this is fork; the process has one thread, so the child
-    // may use everything that it inherits.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let pid = match user {
+        Some(user) => clone_inside(user)?,
+        None => clone(0)?,
+    };
     if pid == 0 {
         drop(failed);
         let error = match run(&namespaces, tell.as_raw_fd()) {
@@ -35,7 +33,6 @@ pub(crate) fn start(join: &[&Path]) -> io::Result<i32> {
         children::exit_now(1);
     }
     drop(tell);
-    let pid = i32::try_from(pid).map_err(io::Error::other)?;
     let mut message = String::new();
     // Ends when the child closes its side, which it does once it is set up.
     io::Read::read_to_string(&mut failed, &mut message)?;
@@ -44,6 +41,43 @@ pub(crate) fn start(join: &[&Path]) -> io::Result<i32> {
     }
     let _ = children::wait_for(pid);
     Err(io::Error::other(format!("pause process: {message}")))
+}
+
+/// Forks into a new pid namespace; 0 is the child's side.
+fn clone(flags: i32) -> io::Result<i32> {
+    let flags = flags | libc::CLONE_NEWPID | libc::SIGCHLD;
+    // SAFETY: without a stack and without CLONE_VM this is fork; the process has one thread, so the child
+    // may use everything that it inherits.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        pid if pid < 0 => Err(io::Error::last_os_error()),
+        pid => i32::try_from(pid).map_err(io::Error::other),
+    }
+}
+
+/// The same from inside a user namespace, which only a process that stays there can do: a helper makes a child
+/// that is this process's.
+fn clone_inside(user: &Path) -> io::Result<i32> {
+    let (mut told, mut tell) = io::pipe()?;
+    // SAFETY: the process has one thread, so the child may use everything that it inherits.
+    let helper = unsafe { libc::fork() };
+    if helper < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if helper == 0 {
+        drop(told);
+        let text = match namespaces::enter(user).and_then(|()| clone(libc::CLONE_PARENT)) {
+            Ok(0) => return Ok(0),
+            Ok(pid) => pid.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let _ = io::Write::write_all(&mut tell, text.as_bytes());
+        children::exit_now(0);
+    }
+    drop(tell);
+    let mut text = String::new();
+    io::Read::read_to_string(&mut told, &mut text)?;
+    children::wait_for(helper)?;
+    text.parse().map_err(|_| io::Error::other(text))
 }
 
 enum Never {}

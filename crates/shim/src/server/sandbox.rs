@@ -42,6 +42,12 @@ impl Shim {
         let dir = &self.arguments.dir;
         let ns = pins::prepare(dir)?;
         let mut sandbox = Sandbox::default();
+        if let Some(ids) = &request.user {
+            let target = ns.join("user");
+            namespaces::make_user(ids, &target)?;
+            sandbox.user = Some(target);
+        }
+        let user = sandbox.user.clone();
         let mut wanted = Vec::new();
         let mut want = |kind: Kind, mode, path: Option<&PathBuf>| {
             (mode == NamespaceMode::Pod).then(|| {
@@ -50,15 +56,16 @@ impl Shim {
                 target
             })
         };
-        sandbox.net = want(Kind::Net, request.net, request.netns_path.as_ref());
-        sandbox.ipc = want(Kind::Ipc, request.ipc, None);
-        sandbox.uts = want(Kind::Uts, request.uts, None);
+        let net = want(Kind::Net, request.net, request.netns_path.as_ref());
+        let ipc = want(Kind::Ipc, request.ipc, None);
+        let uts = want(Kind::Uts, request.uts, None);
         if !wanted.is_empty() {
-            namespaces::make(&wanted, &request.hostname, &request.sysctls)?;
+            namespaces::make(&wanted, user.as_deref(), &request.hostname, &request.sysctls)?;
         }
+        (sandbox.net, sandbox.ipc, sandbox.uts) = (net, ipc, uts);
         if request.pid == NamespaceMode::Pod {
             let join: Vec<&Path> = wanted.iter().map(|ns| ns.target.as_path()).collect();
-            let pid = pause::start(&join)?;
+            let pid = pause::start(user.as_deref(), &join)?;
             sandbox.pause_pid = Some(pid);
             self.sandbox = Some(sandbox.clone());
             for cgroup in &request.cgroups {

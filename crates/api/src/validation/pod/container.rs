@@ -25,6 +25,8 @@ pub(super) struct Known {
     pub pod: bool,
     /// hostNetwork.
     pub host_network: bool,
+    /// hostUsers is false.
+    pub own_users: bool,
 }
 
 pub(super) fn containers(spec: &Value, path: &Path, known: &Known, out: &mut Errors) {
@@ -159,6 +161,6 @@ fn common(container: &Value, path: &Path, known: &Known, out: &mut Errors) {
         one_of(pull, &["Always", "IfNotPresent", "Never"], &path.child("imagePullPolicy"), out);
     }
     resources::requirements(&container["resources"], &path.child("resources"), false, out);
-    security::container(container, &path.child("securityContext"), out);
+    security::container(container, &path.child("securityContext"), known.own_users, out);
     restart::policy(container, path, out);
 }

@@ -69,8 +69,15 @@ fn value_from(from: &Value, value: &str, path: &Path, out: &mut Errors) {
     if let Some(file) = from.get("fileKeyRef") {
         sources += 1;
         let path = path.child("fileKeyRef");
-        for field in ["key", "volumeName", "path"] {
+        for field in ["key", "volumeName"] {
             required_text(file, field, &path, out);
+        }
+        let key = str_of(file, "key");
+        if !key.is_empty() {
+            invalid_all(names::env_var_name(key), key, &path.child("key"), out);
+        }
+        if required_text(file, "path", &path, out) {
+            super::volume::non_reserved(str_of(file, "path"), &path.child("path"), out);
         }
     }
     if sources == 0 {
@@ -80,6 +87,29 @@ fn value_from(from: &Value, value: &str, path: &Path, out: &mut Errors) {
         out.push(FieldError::invalid(path, "", "may not be specified when `value` is not empty"));
     } else if sources > 1 {
         out.push(FieldError::invalid(path, "", SEVERAL));
+    }
+}
+
+/// The volumes of all `fileKeyRef` of a pod: only what the pod's own containers write to (ENV-43).
+pub(super) fn files(spec: &Value, path: &Path, out: &mut Errors) {
+    for kind in ["initContainers", "containers", "ephemeralContainers"] {
+        for (i, container) in items(spec, kind).iter().enumerate() {
+            for (j, variable) in items(container, "env").iter().enumerate() {
+                let name = str_of(&variable["valueFrom"]["fileKeyRef"], "volumeName");
+                if name.is_empty() {
+                    continue;
+                }
+                let path = path.child(kind).index(i).child("env").index(j);
+                let at = path.child("valueFrom").child("fileKeyRef").child("volumeName");
+                match items(spec, "volumes").iter().find(|volume| str_of(volume, "name") == name) {
+                    None => out.push(FieldError::not_found(at, name)),
+                    Some(volume) if volume.get("emptyDir").is_none() => {
+                        out.push(FieldError::invalid(at, name, "referenced volume must be of type emptyDir"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
     }
 }
 

@@ -132,7 +132,7 @@ fn profiles(context: &Value, path: &Path, out: &mut Errors) {
 }
 
 /// A container's `securityContext`.
-pub(super) fn container(container: &Value, path: &Path, out: &mut Errors) {
+pub(super) fn container(container: &Value, path: &Path, own_users: bool, out: &mut Errors) {
     let Some(context) = container.get("securityContext") else { return };
     for field in ["runAsUser", "runAsGroup"] {
         id(context, field, path, out);
@@ -140,6 +140,11 @@ pub(super) fn container(container: &Value, path: &Path, out: &mut Errors) {
     let mount = str_of(context, "procMount");
     if !mount.is_empty() {
         one_of(mount, &["Default", "Unmasked"], &path.child("procMount"), out);
+    }
+    if mount == "Unmasked" && !own_users {
+        // Nothing but a user namespace keeps the files in /proc from the container then.
+        let message = "`hostUsers` must be false to use `Unmasked`";
+        out.push(FieldError::invalid(path.child("procMount"), mount, message));
     }
     profiles(context, path, out);
     if context.get("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false) {

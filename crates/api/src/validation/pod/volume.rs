@@ -204,7 +204,7 @@ pub(super) fn descending(value: &str, path: &Path, out: &mut Errors) {
     no_backsteps(value, path, out);
 }
 
-fn non_reserved(value: &str, path: &Path, out: &mut Errors) {
+pub(super) fn non_reserved(value: &str, path: &Path, out: &mut Errors) {
     descending(value, path, out);
     if value.starts_with("..") && !value.starts_with("../") {
         out.push(FieldError::invalid(path, value, "must not start with '..'"));

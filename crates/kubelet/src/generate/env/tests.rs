@@ -16,6 +16,10 @@ fn sources() -> Sources {
     Sources {
         config_maps: BTreeMap::from([("cm".to_owned(), config_map)]),
         secrets: BTreeMap::from([("sec".to_owned(), secret)]),
+        files: BTreeMap::from([
+            (("v".to_owned(), "good".to_owned()), Ok("A='from-file'".to_owned())),
+            (("v".to_owned(), "bad".to_owned()), Ok("A=b".to_owned())),
+        ]),
     }
 }
 
@@ -99,4 +103,22 @@ fn references_are_collected_from_env_and_env_from() {
         "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "d", "key": "k"}}}]})));
     assert_eq!(references.config_maps, BTreeSet::from(["a".to_owned()]));
     assert_eq!(references.secrets, BTreeSet::from(["b".to_owned(), "d".to_owned()]));
+}
+
+#[test]
+fn env_43_variables_of_a_file() {
+    let get = |path: &str, key: &str, optional: bool| {
+        let file = json!({"volumeName": "v", "path": path, "key": key, "optional": optional});
+        let env = json!([{"name": "X", "valueFrom": {"fileKeyRef": file}}]);
+        build(json!({"name": "c", "env": env})).map(|environment| environment.get("X").cloned())
+    };
+    assert_eq!(get("good", "A", false), Ok(Some("from-file".to_owned())));
+    assert_eq!(get("good", "B", true), Ok(None));
+    assert_eq!(get("missing", "A", true), Ok(None));
+    assert_eq!(
+        get("good", "B", false).unwrap_err(),
+        "environment variable key \"B\" not found in file \"good\""
+    );
+    assert!(get("missing", "A", false).unwrap_err().contains("not found in file \"missing\""));
+    assert!(get("bad", "A", true).unwrap_err().contains("line 1: value must be enclosed in single quotes"));
 }

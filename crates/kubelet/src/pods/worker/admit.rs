@@ -30,6 +30,7 @@ impl PodWorker {
             let pressure = ctx.pressure.borrow().clone();
             let node = NodeView {
                 config: &ctx.config,
+                apparmor: capacity::apparmor(),
                 labels: &labels,
                 allocatable: &capacity::allocatable(&ctx.config, &capacity::capacity(&ctx.config)),
                 pressure: &pressure,

@@ -58,6 +58,7 @@ impl PodWorker {
         }
         self.ctx.status.forget(&self.uid);
         self.ctx.images.forget(&self.uid);
+        self.ctx.user_namespaces.release(&self.uid);
         self.ctx.restarts().forget_prefix(&self.uid);
         Next::Done
     }

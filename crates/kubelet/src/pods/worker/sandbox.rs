@@ -41,21 +41,47 @@ impl PodWorker {
                 cgroup_root: &self.ctx.config.cgroup_root,
                 systemd_cgroups: self.ctx.systemd_cgroups,
                 seccomp_root: &self.ctx.seccomp_root(),
+                user_namespace: self.user_namespace()?,
             },
         ))
+    }
+
+    /// The pod's own user namespace (`hostUsers: false`).
+    pub(super) fn user_namespace(&self) -> Result<Option<v1::UserNamespace>, String> {
+        if pod_ref::spec(&self.pod).host_users != Some(false) {
+            return Ok(None);
+        }
+        self.ctx.user_namespaces.of(&self.uid, &self.ctx.pod_dir(&self.uid)).map(Some)
+    }
+
+    /// Whether the runtime can give a pod with this handler a user namespace of its own.
+    async fn check_user_namespaces(&self, handler: &str) -> Result<(), SandboxFailure> {
+        if pod_ref::spec(&self.pod).host_users != Some(false) {
+            return Ok(());
+        }
+        let status = self.ctx.config.cri.status().await;
+        let status = status
+            .map_err(|status| SandboxFailure::Again(format!("runtime status: {}", status.message())))?;
+        let features = status.runtime_handlers.iter().find(|known| known.name == handler);
+        if features.and_then(|known| known.features.as_ref()).is_some_and(|features| features.user_namespaces)
+        {
+            return Ok(());
+        }
+        // Running it in the host's user namespace would be less than what the pod asks for.
+        Err(SandboxFailure::Again(match handler {
+            "" => "can't set `spec.hostUsers: false`, runtime does not support user namespaces".to_owned(),
+            name => format!(
+                "can't set `spec.hostUsers: false`, RuntimeClass handler {name:?} does not support user namespaces"
+            ),
+        }))
     }
 
     pub(super) async fn create_sandbox(&self, config: v1::PodSandboxConfig) -> Result<(), SandboxFailure> {
         for (reason, message) in pod_dns(&self.pod, &self.ctx.node_dns()).warnings {
             self.record(EventType::Warning, reason, message);
         }
-        if pod_ref::spec(&self.pod).host_users == Some(false) {
-            // Running it in the host's user namespace would be less than what the pod asks for.
-            return Err(SandboxFailure::Again(
-                "user namespaces (hostUsers: false) are not supported by this node".to_owned(),
-            ));
-        }
         let handler = self.runtime_handler().await?;
+        self.check_user_namespaces(&handler).await?;
         self.ctx.cgroups.ensure(&self.pod).map_err(SandboxFailure::Again)?;
         self.ctx.metrics.pods.started.inc();
         let log_dir = self.ctx.config.log_dir.join(log_directory_name(&self.pod));

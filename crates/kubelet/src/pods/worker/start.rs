@@ -15,14 +15,14 @@ use crate::generate::container::{ContainerInputs, container_config};
 use crate::generate::env::{self, EnvInputs, Sources};
 use crate::generate::fields::Addresses;
 use crate::generate::sandbox::log_directory_name;
-use crate::generate::{hostname, hosts, security, service_env};
+use crate::generate::{env_size, hostname, hosts, security, service_env};
 use crate::go_duration;
 use crate::images::LookedUp;
 use crate::labels::container_hash;
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::runtime_pod::{State, restart_count_from_logs};
 use crate::status::container_status::StartError;
-use crate::volumes::container_mounts;
+use crate::volumes::{container_mounts, env_file};
 
 /// When a container is tried again whose configuration cannot be made (upstream's back-off of a pod's sync). What it
 /// refers to is watched meanwhile.
@@ -211,6 +211,7 @@ impl PodWorker {
                 memory_capacity: ctx.memory_capacity,
                 target_id: target_id.as_deref(),
                 seccomp_root: &ctx.seccomp_root(),
+                user_namespace: self.user_namespace().map_err(Failure::config)?,
             },
         );
         crate::generate::node_defaults::apply(&ctx.config, &self.pod, container, &mut config);
@@ -284,6 +285,15 @@ impl PodWorker {
                 sources.secrets.insert(name, object);
             }
         }
+        for (volume, path) in &wanted.files {
+            let dir = self
+                .volumes
+                .path(volume)
+                .ok_or_else(|| format!("cannot find the volume {volume:?} referenced by FileKeyRef"))?;
+            if let Some(read) = env_file::read(dir, path).transpose() {
+                sources.files.insert((volume.clone(), path.clone()), read);
+            }
+        }
         let pod_ips = match pod_ref::is_host_network(&self.pod) {
             true => self.ctx.host_ips.clone(),
             false => self.runtime.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
@@ -296,7 +306,10 @@ impl PodWorker {
             addresses: &addresses,
             allocatable: &self.ctx.allocatable,
         };
-        let environment = env::environment(container, &inputs);
+        let environment = env::environment(container, &inputs).and_then(|environment| {
+            env_size::check(&environment, &service_variables)?;
+            Ok(environment)
+        });
         if environment.is_err() {
             let whose = (namespace, container.name.as_str());
             self.awaited.watch(&self.ctx.config.client, &self.inbox, whose, wanted, &sources);

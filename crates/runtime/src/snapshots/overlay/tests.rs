@@ -36,7 +36,7 @@ fn check(count: usize, mount: impl Fn(&[PathBuf], Option<(&Path, &Path)>, &Path)
 
 #[test]
 fn four_hundred_layers() {
-    check(400, mount);
+    check(400, |lower, writable, target| mount(lower, writable, target, None));
 }
 
 #[test]
@@ -54,8 +54,48 @@ fn read_only_without_upper() {
     let lower = layers(dir.path(), 2);
     let target = dir.path().join("target");
     fs::create_dir(&target).unwrap();
-    mount(&lower, None, &target).unwrap();
+    mount(&lower, None, &target, None).unwrap();
     let error = fs::write(target.join("new"), "x").unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EROFS));
     unmount(&target).unwrap();
+}
+
+/// A user namespace whose root is `first` on the host; it lasts as long as the child.
+fn user_namespace(first: u32) -> (std::process::Child, MappedIds) {
+    let child = std::process::Command::new("unshare").args(["--user", "sleep", "60"]).spawn().unwrap();
+    let proc = PathBuf::from(format!("/proc/{}", child.id()));
+    let own = fs::read_link("/proc/self/ns/user").unwrap();
+    while fs::read_link(proc.join("ns/user")).unwrap() == own {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    for map in ["uid_map", "gid_map"] {
+        fs::write(proc.join(map), format!("0 {first} 65536")).unwrap();
+    }
+    let namespace = fs::File::open(proc.join("ns/user")).unwrap();
+    (child, MappedIds { namespace, uid: first, gid: first })
+}
+
+#[test]
+fn layers_with_mapped_ids_by_descriptor_and_attached() {
+    use std::os::unix::fs::MetadataExt;
+    let (mut child, ids) = user_namespace(131_072);
+    let attached = |lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path| {
+        let attached = Attached::new(lower, target, &ids)?;
+        mount(&attached.views, writable, target, None)
+    };
+    let new = |lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path| {
+        mount(lower, writable, target, Some(&ids))
+    };
+    let ways: [&dyn Fn(&[PathBuf], Option<(&Path, &Path)>, &Path) -> io::Result<()>; 2] = [&new, &attached];
+    for way in ways {
+        check(3, |lower, writable, target| {
+            way(lower, writable, target)?;
+            let seen = fs::metadata(target.join("same"))?;
+            assert_eq!((seen.uid(), seen.gid()), (131_072, 131_072));
+            assert!(!attached::directory(target).exists());
+            Ok(())
+        });
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -21,8 +21,8 @@ async fn layers_whiteouts_and_writes() {
     let snapshots = store.snapshots();
     let target = dir.path().join("rootfs");
     fs::create_dir(&target).unwrap();
-    let rootfs = snapshots.prepare("c1", &record).unwrap();
-    snapshots.mount(&rootfs, &target).unwrap();
+    let rootfs = snapshots.prepare("c1", &record, None).unwrap();
+    snapshots.mount(&rootfs, &target, None).unwrap();
     let names = |d: &str| -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(target.join(d))
             .unwrap()
@@ -43,18 +43,18 @@ async fn layers_whiteouts_and_writes() {
     let snapshots = store.snapshots();
     let again = snapshots.rootfs("c1").unwrap().unwrap();
     assert_eq!(again, rootfs);
-    snapshots.mount(&again, &target).unwrap();
+    snapshots.mount(&again, &target, None).unwrap();
     assert!(target.join("etc/mine").exists());
     snapshots.unmount(&target).unwrap();
     assert_eq!(snapshots.containers().unwrap(), ["c1"]);
     snapshots.remove("c1").unwrap();
     snapshots.remove("c1").unwrap();
     assert!(snapshots.rootfs("c1").unwrap().is_none());
-    snapshots.mount_image(&record, &target).unwrap();
+    snapshots.mount_image(&record, &target, None).unwrap();
     assert!(fs::write(target.join("x"), "").is_err());
     assert!(target.join("etc/stays").exists());
     snapshots.unmount(&target).unwrap();
     for bad in ["", "../x", "a/b", ".hidden"] {
-        assert!(snapshots.prepare(bad, &record).is_err());
+        assert!(snapshots.prepare(bad, &record, None).is_err());
     }
 }

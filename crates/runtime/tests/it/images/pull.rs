@@ -193,7 +193,7 @@ async fn removing_keeps_what_others_need() {
         pull(&store, &fake.image("a:one")).await.unwrap(),
         pull(&store, &fake.image("a:two")).await.unwrap(),
     );
-    store.snapshots().prepare("c1", &first).unwrap();
+    store.snapshots().prepare("c1", &first, None).unwrap();
     let removed = store.remove_image(&fake.image("a:one")).await.unwrap();
     assert_eq!(removed.deleted, std::slice::from_ref(&first.id));
     assert!(file_of(&store, &first, "one").is_some(), "a container still stands on it");
