@@ -95,8 +95,16 @@ impl Device {
 
 /// The devices at and below `host`; what the container's own /dev has is left out.
 fn collect(host: &Path, inside: &Path, access: &str, depth: usize, found: &mut Vec<Device>) {
-    const OWN: &[&str] =
-        &["/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/console", "/dev/.lxc", "/dev/.udev"];
+    const OWN: &[&str] = &[
+        "/dev/pts",
+        "/dev/ptmx",
+        "/dev/shm",
+        "/dev/fd",
+        "/dev/mqueue",
+        "/dev/console",
+        "/dev/.lxc",
+        "/dev/.udev",
+    ];
     if found.len() >= MAX_DEVICES
         || depth > MAX_DEPTH
         || (depth > 0 && OWN.iter().any(|own| inside == Path::new(own)))
