@@ -46,7 +46,7 @@ impl Unpacker {
     }
 
     pub(super) fn entry<R: Read>(&mut self, entry: Entry, tar: &mut TarReader<R>) -> Result<(), UnpackError> {
-        self.seen += 1;
+        self.seen += 1 + entry.extensions;
         if self.seen > self.limits.max_entries {
             return Err(UnpackError::TooManyEntries { limit: self.limits.max_entries });
         }
@@ -176,6 +176,11 @@ impl Unpacker {
             (None, _) | (_, Some(Err(Errno::NOENT))) => {
                 if self.dangling.len() >= MAX_DANGLING {
                     return Err(UnpackError::LinkTarget { path: shown(&entry.path), target: shown(&target) });
+                }
+                // As any other entry, it takes the place of what had its name.
+                match tree::remove(dir, name) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(e) => return Err(UnpackError::io(&entry.path, "replace", e)),
                 }
                 let target: PathBuf = components.iter().map(|c| OsStr::from_bytes(c)).collect();
                 self.dangling.push((dir.path.join(OsStr::from_bytes(name)), target));

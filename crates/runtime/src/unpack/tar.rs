@@ -12,7 +12,7 @@ use tar::{EntryType, Header};
 use super::UnpackError;
 
 const BLOCK: usize = 512;
-/// Bounds one extension record: a long name or a set of PAX pairs (xattrs included).
+/// Bounds the extension records of one entry together, headers included: long names and PAX pairs (xattrs too).
 const MAX_EXTENSION: u64 = 1 << 20;
 /// Bounds the pieces of a sparse file.
 const MAX_SPARSE: usize = 1 << 16;
@@ -37,6 +37,8 @@ pub(crate) struct Entry {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// (offset, length) of the pieces of a sparse file.
     pub(crate) sparse: Option<Vec<(u64, u64)>>,
+    /// How many extension records came before it.
+    pub(crate) extensions: u64,
 }
 
 /// Reads entries one after the other.
@@ -60,11 +62,21 @@ impl<R: Read> TarReader<R> {
         let mut long_path = None;
         let mut long_link = None;
         let mut pax: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        let (mut extensions, mut extended) = (0, 0u64);
         loop {
             self.skip_content()?;
             let Some(header) = self.header()? else { return Ok(None) };
             let size = blank_or(&header.as_old().size, header.entry_size())
                 .map_err(|e| self.damaged(format!("size: {e}")))?;
+            if is_extension(header.entry_type()) {
+                extensions += 1;
+                extended = extended.saturating_add(size).saturating_add(BLOCK as u64);
+                if extended > MAX_EXTENSION {
+                    return Err(
+                        self.damaged(format!("extension records of {extended} bytes before one entry"))
+                    );
+                }
+            }
             match header.entry_type() {
                 EntryType::GNULongName => long_path = Some(self.long(size)?),
                 EntryType::GNULongLink => long_link = Some(self.long(size)?),
@@ -74,7 +86,10 @@ impl<R: Read> TarReader<R> {
                         .ok_or_else(|| self.damaged("malformed PAX record".to_owned()))?;
                 }
                 EntryType::XGlobalHeader => drop(self.extension(size)?),
-                _ => return self.entry(&header, size, long_path, long_link, pax).map(Some),
+                _ => {
+                    let entry = self.entry(&header, size, long_path, long_link, pax)?;
+                    return Ok(Some(Entry { extensions, ..entry }));
+                }
             }
         }
     }
@@ -134,7 +149,21 @@ impl<R: Read> TarReader<R> {
         self.left = size;
         self.padding = padding(size);
         let mode = blank_or(&old.mode, header.mode()).map_err(|_| bad("mode"))?;
-        Ok(Entry { path, link, kind, size, length, mode, uid, gid, mtime, device, xattrs, sparse })
+        Ok(Entry {
+            path,
+            link,
+            kind,
+            size,
+            length,
+            mode,
+            uid,
+            gid,
+            mtime,
+            device,
+            xattrs,
+            sparse,
+            extensions: 0,
+        })
     }
 
     /// A checked header; `None` at the end of the archive.
@@ -170,10 +199,8 @@ impl<R: Read> TarReader<R> {
         Ok(Some(header))
     }
 
+    /// The content of an extension record, whose size was checked.
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, UnpackError> {
-        if size > MAX_EXTENSION {
-            return Err(self.damaged(format!("an extension record of {size} bytes")));
-        }
         self.left = size;
         self.padding = padding(size);
         let mut record = vec![0; usize::try_from(size).unwrap_or_default()];
@@ -285,6 +312,14 @@ fn blank_or<T: Default>(field: &[u8], value: io::Result<T>) -> io::Result<T> {
 
 fn padding(size: u64) -> u64 {
     (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
+}
+
+/// Describes the entry that comes next, or (a global one) nothing that matters here.
+fn is_extension(kind: EntryType) -> bool {
+    matches!(
+        kind,
+        EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
+    )
 }
 
 fn is_known(kind: EntryType) -> bool {

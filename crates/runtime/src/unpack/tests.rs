@@ -292,6 +292,9 @@ fn entries_and_bytes_are_bounded() {
     let deep = (0..60).fold(Layer::default(), |l, i| l.file(&format!("{i}a/{i}b/f"), ""));
     assert!(matches!(run(deep), UnpackError::TooManyEntries { .. }));
     assert!(matches!(run(Layer::default().file("f", &"x".repeat(10_001))), UnpackError::TooLarge { .. }));
+    // Records before an entry count as entries.
+    let extended = (0..60).fold(Layer::default(), |l, i| l.pax(&[("uid", b"1")]).file(&format!("f{i}"), ""));
+    assert!(matches!(run(extended), UnpackError::TooManyEntries { .. }));
     // Claims 8 GiB, has nothing.
     let mut header = Header::new_gnu();
     header.set_path("huge").unwrap();
@@ -352,6 +355,13 @@ fn damaged_tars_are_errors() {
     header.set_mode(0);
     header.set_cksum();
     assert!(run(header.as_bytes()).unwrap_err().to_string().contains("extension record"));
+    // Neither are many small ones, which would be kept together until an entry comes.
+    let value = vec![b'x'; 400 << 10];
+    let names = ["SCHILY.xattr.user.a", "SCHILY.xattr.user.b", "SCHILY.xattr.user.c"];
+    let many = names.iter().fold(Layer::default(), |layer, name| layer.pax(&[(name, &value)]));
+    assert!(many.file("f", "").bad().contains("extension records"));
+    let empty = (0..3000).fold(Layer::default(), |l, _| l.entry("p", EntryType::XHeader, "", 0, b""));
+    assert!(empty.file("f", "").bad().contains("extension records"));
     assert!(
         Layer::default()
             .entry("p", EntryType::XHeader, "", 0, b"9999 path=x\n")
@@ -439,6 +449,88 @@ fn hard_links_to_lower_layers_are_copies() {
     .unwrap();
     let (_d, fs, unpacked) = Layer::default().link("l", "d/f").good();
     assert!(parents::complete(&fs, &below, unpacked).is_err());
+}
+
+/// A layer over `lower`, completed; what it may not reach is at `outside`.
+fn over(lower: &TempDir, layer: Layer) -> (TempDir, PathBuf, Result<(), UnpackError>) {
+    let (d, fs, unpacked) = layer.good();
+    let result = parents::complete(&fs, &[lower.path().to_path_buf()], unpacked);
+    (d, fs, result)
+}
+
+#[test]
+fn a_late_hard_link_does_not_go_through_a_link_of_its_own_layer() {
+    let (lower, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let out = outside.path().to_str().unwrap();
+    fs::write(lower.path().join("payload"), "evil").unwrap();
+    // The directory of the link is replaced by a link to the host's.
+    let (_d, own, result) = over(&lower, Layer::default().link("d/f", "payload").symlink("d", out));
+    result.unwrap();
+    assert!(fs::symlink_metadata(own.join("d")).unwrap().is_symlink());
+    // Deeper, and with a file of the host's in its place.
+    fs::create_dir(outside.path().join("e")).unwrap();
+    fs::write(outside.path().join("e/f"), "the host's").unwrap();
+    let (_d, _, result) = over(&lower, Layer::default().link("d/e/f", "payload").symlink("d", out));
+    result.unwrap();
+    assert_eq!(read(outside.path().join("e/f")), "the host's");
+    // The name itself is a link by now: that one stays, its target is not written to.
+    let file = outside.path().join("file");
+    let (_d, own, result) =
+        over(&lower, Layer::default().link("f", "payload").symlink("f", file.to_str().unwrap()));
+    result.unwrap();
+    assert!(fs::symlink_metadata(own.join("f")).unwrap().is_symlink());
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn undescribed_directories_are_not_looked_for_behind_links_of_their_own_layer() {
+    let (lower, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let out = outside.path().to_str().unwrap();
+    fs::create_dir_all(lower.path().join("d/x")).unwrap();
+    std::os::unix::fs::chown(lower.path().join("d/x"), Some(7), Some(8)).unwrap();
+    symlink("x", lower.path().join("d/y")).unwrap();
+    fs::create_dir(outside.path().join("x")).unwrap();
+    fs::create_dir(outside.path().join("y")).unwrap();
+    fs::write(outside.path().join("y/file"), "the host's").unwrap();
+    let before = fs::metadata(outside.path().join("x")).unwrap().uid();
+    let (_d, _, result) =
+        over(&lower, Layer::default().file("d/x/f", "").file("d/y/f", "").symlink("d", out));
+    result.unwrap();
+    assert_eq!(fs::metadata(outside.path().join("x")).unwrap().uid(), before);
+    assert_eq!(read(outside.path().join("y/file")), "the host's");
+    // Where a lower layer's link leads, the layer has put a link out of it.
+    fs::create_dir_all(lower.path().join("way/x")).unwrap();
+    symlink("way/x", lower.path().join("a")).unwrap();
+    let (_d, _, result) = over(&lower, Layer::default().file("a/evil", "").symlink("way", out));
+    assert!(matches!(result, Err(UnpackError::Io { .. })), "{result:?}");
+    assert_eq!(fs::read_dir(outside.path().join("x")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_last_of_several_entries_counts_with_late_hard_links_too() {
+    let lower = tempfile::tempdir().unwrap();
+    fs::write(lower.path().join("one"), "1").unwrap();
+    fs::write(lower.path().join("two"), "2").unwrap();
+    fs::create_dir_all(lower.path().join("usr/bin")).unwrap();
+    symlink("usr/bin", lower.path().join("bin")).unwrap();
+    let (_d, own, result) = over(
+        &lower,
+        Layer::default()
+            .file("a", "old")
+            .link("a", "one")
+            .link("b", "one")
+            .link("b", "two")
+            .link("c", "one")
+            .file("c", "new")
+            .link("d", "one")
+            .file(".wh.d", "")
+            .file("bin/tool", "x")
+            .link("bin/linked", "two"),
+    );
+    result.unwrap();
+    let at = |name: &str| read(own.join(name));
+    assert_eq!((at("a"), at("b"), at("c"), at("d")), ("1".into(), "2".into(), "new".into(), "1".into()));
+    assert_eq!((at("usr/bin/tool"), at("usr/bin/linked")), ("x".into(), "2".into()));
 }
 
 proptest::proptest! {

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -38,6 +38,14 @@ impl AsFd for Dir {
     }
 }
 
+impl Dir {
+    /// A directory in it, which must be one itself and not a link to one.
+    pub(super) fn child(&self, name: &OsStr) -> Result<Self, Errno> {
+        let fd = open_step(self, name.as_bytes())?;
+        Ok(Self { fd: Rc::new(fd), path: self.path.join(name) })
+    }
+}
+
 pub(super) struct Tree {
     root: Dir,
     /// The directory of the last entry: tars go directory by directory.
@@ -50,7 +58,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn new(root: &std::path::Path, max_implicit: u64) -> Result<Self, UnpackError> {
+    pub(super) fn new(root: &Path, max_implicit: u64) -> Result<Self, UnpackError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| UnpackError::io(b".", "open root", e))?;
@@ -63,7 +71,7 @@ impl Tree {
     }
 
     /// A directory got an entry of its own after all.
-    pub(super) fn described(&mut self, path: &std::path::Path) {
+    pub(super) fn described(&mut self, path: &Path) {
         self.undescribed.remove(path);
     }
 
@@ -112,6 +120,20 @@ impl Tree {
         }
     }
 
+    /// The directory at this very place, a path as the tree gave it: `None` when any part of it is a link, something
+    /// else, or missing.
+    pub(super) fn exact(&self, path: &Path) -> Result<Option<Dir>, Errno> {
+        let mut here = self.root.clone();
+        for name in path {
+            here = match here.child(name) {
+                Ok(dir) => dir,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                Err(e) => return Err(e),
+            };
+        }
+        Ok(Some(here))
+    }
+
     /// One call, for a path without links.
     fn open_plain(&self, key: &[u8], components: &[&[u8]]) -> Option<Dir> {
         if components.is_empty() {
@@ -144,8 +166,8 @@ impl Tree {
                 return Err(UnpackError::path(&whole, "directories are nested too deeply"));
             }
             let here = stack.last().unwrap_or(&self.root).clone();
-            match open_step(&here, &name) {
-                Ok(fd) => stack.push(Dir { fd: Rc::new(fd), path: here.path.join(OsStr::from_bytes(&name)) }),
+            match here.child(OsStr::from_bytes(&name)) {
+                Ok(dir) => stack.push(dir),
                 Err(Errno::NOENT) if make => stack.push(self.make_implicit(&here, &name)?),
                 Err(Errno::NOENT) => return Ok(None),
                 Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -191,10 +213,11 @@ impl Tree {
         let bytes = path.as_os_str().as_bytes();
         rustix::fs::mkdirat(here, OsStr::from_bytes(name), Mode::from_raw_mode(0o755))
             .map_err(|e| UnpackError::io(bytes, "create directory", e))?;
-        let fd = open_step(here, name).map_err(|e| UnpackError::io(bytes, "open directory", e))?;
+        let dir =
+            here.child(OsStr::from_bytes(name)).map_err(|e| UnpackError::io(bytes, "open directory", e))?;
         self.implicit.push(path.clone());
-        self.undescribed.insert(path.clone());
-        Ok(Dir { fd: Rc::new(fd), path })
+        self.undescribed.insert(path);
+        Ok(dir)
     }
 }
 
@@ -212,15 +235,17 @@ pub(super) fn remove(here: &impl AsFd, name: &[u8]) -> Result<(), Errno> {
         other => return other,
     }
     let dir = open_step(here, name)?;
-    let entries: Vec<Vec<u8>> = rustix::fs::Dir::read_from(&dir)?
-        .filter_map(Result::ok)
-        .map(|e| e.file_name().to_bytes().to_vec())
-        .filter(|n| n != b"." && n != b"..")
-        .collect();
-    for entry in entries {
+    for entry in names(&dir)? {
         remove(&dir, &entry)?;
     }
     rustix::fs::unlinkat(here, os, AtFlags::REMOVEDIR)
+}
+
+/// What is in a directory.
+pub(super) fn names(dir: &impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let entries = rustix::fs::Dir::read_from(dir)?.filter_map(Result::ok);
+    let names = entries.map(|entry| entry.file_name().to_bytes().to_vec());
+    Ok(names.filter(|name| name != b"." && name != b"..").collect())
 }
 
 /// The components of a name from the tar, confined: a leading `/` means the root of the layer, and `..` does

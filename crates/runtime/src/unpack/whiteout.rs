@@ -66,6 +66,12 @@ pub(super) fn set_opaque(dir: &impl AsFd) -> Result<(), Errno> {
     rustix::fs::fsetxattr(dir, OPAQUE_XATTR, b"y", XattrFlags::empty())
 }
 
+/// Whether everything below in a directory is hidden.
+pub(super) fn is_opaque(dir: &impl AsFd) -> bool {
+    let mut value = [0u8; 8];
+    matches!(rustix::fs::fgetxattr(dir, OPAQUE_XATTR, &mut value[..]), Ok(1) if value[0] == b'y')
+}
+
 pub(super) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
