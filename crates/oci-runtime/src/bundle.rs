@@ -61,6 +61,16 @@ impl Specs {
         write_private(&self.dir.join("seccomp.bpf"), filter)
     }
 
+    /// Notes when the container's first process began, by which it is known from a later one with its number.
+    pub(crate) fn note_init(&self, begin: u64) -> Result<()> {
+        write_private(&self.dir.join("init"), begin.to_string().as_bytes())
+    }
+
+    /// What [`Specs::note_init`] noted.
+    pub(crate) fn init_begin(&self) -> Option<u64> {
+        fs::read_to_string(self.dir.join("init")).ok()?.parse().ok()
+    }
+
     /// Writes an exec's process for libcontainer.
     pub(crate) fn write_process(&self, process: &Value) -> Result<PathBuf> {
         let path = self.dir.join(format!("exec-{}.json", std::process::id()));

@@ -2,4 +2,5 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod execution;
+pub(crate) mod signals;
 pub(crate) mod stdio;

@@ -11,6 +11,7 @@ mod cgroups;
 mod command_line;
 mod commands;
 mod executor;
+mod init;
 mod journal;
 mod kernel;
 mod limits;

@@ -10,7 +10,7 @@ use super::delete::end_all;
 use super::{check_id, process_error};
 use crate::bundle::{self, Specs};
 use crate::command_line::Create;
-use crate::{Error, Result, cgroups, journal, limits, read_json, seccomp};
+use crate::{Error, Result, cgroups, init, journal, limits, read_json, seccomp};
 
 pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     let id = &create.id;
@@ -69,9 +69,13 @@ fn build(
             .as_sibling(true)
             .build()
     })();
-    built.map(drop).map_err(|error| {
+    let container = built.map_err(|error| {
         before.restore();
         let why = process_error(error, &mut whispers);
         Error::text(format!("sampan create failed: unable to start container process: {why}"))
-    })
+    })?;
+    match container.pid().and_then(|pid| init::begin(pid.as_raw())) {
+        Some(begin) => specs.note_init(begin),
+        None => Ok(()),
+    }
 }

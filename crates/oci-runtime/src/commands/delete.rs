@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::container::ContainerStatus;
 
-use super::kill::send;
 use super::{check_id, load};
 use crate::bundle::{Specs, cgroups_path};
+use crate::init::{self, Init, alive};
+use crate::kernel::signals;
 use crate::{Error, Result, cgroups};
 
 /// How long killed processes may take to end.
@@ -33,13 +34,6 @@ pub(crate) fn run(root: &Path, id: &str, force: bool) -> Result<()> {
             return Ok(());
         }
     };
-    let alive = container.status() != ContainerStatus::Stopped;
-    if alive && !force && container.status() != ContainerStatus::Created {
-        return Err(Error::text(format!(
-            "cannot delete container {id} that is not stopped: {}",
-            container.status()
-        )));
-    }
     let cgroup = match (cgroup, container.spec()) {
         (Some(cgroup), _) => cgroup,
         (None, Ok(config)) => config.cgroup_path,
@@ -47,30 +41,44 @@ pub(crate) fn run(root: &Path, id: &str, force: bool) -> Result<()> {
             return Err(Error::Container(format!("delete container {id}"), Box::new(source)));
         }
     };
-    end_all(&cgroup, alive.then_some(&container))?;
+    let init = Init::of(&container, &specs, &cgroup);
+    init::correct(&mut container, init.as_ref());
+    let alive = container.status() != ContainerStatus::Stopped;
+    if alive && !force && container.status() != ContainerStatus::Created {
+        return Err(Error::text(format!(
+            "cannot delete container {id} that is not stopped: {}",
+            container.status()
+        )));
+    }
+    end_all(&cgroup, init.as_ref())?;
     cgroups::remove(&cgroup)?;
+    // Nothing of it runs any more. libcontainer would kill whoever has the number now: it is taken from it.
+    container.state.pid = None;
     container
-        .delete(true)
+        .save()
+        .and_then(|()| container.delete(true))
         .map_err(|source| Error::Container(format!("delete container {id}"), Box::new(source)))?;
     specs.remove();
     Ok(())
 }
 
 /// Kills everything in the cgroups (and the init) until nothing is left.
-pub(super) fn end_all(cgroup: &Path, container: Option<&Container>) -> Result<()> {
-    let init = container.and_then(Container::pid).map(nix::unistd::Pid::as_raw);
+pub(super) fn end_all(cgroup: &Path, init: Option<&Init>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_micros(200);
     loop {
         let mut pids = if cgroup == Path::new("/") { Vec::new() } else { cgroups::processes(cgroup) };
-        pids.extend(init);
         let ourselves = std::process::id().cast_signed();
         pids.retain(|pid| *pid != ourselves && alive(*pid));
-        if pids.is_empty() {
+        let init = init.filter(|init| init.lives());
+        if pids.is_empty() && init.is_none() {
             return Ok(());
         }
-        for pid in &pids {
-            send(*pid, libc::SIGKILL)?;
+        if let Some(init) = init {
+            init.signal(libc::SIGKILL)?;
+        }
+        for pid in pids {
+            signals::send(pid, None, libc::SIGKILL)?;
         }
         cgroups::thaw(cgroup);
         if Instant::now() > deadline {
@@ -79,11 +87,4 @@ pub(super) fn end_all(cgroup: &Path, container: Option<&Container>) -> Result<()
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
-}
-
-/// Neither gone nor a zombie.
-fn alive(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| !"ZX".contains(state))
 }

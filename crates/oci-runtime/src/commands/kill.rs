@@ -2,62 +2,36 @@
 
 use std::path::Path;
 
-use libcontainer::container::ContainerStatus;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::load;
 use crate::bundle::{Specs, cgroups_path};
+use crate::init::Init;
+use crate::kernel::signals;
 use crate::{Error, Result, cgroups};
 
 pub(crate) fn run(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
     let container = load(root, id)?;
     let signal = parse(signal)?;
-    let stopped = container.status() == ContainerStatus::Stopped;
-    if stopped && !all {
+    let specs = Specs::of(root, id);
+    let cgroup = cgroups_path(&specs.original()?, id);
+    let init = Init::of(&container, &specs, &cgroup).filter(Init::lives);
+    if init.is_none() && !all {
         return Err(Error::text("container not running"));
     }
-    let init = container.pid().map(Pid::as_raw).filter(|_| !stopped);
-    let cgroup = cgroups_path(&Specs::of(root, id).original()?, id);
-    let mut pids: Vec<i32> = init.into_iter().collect();
-    if all {
-        pids.extend(cgroups::processes(&cgroup));
-        pids.sort_unstable();
-        pids.dedup();
+    if let Some(init) = &init {
+        init.signal(signal)?;
     }
-    for pid in pids {
-        send(pid, signal)?;
+    if all {
+        let others = cgroups::processes(&cgroup);
+        for pid in others.into_iter().filter(|pid| init.as_ref().is_none_or(|init| init.pid() != *pid)) {
+            signals::send(pid, None, signal)?;
+        }
     }
     if signal == libc::SIGKILL {
         cgroups::thaw(&cgroup);
     }
     Ok(())
-}
-
-/// Sends a signal; a process that has ended is fine.
-pub(super) fn send(pid: i32, signal: i32) -> Result<()> {
-    let number = match Signal::try_from(signal) {
-        Ok(signal) => signal,
-        // Real-time signals are not in nix's list.
-        Err(_) => return send_number(pid, signal),
-    };
-    match kill(Pid::from_raw(pid), number) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
-        Err(error) => Err(Error::text(format!("signal {signal} to {pid}: {error}"))),
-    }
-}
-
-#[allow(unsafe_code, reason = "kill takes plain integers")]
-fn send_number(pid: i32, signal: i32) -> Result<()> {
-    // SAFETY: kill takes plain integers.
-    if unsafe { libc::kill(pid, signal) } == 0 {
-        return Ok(());
-    }
-    let error = std::io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::ESRCH) => Ok(()),
-        _ => Err(Error::text(format!("signal {signal} to {pid}: {error}"))),
-    }
 }
 
 /// A number or a name with or without `SIG`, also `RTMIN+n`.

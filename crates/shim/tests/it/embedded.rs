@@ -6,7 +6,7 @@ use sampan_shim::client::ExecSyncOptions;
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::fixture::{Fixture, Runtime, eventually, run};
+use crate::fixture::{Fixture, Runtime, eventually, kill, run};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::Each("capabilities_are_those_of_the_spec", capabilities),
@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test::Each("users_own_their_stdio_and_have_a_home", users),
     Test::Each("limits_are_clamped", limits),
     Test::Once("runc_command_line", command_line),
+    Test::Once("a_stranger_with_the_inits_number_is_left_alone", reused_number),
     Test::Once("a_command_that_cannot_be_executed_says_so", not_a_program),
 ];
 
@@ -169,6 +170,44 @@ fn command_line(runtime: Runtime) {
         assert_eq!(call(&["kill", "c", "WINCH"]).0, 0);
         assert_eq!(call(&["exec", "c", "/t", "applet", "exit", "0"]).0, 0);
         fixture.finish().await;
+    });
+}
+
+fn reused_number(runtime: Runtime) {
+    run(async {
+        let fixture = Fixture::new(runtime).await;
+        let pid = fixture.start(fixture.container("c", &["sleep", "100"])).await;
+        let shim = fixture.shim.state().await.unwrap().pid;
+        for pid in [shim, pid] {
+            kill(pid, 9).unwrap();
+            eventually("the process to end", || {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ")
+            })
+            .await;
+        }
+        // Shim and init are dead, and another process got the init's number.
+        let mut stranger = std::process::Command::new("/proc/self/exe");
+        let mut stranger = stranger.args(["applet", "sleep", "100"]).spawn().unwrap();
+        let file = fixture.path("oci/c/state.json");
+        let mut state: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        assert_eq!(state["pid"], json!(pid));
+        state["pid"] = json!(stranger.id());
+        fs::write(&file, state.to_string()).unwrap();
+        let oci = fixture.oci();
+        let call = |args: &[&str]| {
+            let mut command = std::process::Command::new(&oci.path);
+            command.args(&oci.args).arg("--root").arg(&oci.root).args(args).output().unwrap()
+        };
+        let refused = call(&["kill", "c", "9"]);
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("container not running"), "{refused:?}");
+        let deleted = call(&["delete", "--force", "c"]);
+        assert!(deleted.status.success(), "{deleted:?}");
+        assert!(!fixture.path("oci/c").exists());
+        assert!(stranger.try_wait().unwrap().is_none(), "the stranger was killed");
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        // (What is left of the shim, the fixture removes.)
     });
 }
 
