@@ -10,6 +10,8 @@ pub mod client;
 pub mod protocol;
 
 mod kernel;
+mod limits;
 mod server;
 
+pub use limits::raise_open_files;
 pub use server::main;

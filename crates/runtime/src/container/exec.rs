@@ -44,7 +44,8 @@ pub(crate) async fn exec_sync(
     let timeout = (request.timeout > 0).then(|| Duration::from_secs(request.timeout.unsigned_abs()));
     let options = ExecSyncOptions { timeout, max_output: MAX_OUTPUT };
     let output = shim.exec_sync(process, options).await;
-    command.answered = true;
+    // One whose time was up may still be on its way into the container: it is seen to that it ends.
+    command.answered = !matches!(output, Err(Error::ExecTimeout { .. }));
     drop(command);
     let output = output.map_err(|error| match error {
         Error::ExecTimeout { seconds, stdout, stderr } => Status::with_details(

@@ -1,5 +1,5 @@
-//! How an OCI runtime sees the world: without the shim's blocked signals, which the container would inherit,
-//! and for crun 1.8 on a hybrid cgroup hierarchy without `/sys/fs/cgroup/unified`: it refuses to run while
+//! How an OCI runtime sees the world: without the shim's blocked signals and its bound of open files, which the
+//! container would inherit, and for crun 1.8 on a hybrid cgroup hierarchy without `/sys/fs/cgroup/unified`: it refuses to run while
 //! that is mounted. A private mount namespace without it has no side effects.
 #![allow(unsafe_code)]
 
@@ -7,8 +7,10 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 /// Prepares what the command does between fork and exec.
-pub(crate) fn prepare(command: &mut Command, hide_unified: bool) {
+pub(crate) fn prepare(command: &mut Command, hide_unified: bool, open_files: Rlimit) {
     // SAFETY: between fork and exec only system calls are made; nothing is allocated.
     unsafe {
         command.pre_exec(move || {
@@ -18,6 +20,7 @@ pub(crate) fn prepare(command: &mut Command, hide_unified: bool) {
             if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, old) != 0 {
                 return Err(io::Error::last_os_error());
             }
+            setrlimit(Resource::Nofile, open_files.clone())?;
             if hide_unified { without_unified() } else { Ok(()) }
         });
     }

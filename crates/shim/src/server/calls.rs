@@ -1,8 +1,11 @@
 //! Requests: which answers at once, which starts a call of the OCI runtime.
 
+use std::io;
+
 use super::connection::{Mode, Streams};
 use super::event_loop::Shim;
 use super::jobs::Purpose;
+use super::journal::note;
 use crate::kernel::{children, terminal};
 use crate::protocol::{Answer, ExitRecord, Failure, FailureCode, Request, ShimState, Status, TerminalSize};
 
@@ -157,20 +160,30 @@ impl Shim {
             let arguments = arguments.into_iter().flatten().chain([signal.as_str()]);
             return self.simple_call(token, id, "kill", arguments, Purpose::Signal);
         }
-        let pid = pid.ok_or_else(ended)?;
-        if all {
-            // An exec leads a session and a group of its own; children may have left both.
-            for child in children::descendants(pid) {
-                let _ = children::signal(child, signal);
-            }
-            let _ = children::signal(-pid, signal);
+        let starting = self.processes.get_mut(&key).filter(|process| process.pid == 0 && exec.is_some());
+        if let Some(process) = starting {
+            // Still on its way into the container; it gets the signal when it is there.
+            process.doomed = Some((signal, all));
+            return Ok(Some(Answer::Done));
         }
-        match children::signal(pid, signal) {
+        let pid = pid.ok_or_else(ended)?;
+        match send(pid, signal, all) {
             Ok(()) => Ok(Some(Answer::Done)),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(ended()),
             Err(error) => {
                 Err(Failure::new(FailureCode::Internal, format!("signal {signal} to {pid}: {error}")))
             }
+        }
+    }
+
+    /// An exec has its pid: what was to be sent to it is.
+    pub(super) fn send_pending(&mut self, key: u64) {
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        if let Some((signal, all)) = process.doomed.take()
+            && process.exit.is_none()
+            && let Err(error) = send(process.pid, signal, all)
+        {
+            note(format_args!("signal {signal} to an exec that has just started: {error}"));
         }
     }
 
@@ -200,4 +213,16 @@ impl Shim {
         self.stopping = true;
         Ok(Some(Answer::Done))
     }
+}
+
+/// Signals a child that has not been reaped, with `all` its descendants too.
+fn send(pid: i32, signal: i32, all: bool) -> io::Result<()> {
+    if all {
+        // An exec leads a session and a group of its own; children may have left both.
+        for child in children::descendants(pid) {
+            let _ = children::signal(child, signal);
+        }
+        let _ = children::signal(-pid, signal);
+    }
+    children::signal(pid, signal)
 }

@@ -45,6 +45,8 @@ pub(super) struct Process {
     pub(super) waiters: Vec<u64>,
     /// An exec whose client holds its streams: it is slowed down rather than its output lost.
     pub(super) streamed: bool,
+    /// To be sent this signal (with its descendants) as soon as the runtime has told its pid.
+    pub(super) doomed: Option<(i32, bool)>,
     pub(super) exit: Option<ExitRecord>,
     /// Its end has been told; until then its last output is being read.
     pub(super) announced: bool,
@@ -87,6 +89,7 @@ impl Process {
             attached: Vec::new(),
             waiters: Vec::new(),
             streamed: false,
+            doomed: None,
             exit: None,
             announced: false,
             drain_until: None,

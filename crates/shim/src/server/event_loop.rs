@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
+use rustix::process::Rlimit;
 
 use super::arguments::Arguments;
 use super::connection::Connection;
@@ -19,12 +20,15 @@ use super::jobs::Job;
 use super::journal::note;
 use crate::kernel::children::WaitStatus;
 use crate::kernel::signals;
+use crate::limits;
 use crate::protocol::{ExitRecord, Sandbox};
 
 /// Bytes read at once.
 const BUFFER: usize = 32 << 10;
 /// More clients than this at once are not let in.
 const MAX_CONNECTIONS: usize = 1024;
+/// Without descriptors (or memory) for another client, clients wait this long.
+const DEAF_TIME: Duration = Duration::from_millis(50);
 
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +61,11 @@ pub(super) struct Shim {
     pub(super) stopping: bool,
     pub(super) epoll: OwnedFd,
     signals: OwnedFd,
+    /// The listener's token, and until when it is not listened to.
+    listening: u64,
+    deaf_until: Option<Instant>,
+    /// What the OCI runtimes get, whatever this process took for itself.
+    pub(super) open_files: Rlimit,
     sources: BTreeMap<u64, Source>,
     next_token: u64,
     pub(super) buffer: Vec<u8>,
@@ -77,14 +86,17 @@ impl Shim {
             stopping: false,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             signals: signals::signal_fd()?,
+            listening: 0,
+            deaf_until: None,
+            open_files: limits::raise_open_files(),
             sources: BTreeMap::new(),
             next_token: 0,
             buffer: vec![0; BUFFER],
         };
         let token = shim.token(Source::Signals);
         add(&shim.epoll, &shim.signals, token, epoll::EventFlags::IN)?;
-        let token = shim.token(Source::Listener);
-        add(&shim.epoll, &shim.listener, token, epoll::EventFlags::IN)?;
+        shim.listening = shim.token(Source::Listener);
+        add(&shim.epoll, &shim.listener, shim.listening, epoll::EventFlags::IN)?;
         Ok(shim)
     }
 
@@ -149,7 +161,11 @@ impl Shim {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
+                    // The client stays in the queue, and the listener ready: looking again at once would be a
+                    // busy loop.
                     note(format_args!("accept: {error}"));
+                    Self::unwatch(&self.epoll, &self.listener);
+                    self.deaf_until = Some(Instant::now() + DEAF_TIME);
                     return;
                 }
             }
@@ -159,11 +175,15 @@ impl Shim {
     fn next_deadline(&self) -> Option<Instant> {
         let jobs = self.jobs.values().map(|job| job.deadline);
         let drains = self.processes.values().filter_map(|p| p.drain_until);
-        jobs.chain(drains).min()
+        jobs.chain(drains).chain(self.deaf_until).min()
     }
 
     fn expire(&mut self) {
         let now = Instant::now();
+        if self.deaf_until.is_some_and(|until| until <= now) {
+            self.deaf_until = None;
+            Self::watch(&self.epoll, &self.listener, self.listening, false);
+        }
         self.expire_jobs(now);
         self.expire_drains(now);
     }

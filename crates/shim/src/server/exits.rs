@@ -158,21 +158,15 @@ impl Shim {
     }
 
     fn forget_old_execs(&mut self, id: &str) {
-        let Some(container) = self.containers.get_mut(id) else {
+        let Some(container) = self.containers.get(id) else {
             return;
         };
         let ended = |key: &u64| self.processes.get(key).is_some_and(|p| p.announced);
-        let mut old: Vec<(u64, String)> = container
-            .execs
-            .iter()
-            .filter(|(_, key)| ended(key))
-            .map(|(name, key)| (*key, name.clone()))
-            .collect();
+        let mut old: Vec<u64> = container.execs.values().copied().filter(ended).collect();
         old.sort_unstable();
         let excess = old.len().saturating_sub(KEPT_EXECS);
-        for (key, name) in old.into_iter().take(excess) {
-            container.execs.remove(&name);
-            self.processes.remove(&key);
+        for key in old.into_iter().take(excess) {
+            self.remove_process(key);
         }
     }
 

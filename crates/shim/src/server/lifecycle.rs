@@ -300,8 +300,9 @@ impl Shim {
         if let Some(process) = self.processes.get_mut(&key) {
             process.pid = pid;
         }
-        if let Some((status, at)) = self.early.remove(&pid) {
-            self.process_ended(key, status, at);
+        match self.early.remove(&pid) {
+            Some((status, at)) => self.process_ended(key, status, at),
+            None => self.send_pending(key),
         }
     }
 
@@ -366,7 +367,7 @@ impl Shim {
         }
     }
 
-    fn remove_process(&mut self, key: u64) {
+    pub(super) fn remove_process(&mut self, key: u64) {
         let Some(process) = self.processes.remove(&key) else {
             return;
         };

@@ -263,6 +263,17 @@ impl Shim {
         }
     }
 
+    /// Closes what is left of an exec's outputs after its end was told: a process that it left behind holds the other
+    /// end, perhaps for ever, and nobody hears what it writes.
+    fn close_exec_outputs(&mut self, key: u64) {
+        if self.processes.get(&key).is_none_or(|process| process.exec.is_none()) {
+            return;
+        }
+        self.end_output(key, Stream::Stdout);
+        self.end_output(key, Stream::Stderr);
+        self.forget_exec_if_done(key);
+    }
+
     fn end_output(&mut self, key: u64, stream: Stream) {
         let Some(process) = self.processes.get_mut(&key) else {
             return;
@@ -271,6 +282,8 @@ impl Shim {
             log.end(stream);
         }
         if let Some(output) = process.outputs[stream.index()].take() {
+            // A terminal's input is the same open file: closing this descriptor would not take it out of epoll.
+            Self::unwatch(&self.epoll, &output.fd);
             self.forget(output.token);
         }
     }
@@ -310,6 +323,7 @@ impl Shim {
             } else {
                 process.drain_until = None;
                 self.announce(key);
+                self.close_exec_outputs(key);
             }
         }
     }

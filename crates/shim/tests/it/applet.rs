@@ -21,6 +21,11 @@ fn run(args: &[&str]) -> ExitCode {
         ["print", text] => out(text),
         ["error", words @ ..] => eprintln!("{}", words.join(" ")),
         ["sleep", seconds] => std::thread::sleep(Duration::from_secs_f32(seconds.parse().unwrap())),
+        // A child that outlives this process and holds its output.
+        ["leave", rest @ ..] => {
+            let child = std::process::Command::new("/t").arg("applet").args(rest).spawn();
+            out(&format!("left {}\n", child.is_ok()));
+        }
         ["exit", code] => return ExitCode::from(code.parse::<u8>().unwrap()),
         // Several, one after the other: `then A B -- C D`.
         ["then", rest @ ..] => {

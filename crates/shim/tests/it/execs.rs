@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test::Each("exec_with_a_terminal", terminal),
     Test::Each("exec_sync_is_bounded", sync),
     Test::Each("hook_26_exec_sync_times_out_and_kills", timeout),
+    Test::Once("hook_26_exec_sync_that_times_out_while_it_starts_is_killed", timeout_while_starting),
     Test::Each("exec_of_a_missing_command", missing),
     Test::Once("several_execs_at_once", several),
     Test::Once("an_exec_waits_for_its_client", slow),
@@ -93,6 +94,31 @@ fn timeout(runtime: Runtime) {
         assert!(matches!(error, Error::ExecTimeout { seconds: 1, .. }), "{error}");
         let exit = fixture.shim.wait("c", Some("e")).await.unwrap();
         assert_eq!(exit.signal, 9);
+        fixture.finish().await;
+    });
+}
+
+fn timeout_while_starting(runtime: Runtime) {
+    run(async {
+        let fixture = Fixture::new(runtime).await;
+        // A runtime that takes its time with execs.
+        let script = fixture.path("runtime");
+        let real = fixture.oci();
+        let text = format!(
+            "#!/bin/sh\ncase \"$*\" in *\" exec \"*) sleep 2;; esac\nexec {} oci \"$@\"\n",
+            real.path.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut container = fixture.container("c", &["sleep", "100"]);
+        container.runtime.path = script;
+        container.runtime.args = Vec::new();
+        fixture.start(container).await;
+        let options = ExecSyncOptions { timeout: Some(Duration::from_millis(100)), ..Default::default() };
+        let exec = fixture.exec("c", "e", &["sleep", "90"]);
+        let error = fixture.shim.exec_sync(exec, options).await.unwrap_err();
+        assert!(matches!(error, Error::ExecTimeout { .. }), "{error}");
+        assert_eq!(fixture.shim.wait("c", Some("e")).await.unwrap().signal, 9);
         fixture.finish().await;
     });
 }

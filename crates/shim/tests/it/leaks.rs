@@ -1,6 +1,7 @@
 //! Nothing is left: descriptors, files, mounts, cgroups, processes.
 
 use std::fs;
+use std::time::Duration;
 
 use sampan_shim::client::ExecSyncOptions;
 use serde_json::json;
@@ -10,6 +11,8 @@ use crate::fixture::{Fixture, Runtime, collect, run};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::Once("two_hundred_execs_leave_no_descriptor", execs),
+    Test::Once("an_exec_that_leaves_a_child_behind_keeps_no_descriptor", left_behind),
+    Test::Once("a_shim_out_of_descriptors_waits_for_some", no_descriptors),
     Test::Each("containers_leave_no_trace", containers),
     Test::Each("processes_get_no_descriptors_of_ours", inherited),
 ];
@@ -55,6 +58,60 @@ fn execs(runtime: Runtime) {
         let scratch = fs::read_dir(fixture.path("shim")).unwrap().flatten();
         let scratch: Vec<_> = scratch.map(|entry| entry.file_name()).collect();
         assert!(scratch.len() <= 4, "{scratch:?}");
+        fixture.finish().await;
+    });
+}
+
+fn left_behind(runtime: Runtime) {
+    run(async {
+        let fixture = Fixture::new(runtime).await;
+        fixture.start(fixture.container("c", &["sleep", "100"])).await;
+        let shim = fixture.shim.state().await.unwrap().pid;
+        let before = descriptors(shim);
+        for round in 0..6 {
+            let id = format!("e{round}");
+            let exec = fixture.exec("c", &id, &["leave", "sleep", "100"]);
+            if round % 2 == 0 {
+                let output = fixture.shim.exec_sync(exec, ExecSyncOptions::default()).await.unwrap();
+                assert_eq!(output.stdout, b"left true\n");
+            } else {
+                // Nobody reads, and nobody asks for it afterwards.
+                fixture.shim.exec(exec).await.unwrap();
+                assert_eq!(fixture.shim.wait("c", Some(&id)).await.unwrap().code, 0);
+            }
+        }
+        crate::fixture::eventually("descriptors to close", || descriptors(shim) <= before).await;
+        fixture.finish().await;
+    });
+}
+
+/// Clock ticks that a process has used.
+fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11);
+    fields.take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+fn no_descriptors(runtime: Runtime) {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    run(async {
+        let fixture = Fixture::new(runtime).await;
+        let shim = fixture.shim.state().await.unwrap().pid;
+        let open_files = |limit| prlimit(Pid::from_raw(shim), Resource::Nofile, limit).unwrap();
+        // As many as it has open; the shim took all that the hard limit allows.
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let few = u64::try_from(descriptors(shim)).unwrap();
+        let before = open_files(Rlimit { current: Some(few), maximum: hard });
+        assert_eq!((before.current, before.maximum), (hard, hard));
+        // One more client than it can take: it waits in the queue, and the shim waits too.
+        let shim_of_task = fixture.shim.clone();
+        let asking = tokio::spawn(async move { shim_of_task.state().await });
+        let used = ticks(shim);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(ticks(shim) - used < 20, "the shim is busy with a client that it cannot let in");
+        assert!(!asking.is_finished());
+        open_files(before);
+        asking.await.unwrap().unwrap();
         fixture.finish().await;
     });
 }
