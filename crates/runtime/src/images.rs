@@ -188,6 +188,14 @@ impl ImageStore {
         }
     }
 
+    /// Keeps what these images need until the lease is dropped, whoever removes them meanwhile. What was removed before
+    /// is missing: look after this.
+    pub(crate) async fn hold(&self, images: impl IntoIterator<Item = &Arc<ImageRecord>>) -> leases::Lease {
+        let lease = self.leases.open();
+        lease.hold(images.into_iter().flat_map(|image| collect::needed(image))).await;
+        lease
+    }
+
     /// All images, by id.
     pub fn list(&self) -> Vec<Arc<ImageRecord>> {
         self.database.images().values().cloned().collect()

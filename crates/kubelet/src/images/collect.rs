@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use sampan_cri::v1;
 use tonic::Status;
 
+use super::image_spec;
 use crate::context::NodeContext;
 use crate::events::EventType;
 use crate::pod_ref;
@@ -110,8 +111,11 @@ impl Collector {
     async fn look(&mut self) -> Result<Timestamp, Status> {
         let now = self.ctx.config.clock.now();
         let cri = &self.ctx.config.cri;
-        let (images, containers) =
-            tokio::try_join!(cri.list_images(), cri.list_containers(Default::default()))?;
+        let (images, containers, sandboxes) = tokio::try_join!(
+            cri.list_images(),
+            cri.list_containers(Default::default()),
+            cri.list_pod_sandboxes(Default::default())
+        )?;
         let mut used: HashSet<String> = HashSet::new();
         for container in containers {
             used.extend([container.image_id, container.image_ref]);
@@ -120,7 +124,12 @@ impl Collector {
         for pod in self.workers.pods() {
             let volumes = pod_ref::spec(&pod).volumes.iter().flatten();
             for reference in volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref()) {
-                let spec = v1::ImageSpec { image: reference.to_owned(), ..Default::default() };
+                // A name may mean another platform's image to the pod's handler (KEP-4216).
+                let of_pod = |sandbox: &&v1::PodSandbox| {
+                    sandbox.metadata.as_ref().is_some_and(|metadata| metadata.uid == pod_ref::uid(&pod))
+                };
+                let handler = sandboxes.iter().find(of_pod).map(|sandbox| sandbox.runtime_handler.as_str());
+                let spec = image_spec(reference, &pod, handler.unwrap_or_default());
                 used.extend(cri.image_status(spec).await?.map(|image| image.id));
             }
         }

@@ -36,7 +36,11 @@ pub(crate) async fn create(
         return Err(Status::failed_precondition(format!("sandbox {} is not running", sandbox.id)));
     }
     let wanted = config.image.as_ref().map(|image| image.image.as_str()).unwrap_or_default();
-    let image = resolve(runtime, wanted, &sandbox.record().runtime_handler)?;
+    let handler = sandbox.record().runtime_handler.clone();
+    let image = resolve(runtime, wanted, &handler)?;
+    let volumes = volumes(runtime, &config, &handler)?;
+    // From here until the snapshot's record names them, a removal of the images leaves their layers alone.
+    let lease = runtime.config.images.hold(volumes.iter().chain([&image])).await;
 
     let id = ids::container();
     let name = format!("{}_{}_{}", metadata.name, metadata.attempt, sandbox.id);
@@ -62,8 +66,11 @@ pub(crate) async fn create(
     };
     let pid_of = target_pid(runtime, sandbox, &record.config);
     let (worker, worker_sandbox, unbuilt) = (Arc::clone(runtime), Arc::clone(sandbox), record.clone());
-    let built =
-        tokio::task::spawn_blocking(move || build(&worker, &worker_sandbox, unbuilt, &image, pid_of)).await;
+    let work = move || {
+        let _lease = lease;
+        build(&worker, &worker_sandbox, unbuilt, &image, &volumes, pid_of)
+    };
+    let built = tokio::task::spawn_blocking(work).await;
     match built.unwrap_or_else(|error| Err(Status::internal(error.to_string()))) {
         Ok(record) => {
             runtime.container_map().insert(id.clone(), Arc::new(Container::new(record)));
@@ -84,6 +91,17 @@ fn resolve(runtime: &Runtime, name: &str, handler: &str) -> Result<Arc<ImageReco
         Status::invalid_argument(format!("failed to resolve image {name:?}: {}", error.chain()))
     })?;
     found.ok_or_else(|| Status::not_found(format!("failed to resolve image {name:?}: image not found")))
+}
+
+/// The images that are mounted as volumes, in the order of their mounts.
+fn volumes(
+    runtime: &Runtime,
+    config: &v1::ContainerConfig,
+    handler: &str,
+) -> Result<Vec<Arc<ImageRecord>>, Status> {
+    let wanted = config.mounts.iter().filter_map(|mount| mount.image.as_ref());
+    // Their files are data, so the node's own platform would do; but what was pulled is the handler's.
+    wanted.map(|image| resolve(runtime, &image.image, handler)).collect()
 }
 
 /// `LogDirectory/LogPath`; without either nothing is logged.
@@ -125,6 +143,7 @@ fn build(
     sandbox: &Sandbox,
     mut record: ContainerRecord,
     image: &ImageRecord,
+    volumes: &[Arc<ImageRecord>],
     target: Option<Result<i32, String>>,
 ) -> Result<ContainerRecord, Status> {
     let internal = |what: &'static str| {
@@ -137,9 +156,9 @@ fn build(
     let failed = |error: crate::images::ImageError| {
         Status::internal(format!("failed to create container root file system: {}", error.chain()))
     };
-    let prepared = snapshots.prepare(&record.id, image).map_err(failed)?;
+    let prepared = snapshots.prepare_with(&record.id, image, volumes).map_err(failed)?;
     snapshots.mount(&prepared, &rootfs).map_err(failed)?;
-    let image_mounts = mount_images(runtime, &record, &bundle)?;
+    let image_mounts = mount_images(runtime, &record, volumes, &bundle)?;
 
     let (config, namespaces, passed) = {
         let sandbox = sandbox.record();
@@ -186,18 +205,17 @@ fn build(
 fn mount_images(
     runtime: &Runtime,
     record: &ContainerRecord,
+    volumes: &[Arc<ImageRecord>],
     bundle: &Path,
 ) -> Result<Vec<(usize, PathBuf)>, Status> {
     let images = &runtime.config.images;
     let mut mounted = Vec::new();
-    for index in &record.image_mounts {
+    for (index, image) in record.image_mounts.iter().zip(volumes) {
         let mount = &record.config.mounts[*index];
         let name = mount.image.as_ref().map(|image| image.image.as_str()).unwrap_or_default();
-        // Its files are data, so the node's own platform would do; but what was pulled is the handler's.
-        let image = resolve(runtime, name, &record.runtime_handler)?;
         let target = image_mount_dir(bundle, *index);
         fs::create_dir_all(&target).map_err(|error| Status::internal(format!("image volume: {error}")))?;
-        images.snapshots().mount_image(&image, &target).map_err(|error| {
+        images.snapshots().mount_image(image, &target).map_err(|error| {
             Status::internal(format!("failed to mount image volume {name:?}: {}", error.chain()))
         })?;
         let inside = match mount.image_sub_path.trim_matches('/') {

@@ -87,12 +87,13 @@ impl ImageArchives for ImageService {
 }
 
 impl ImageService {
-    /// Ids of the images whose layers are below a container.
+    /// Ids of the images whose layers are below a container or mounted into it.
     fn images_in_use(&self) -> Result<HashSet<String>, crate::images::ImageError> {
         let snapshots = self.store.snapshots();
         let mut tops = HashSet::new();
         for container in snapshots.containers()? {
-            tops.extend(snapshots.container_layers(&container)?.into_iter().last());
+            let images = snapshots.images_below(&container)?;
+            tops.extend(images.into_iter().filter_map(|layers| layers.into_iter().last()));
         }
         let images = self.store.list();
         let used =

@@ -1,4 +1,4 @@
-//! What pulls under way need, so that a collection at the same time leaves it alone.
+//! What pulls and containers that are being made need, so that a collection at the same time leaves it alone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ struct State {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Leases(Arc<Mutex<State>>);
 
-/// One pull's; ends with it.
+/// One pull's or container's; ends with it.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     leases: Leases,
     id: std::sync::OnceLock<u64>,
 }

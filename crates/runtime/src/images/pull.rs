@@ -9,6 +9,7 @@ use sampan_oci::registry::{RegistryError, Session};
 use sampan_oci::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference};
 use tokio::sync::Semaphore;
 
+use super::collect::needed;
 use super::layer::{LayerPlan, LayerResult, LayerWork, Origin, Told};
 use super::leases::Lease;
 use super::progress::Reporter;
@@ -48,14 +49,18 @@ impl ImageStore {
             Err(RegistryError::Status { status, .. }) if status.is_client_error() => None,
             Err(error) => return Err(error.into()),
         };
+        let lease = self.leases.open();
         if let Some(digest) = &target
-            && let Some(image) = self.complete_image(digest, platform)
+            && let Some(candidate) = self.complete_image(digest, platform)
         {
-            reporter.start(exists(&image));
-            return self.record_again(&image, &reference, foreign, digest).await;
+            // It may be removed at this moment: what a look finds after this stays.
+            lease.hold(needed(&candidate)).await;
+            if let Some(image) = self.complete_image(digest, platform) {
+                reporter.start(exists(&image));
+                return self.record_again(&image, &reference, foreign, digest).await;
+            }
         }
         let version = target.map_or_else(|| reference.version(), |digest| digest.to_string());
-        let lease = self.leases.open();
         let (plan, resolved) = self.plan(&reference, &session, &version, platform, &lease).await?;
         self.obtain_layers(&plan, &Some(session), &reporter).await?;
         let mut record = self.record(plan, &reference, Some(&resolved));

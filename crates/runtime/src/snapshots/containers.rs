@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sampan_oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -30,12 +31,26 @@ pub struct Rootfs {
 #[derive(Serialize, Deserialize)]
 struct Prepared {
     layers: Vec<Digest>,
+    /// The layers of each image that is mounted into the container as a volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    volumes: Vec<Vec<Digest>>,
 }
 
 impl Snapshots {
     /// Makes the writable directories of a container. Calling it again for the same container gives the
     /// same directories with their content.
     pub fn prepare(&self, container_id: &str, image: &ImageRecord) -> Result<Rootfs, ImageError> {
+        self.prepare_with(container_id, image, &[])
+    }
+
+    /// As [`Snapshots::prepare`], for a container that mounts these images too: from now on their layers are in use
+    /// as its own are.
+    pub fn prepare_with(
+        &self,
+        container_id: &str,
+        image: &ImageRecord,
+        volumes: &[Arc<ImageRecord>],
+    ) -> Result<Rootfs, ImageError> {
         let dir = self.container_dir(container_id)?;
         let layers: Vec<Digest> = image.chain_ids().cloned().collect();
         let lower = self.lower(&layers)?;
@@ -52,7 +67,8 @@ impl Snapshots {
                 .map_err(|e| ImageError::io("chmod", &upper, e))?;
         }
         let record = dir.join("snapshot.json");
-        let text = serde_json::to_vec(&Prepared { layers }).expect("digests serialise");
+        let volumes = volumes.iter().map(|image| image.chain_ids().cloned().collect()).collect();
+        let text = serde_json::to_vec(&Prepared { layers, volumes }).expect("digests serialise");
         let fresh = dir.join("snapshot.new");
         fs::write(&fresh, text).map_err(|e| ImageError::io("write", &fresh, e))?;
         fs::rename(&fresh, &record).map_err(|e| ImageError::io("rename", &record, e))?;
@@ -62,7 +78,7 @@ impl Snapshots {
     /// The directories of a container that was prepared before (also by an earlier daemon).
     pub fn rootfs(&self, container_id: &str) -> Result<Option<Rootfs>, ImageError> {
         let dir = self.container_dir(container_id)?;
-        let Some(layers) = read_layers(&dir)? else { return Ok(None) };
+        let Some(Prepared { layers, .. }) = read(&dir)? else { return Ok(None) };
         let lower = self.lower(&layers)?;
         Ok(Some(Rootfs {
             container_id: container_id.to_owned(),
@@ -75,7 +91,13 @@ impl Snapshots {
 
     /// The layers below a container, lowest first; none for a container that is not here.
     pub fn container_layers(&self, container_id: &str) -> Result<Vec<Digest>, ImageError> {
-        Ok(read_layers(&self.container_dir(container_id)?)?.unwrap_or_default())
+        Ok(read(&self.container_dir(container_id)?)?.map(|prepared| prepared.layers).unwrap_or_default())
+    }
+
+    /// The layers of every image that a container stands on or mounts, lowest first.
+    pub(crate) fn images_below(&self, container_id: &str) -> Result<Vec<Vec<Digest>>, ImageError> {
+        let prepared = read(&self.container_dir(container_id)?)?;
+        Ok(prepared.map(|p| p.volumes.into_iter().chain([p.layers]).collect()).unwrap_or_default())
     }
 
     /// Mounts a container's file system on `target`, an existing directory.
@@ -150,16 +172,14 @@ impl Snapshots {
     }
 }
 
-fn read_layers(dir: &Path) -> Result<Option<Vec<Digest>>, ImageError> {
+fn read(dir: &Path) -> Result<Option<Prepared>, ImageError> {
     let record = dir.join("snapshot.json");
     let text = match fs::read(&record) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(ImageError::io("read", &record, e)),
     };
-    let prepared: Prepared =
-        serde_json::from_slice(&text).map_err(|source| ImageError::Damaged { path: record, source })?;
-    Ok(Some(prepared.layers))
+    serde_json::from_slice(&text).map(Some).map_err(|source| ImageError::Damaged { path: record, source })
 }
 
 /// True when it was made now.

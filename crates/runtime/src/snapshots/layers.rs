@@ -114,7 +114,7 @@ impl Snapshots {
     fn used_by_containers(&self) -> Result<HashSet<Digest>, ImageError> {
         let mut used = HashSet::new();
         for container in self.containers()? {
-            used.extend(self.container_layers(&container)?);
+            used.extend(self.images_below(&container)?.into_iter().flatten());
         }
         Ok(used)
     }

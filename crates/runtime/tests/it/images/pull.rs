@@ -181,6 +181,48 @@ async fn private_images_by_token_and_by_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn removing_keeps_what_an_image_volume_shows() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    for name in ["root", "data"] {
+        Image::new(&[(tar(&[(name, name.as_bytes())]), Coding::Gzip)]).publish(&fake, name);
+    }
+    let store = open(dir.path()).await;
+    let root = pull(&store, &fake.image("a:root")).await.unwrap();
+    let data = pull(&store, &fake.image("a:data")).await.unwrap();
+    store.snapshots().prepare_with("c1", &root, std::slice::from_ref(&data)).unwrap();
+    let removed = store.remove_image(&fake.image("a:data")).await.unwrap();
+    assert_eq!(removed.deleted, std::slice::from_ref(&data.id));
+    assert!(file_of(&store, &data, "data").is_some(), "a container has it mounted");
+    store.snapshots().remove("c1").unwrap();
+    store.prune(std::collections::HashSet::from([root.id.to_string()])).await.unwrap();
+    assert!(file_of(&store, &data, "data").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_of_what_is_being_removed_leaves_a_whole_image_or_none() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    three().publish(&fake, "1");
+    let store = open(dir.path()).await;
+    let name = fake.image("a:1");
+    pull(&store, &name).await.unwrap();
+    for round in 0..30 {
+        let (pulled, removed) = tokio::join!(
+            async {
+                // Other moments of the removal each time.
+                tokio::time::sleep(std::time::Duration::from_micros(round * 100)).await;
+                pull(&store, &name).await
+            },
+            store.remove_image(&name)
+        );
+        (pulled.unwrap(), removed.unwrap());
+        for image in store.list() {
+            let missing = image.chain_ids().find(|chain| !store.snapshots().has(chain));
+            assert_eq!(missing, None, "round {round}: a layer of a listed image is gone");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn removing_keeps_what_others_need() {
     let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
     let base = (tar(&[("base", &noise(7, 100_000))]), Coding::Gzip);
