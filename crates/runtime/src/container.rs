@@ -17,7 +17,7 @@ mod stop;
 
 pub(crate) use create::create;
 pub(crate) use exec::{attach, exec, exec_sync, running};
-pub(crate) use remove::{clean, remove, undo};
+pub(crate) use remove::{clean, remove, remove_bundle, undo};
 pub(crate) use start::start;
 pub(crate) use stop::stop;
 

@@ -103,6 +103,15 @@ pub(crate) async fn ended(
     });
     drop(starting);
     if changed {
+        let (state, id) = (runtime.state.clone(), container.id.clone());
+        tokio::task::spawn_blocking(move || {
+            // (Removed meanwhile, it needs no record.)
+            if let Err(error) = state.sync_container(&id)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(container = id, %error, "bringing a container's record to the disk");
+            }
+        });
         runtime.publish(sandbox, &container.id, ContainerEventType::ContainerStoppedEvent);
     }
     container::clean(runtime, container).await;

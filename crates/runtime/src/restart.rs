@@ -14,7 +14,7 @@ use crate::network::chain;
 use crate::runtime::Runtime;
 use crate::sandbox::{self, Sandbox};
 use crate::state::{ContainerState, SandboxRecord, SandboxState, entries};
-use crate::{exits, time};
+use crate::{exits, shims, time};
 
 /// Reads the records and brings them and the world into agreement.
 pub(crate) async fn take_over(runtime: &Arc<Runtime>) -> Result<(), Error> {
@@ -107,7 +107,7 @@ async fn agree(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, state: ShimState)
             }
             // StartContainer was cut short: the kubelet will call it again.
             ShimStatus::Creating | ShimStatus::Created => {
-                discard(&sandbox.shim().ok(), &ours.id).await;
+                discard(sandbox, &ours.id).await;
             }
             ShimStatus::Exited => {
                 let exit =
@@ -127,15 +127,13 @@ async fn agree(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, state: ShimState)
     }
     // Containers of which we have no record are nobody's.
     for id in theirs.into_keys() {
-        discard(&sandbox.shim().ok(), &id).await;
+        discard(sandbox, &id).await;
     }
 }
 
-async fn discard(shim: &Option<Shim>, id: &str) {
-    let Some(shim) = shim else { return };
-    let request = sampan_shim::protocol::DeleteContainer { id: id.to_owned(), force: true, runtime: None };
-    if let Err(error) = shim.delete(request).await {
-        tracing::warn!(container = id, error = chain(&error), "discarding a container");
+async fn discard(sandbox: &Sandbox, id: &str) {
+    if let Ok(shim) = sandbox.shim() {
+        shims::discard(&shim, id).await;
     }
 }
 
@@ -161,17 +159,18 @@ async fn collect_leftovers(runtime: &Arc<Runtime>) -> Result<(), Error> {
     let name =
         |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let run_dir = &runtime.config.run_dir;
+    // What is still mounted keeps its layers.
+    let mut kept = HashSet::new();
     for path in entries(&run_dir.join("containers")) {
         if !containers.contains(&name(&path)) {
-            let _ = snapshots.unmount(&path.join("rootfs"));
-            for image in entries(&path.join("images")) {
-                let _ = snapshots.unmount(&image);
+            if let Err(error) = container::remove_bundle(&snapshots, &path) {
+                tracing::warn!(bundle = %path.display(), error, "removing the bundle of a container that is gone");
+                kept.insert(name(&path));
             }
-            let _ = std::fs::remove_dir_all(&path);
         }
     }
     for container in snapshots.containers()? {
-        if !containers.contains(&container) {
+        if !containers.contains(&container) && !kept.contains(&container) {
             let _ = snapshots.remove(&container);
         }
     }
@@ -179,10 +178,9 @@ async fn collect_leftovers(runtime: &Arc<Runtime>) -> Result<(), Error> {
         let id = name(&path);
         if !sandboxes.contains(&id) {
             if let Ok(shim) = Shim::connect(&path).await {
-                for container in shim.state().await.map(|state| state.containers).unwrap_or_default() {
-                    discard(&Some(shim.clone()), &container.id).await;
+                if let Err(error) = shims::end(&shim).await {
+                    tracing::warn!(sandbox = id, error = chain(&error), "ending a shim that nobody knows");
                 }
-                let _ = shim.shutdown().await;
             }
             let _ = sampan_shim::client::remove_remains(&path);
         }

@@ -114,8 +114,11 @@ pub(crate) fn generate(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
     let mut resources = resources::resources(&inputs.resources(), inputs.host)?;
     resources.insert("devices".to_owned(), Value::Array(device_rules));
 
+    // On v2 the whole hierarchy is mounted into a container: an unprivileged one sees only its own part of it (as with
+    // containerd). On v1 the runtime mounts just that part, and programs expect the host's paths.
+    let own_cgroups = inputs.host.cgroups.is_v2() && !security.privileged;
     let mut linux = Map::new();
-    linux.insert("namespaces".to_owned(), namespaces::namespaces(inputs.namespaces));
+    linux.insert("namespaces".to_owned(), namespaces::namespaces(inputs.namespaces, own_cgroups));
     linux.insert("resources".to_owned(), Value::Object(resources));
     linux.insert("cgroupsPath".to_owned(), json!(inputs.cgroups_path));
     linux.insert("devices".to_owned(), Value::Array(devices));

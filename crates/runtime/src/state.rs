@@ -3,7 +3,8 @@
 //! Files appear by rename, so a killed daemon never leaves half a file. They are not synced to the disk on
 //! the way to a running container: after a crash of the machine no container runs any more, and a record that
 //! did not make it is the garbage of a sandbox that does not exist either. What must not be lost, how a
-//! container ended, is synced by the shim (`exit.json` beside the container's record).
+//! container ended, is synced by the shim (`exit.json` beside the container's record), and the record itself once
+//! it says so.
 
 use std::fs;
 use std::io;
@@ -176,12 +177,27 @@ impl State {
             .collect()
     }
 
-    /// Every container on disk; what cannot be read is removed.
+    /// Brings a container's record to the disk. Blocks for as long as that takes. It is for one that has ended: were
+    /// its record lost with the machine's power, a container that is to run once would run again.
+    pub(crate) fn sync_container(&self, id: &str) -> io::Result<()> {
+        let dir = self.containers.join(id);
+        fs::File::open(dir.join("container.json"))?.sync_data()?;
+        fs::File::open(dir)?.sync_all()
+    }
+
+    /// Every container on disk; what cannot be read is removed, unless its shim has recorded how it ended: that is
+    /// kept for people to find.
     pub(crate) fn containers(&self) -> Vec<ContainerRecord> {
         entries(&self.containers)
             .into_iter()
             .filter_map(|dir| {
                 read(&dir.join("container.json")).or_else(|| {
+                    let id = dir.file_name().unwrap_or_default().to_string_lossy();
+                    if let Some(exit) = self.exit(&id) {
+                        let path = dir.display();
+                        tracing::error!(%path, exit.code, exit.finished_at, "the record of a container that has ended cannot be read; its exit is kept");
+                        return None;
+                    }
                     tracing::warn!(path = %dir.display(), "dropping a container record that cannot be read");
                     let _ = fs::remove_dir_all(&dir);
                     None

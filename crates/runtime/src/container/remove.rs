@@ -1,5 +1,6 @@
 //! What is left of a container after its process, and RemoveContainer.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use sampan_cri::v1::ContainerEventType;
@@ -7,10 +8,12 @@ use sampan_shim::protocol::DeleteContainer;
 use tonic::Status;
 
 use super::{Container, create::image_mount_dir};
-use crate::handlers;
 use crate::network::chain;
+use crate::removal::remove_tree;
 use crate::runtime::Runtime;
-use crate::state::{ContainerRecord, ContainerState};
+use crate::snapshots::Snapshots;
+use crate::state::{ContainerRecord, ContainerState, entries};
+use crate::{handlers, shims};
 
 /// After the process has ended: the OCI runtime deletes the container (and its cgroup), the file systems are
 /// unmounted. Does its work once.
@@ -33,7 +36,7 @@ async fn delete(runtime: &Arc<Runtime>, record: &ContainerRecord) {
     let shim = runtime.sandbox(&record.sandbox_id).and_then(|sandbox| sandbox.shim());
     let request = DeleteContainer { id: record.id.clone(), force: true, runtime: Some(oci.clone()) };
     let deleted = match shim {
-        Ok(shim) => shim.delete(request).await.map(|_| ()),
+        Ok(shim) => shims::delete(&shim, request).await,
         Err(_) => {
             handlers::delete_without_shim(&oci, &record.id).await;
             Ok(())
@@ -78,6 +81,11 @@ pub(crate) async fn remove(runtime: &Arc<Runtime>, container: &Arc<Container>) -
     super::stop(runtime, container, 0).await?;
     clean(runtime, container).await;
     let record = container.record().clone();
+    if record.status.state == ContainerState::Created {
+        // Never started, as far as we know; but a StartContainer that died with an earlier daemon may have left an
+        // init that waits.
+        delete(runtime, &record).await;
+    }
     undo(runtime, &record).await;
     runtime.container_map().remove(&container.id);
     runtime.release(&container.id);
@@ -87,18 +95,25 @@ pub(crate) async fn remove(runtime: &Arc<Runtime>, container: &Arc<Container>) -
     Ok(())
 }
 
+/// Unmounts what is mounted in a bundle and removes it. What cannot be unmounted stays, with the reason.
+pub(crate) fn remove_bundle(snapshots: &Snapshots, bundle: &Path) -> Result<(), String> {
+    for target in entries(&bundle.join("images")).into_iter().chain([bundle.join("rootfs")]) {
+        snapshots.unmount(&target).map_err(|error| error.chain())?;
+    }
+    remove_tree(bundle).map_err(|error| error.to_string())
+}
+
 /// Takes back everything on disk; also what a failed or interrupted CreateContainer left.
 pub(crate) async fn undo(runtime: &Arc<Runtime>, record: &ContainerRecord) {
     let (runtime, record) = (Arc::clone(runtime), record.clone());
     let work = move || {
-        unmount_all(&runtime, &record);
-        let bundle = runtime.bundle(&record.id);
-        // Never through a mount that is still there.
-        let mounted = runtime.config.images.snapshots().unmount(&bundle.join("rootfs")).is_err();
-        if !mounted {
-            let _ = std::fs::remove_dir_all(&bundle);
+        let snapshots = runtime.config.images.snapshots();
+        if let Err(error) = remove_bundle(snapshots, &runtime.bundle(&record.id)) {
+            // Its record stays too: the next start of the daemon tries again.
+            tracing::warn!(container = record.id, error, "removing a container's bundle");
+            return;
         }
-        if let Err(error) = runtime.config.images.snapshots().remove(&record.id) {
+        if let Err(error) = snapshots.remove(&record.id) {
             tracing::warn!(container = record.id, error = error.chain(), "removing a snapshot");
         }
         runtime.host.cgroups.remove(&record.cgroup);

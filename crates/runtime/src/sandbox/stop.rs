@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use sampan_cri::v1::ContainerEventType;
+use sampan_shim::client::Shim;
 use tonic::Status;
 
 use super::create::pause_cgroup;
@@ -11,6 +12,7 @@ use super::{Sandbox, files};
 use crate::container;
 use crate::network::chain;
 use crate::runtime::Runtime;
+use crate::shims;
 use crate::state::{SandboxRecord, SandboxState};
 
 /// Ends every process of the sandbox, gives its network back and ends its shim. A stopped one is left alone.
@@ -55,19 +57,43 @@ async fn end_shim(runtime: &Runtime, sandbox: &Sandbox) {
     let shim = match sandbox.take_shim() {
         Some(shim) => Some(shim),
         // A pod whose pause process died has a shim that a restarted daemon does not hold.
-        None => sampan_shim::client::Shim::connect(&dir).await.ok(),
+        None => Shim::connect(&dir).await.ok(),
     };
-    if let Some(shim) = shim
-        && let Err(error) = shim.shutdown().await
-        && !error.is_gone()
-    {
-        tracing::warn!(sandbox = sandbox.id, error = chain(&error), "ending a shim");
-    }
+    let containers: Vec<String> = runtime
+        .containers_of(&sandbox.id)
+        .iter()
+        .map(|container| container.record().cgroup.clone())
+        .collect();
+    end_processes(runtime, &sandbox.record().clone(), shim, containers).await;
     if let Err(error) = sampan_shim::client::remove_remains(&dir) {
         tracing::warn!(sandbox = sandbox.id, error = chain(&error), "clearing up after a shim");
     }
     let pause = pause_cgroup(&sandbox.record());
     runtime.host.cgroups.remove(&pause);
+}
+
+/// Ends a shim with its containers. Where it cannot do so itself (it is dead, or stuck), the cgroups say what is left:
+/// nothing may run on when the namespaces and mounts are taken away from around it.
+async fn end_processes(
+    runtime: &Runtime,
+    record: &SandboxRecord,
+    shim: Option<Shim>,
+    mut cgroups: Vec<String>,
+) {
+    if let Some(shim) = shim {
+        match shims::end(&shim).await {
+            Ok(()) => return,
+            Err(error) if error.is_gone() => {}
+            Err(error) => tracing::warn!(sandbox = record.id, error = chain(&error), "ending a shim"),
+        }
+    }
+    cgroups.push(pause_cgroup(record));
+    if record.owns_cgroup {
+        cgroups.push(record.cgroup_parent.clone());
+    }
+    let host = runtime.host.cgroups.clone();
+    let killed = tokio::task::spawn_blocking(move || cgroups.iter().for_each(|cgroup| host.kill(cgroup)));
+    let _ = killed.await;
 }
 
 /// Stops and forgets the sandbox and its containers.
@@ -100,11 +126,7 @@ pub(crate) async fn undo(runtime: &Arc<Runtime>, record: &SandboxRecord) {
     if let Err(error) = runtime.config.network.teardown(&record.id, Some(&netns)).await {
         tracing::warn!(sandbox = record.id, error, "undoing a sandbox's network");
     }
-    if let Ok(shim) = sampan_shim::client::Shim::connect(&dir).await
-        && let Err(error) = shim.shutdown().await
-    {
-        tracing::warn!(sandbox = record.id, error = chain(&error), "undoing a sandbox's shim");
-    }
+    end_processes(runtime, record, Shim::connect(&dir).await.ok(), Vec::new()).await;
     let (runtime, record) = (Arc::clone(runtime), record.clone());
     let rest = tokio::task::spawn_blocking(move || {
         if let Err(error) = sampan_shim::client::remove_remains(&dir) {

@@ -54,8 +54,8 @@ impl SandboxNamespaces {
     }
 }
 
-/// `linux.namespaces`.
-pub(super) fn namespaces(of: &SandboxNamespaces) -> Value {
+/// `linux.namespaces`. With `own_cgroups` the container's cgroup is the root of what it sees.
+pub(super) fn namespaces(of: &SandboxNamespaces, own_cgroups: bool) -> Value {
     let mut list = vec![json!({"type": "mount"})];
     for (kind, path) in [("network", &of.net), ("ipc", &of.ipc), ("uts", &of.uts)] {
         if let Some(path) = path {
@@ -67,5 +67,20 @@ pub(super) fn namespaces(of: &SandboxNamespaces) -> Value {
         PidNamespace::Host => {}
         PidNamespace::Path(path) => list.push(json!({"type": "pid", "path": path})),
     }
+    if own_cgroups {
+        list.push(json!({"type": "cgroup"}));
+    }
     Value::Array(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unprivileged_container_on_v2_sees_its_own_cgroups() {
+        let of = SandboxNamespaces { net: None, ipc: None, uts: None, pid: PidNamespace::Own };
+        assert_eq!(namespaces(&of, true), json!([{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]));
+        assert_eq!(namespaces(&of, false), json!([{"type": "mount"}, {"type": "pid"}]));
+    }
 }

@@ -117,6 +117,77 @@ async fn half_made_things_go_away() {
     node.finish().await;
 }
 
+/// What the daemon asks a shim for, with an OCI runtime of the test's.
+fn create(
+    node: &Node,
+    id: &str,
+    path: std::path::PathBuf,
+    args: &[&str],
+) -> sampan_shim::protocol::CreateContainer {
+    let runtime = sampan_shim::protocol::OciRuntime {
+        path,
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        root: node.run_dir().join("oci").join("sampan"),
+        hide_unified: false,
+        opaque: false,
+    };
+    sampan_shim::protocol::CreateContainer {
+        id: id.to_owned(),
+        bundle: node.run_dir().join("containers").join(id),
+        runtime,
+        log_path: None,
+        tty: false,
+        stdin: false,
+        stdin_once: false,
+        memory_cgroup: None,
+        timeout_ms: None,
+    }
+}
+
+/// A runtime that takes its time to create a container: a daemon that dies in the middle of StartContainer leaves it
+/// being made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_is_still_being_made_goes_away() {
+    use sampan_shim::protocol::Status;
+    let mut node = Node::start().await;
+    let config = node.target.pod("interrupted");
+    let pod = node.target.run_pod(&config).await.unwrap();
+    let id =
+        node.target.create(&pod, node.target.container("slow", &["sleep", "60"]), &config).await.unwrap();
+    let script = node.dir.join("slow-runtime");
+    let executable = std::env::current_exe().unwrap();
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in *\" create \"*) sleep 2;; esac\nexec {} oci \"$@\"\n",
+        executable.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let shim = sampan_shim::client::Shim::connect(&node.run_dir().join("shims").join(&pod)).await.unwrap();
+    let request = create(&node, &id, script, &[]);
+    node.stop_serving().await;
+    let calling = tokio::spawn({
+        let shim = shim.clone();
+        async move { shim.create(request).await }
+    });
+    let status = |state: sampan_shim::protocol::ShimState| state.containers.first().map(|c| c.status);
+    while status(shim.state().await.unwrap()) != Some(Status::Creating) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    calling.abort();
+    node.restart().await;
+    assert_eq!(status(shim.state().await.unwrap()), None, "what nobody waits for any more is left");
+    assert_eq!(node.target.status(&id).await.unwrap().state(), ContainerState::ContainerCreated);
+    node.target.start(&id).await.unwrap();
+    // And one that is made behind the daemon's back goes with its sandbox.
+    let other =
+        node.target.create(&pod, node.target.container("other", &["sleep", "60"]), &config).await.unwrap();
+    let init = shim.create(create(&node, &other, executable, &["oci"])).await.unwrap();
+    node.target.stop_pod(&pod).await.unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    node.finish().await;
+}
+
 /// The promise is a pod with its container in at most 40 ms; a debug build on a busy machine only prints.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn how_long_a_pod_takes() {
