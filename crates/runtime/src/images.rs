@@ -190,9 +190,10 @@ impl ImageStore {
 
     /// Keeps what these images need until the lease is dropped, whoever removes them meanwhile. What was removed before
     /// is missing: look after this.
-    pub(crate) async fn hold(&self, images: impl IntoIterator<Item = &Arc<ImageRecord>>) -> leases::Lease {
+    pub(crate) async fn hold(&self, images: &[&ImageRecord]) -> leases::Lease {
+        let needed: Vec<Digest> = images.iter().flat_map(|image| collect::needed(image)).collect();
         let lease = self.leases.open();
-        lease.hold(images.into_iter().flat_map(|image| collect::needed(image))).await;
+        lease.hold(needed).await;
         lease
     }
 

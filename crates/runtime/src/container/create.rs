@@ -40,7 +40,8 @@ pub(crate) async fn create(
     let image = resolve(runtime, wanted, &handler)?;
     let volumes = volumes(runtime, &config, &handler)?;
     // From here until the snapshot's record names them, a removal of the images leaves their layers alone.
-    let lease = runtime.config.images.hold(volumes.iter().chain([&image])).await;
+    let held: Vec<&ImageRecord> = volumes.iter().chain([&image]).map(AsRef::as_ref).collect();
+    let lease = runtime.config.images.hold(&held).await;
 
     let id = ids::container();
     let name = format!("{}_{}_{}", metadata.name, metadata.attempt, sandbox.id);

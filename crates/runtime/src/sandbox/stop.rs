@@ -64,12 +64,12 @@ async fn end_shim(runtime: &Runtime, sandbox: &Sandbox) {
         .iter()
         .map(|container| container.record().cgroup.clone())
         .collect();
-    end_processes(runtime, &sandbox.record().clone(), shim, containers).await;
+    let record = sandbox.record().clone();
+    end_processes(runtime, &record, shim, containers).await;
     if let Err(error) = sampan_shim::client::remove_remains(&dir) {
         tracing::warn!(sandbox = sandbox.id, error = chain(&error), "clearing up after a shim");
     }
-    let pause = pause_cgroup(&sandbox.record());
-    runtime.host.cgroups.remove(&pause);
+    runtime.host.cgroups.remove(&pause_cgroup(&record));
 }
 
 /// Ends a shim with its containers. Where it cannot do so itself (it is dead, or stuck), the cgroups say what is left:

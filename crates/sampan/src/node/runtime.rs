@@ -154,6 +154,8 @@ pub(crate) async fn runtime(config: &NodeConfig) -> Result<Option<EmbeddedRuntim
     );
     (options.default_handler, options.handlers) = config.runtime.handlers()?;
     options.search_path = std::env::var("PATH").ok();
+    // (Containers get their own limit with their specification.)
+    sampan_shim::raise_open_files();
     let runtime = Runtime::start(options).await.context("starting the container runtime")?;
     let shutdown = CancellationToken::new();
     // Beside the start, not in its way: an archive may take minutes.
