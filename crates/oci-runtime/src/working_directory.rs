@@ -3,11 +3,12 @@
 //! Twice: in the root before anything is mounted there or made read-only ([`prepare`]), and in the container's own
 //! view for a directory on a volume ([`enter`]).
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, chown};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, openat2};
 use rustix::io::Errno;
@@ -24,8 +25,7 @@ pub(crate) fn prepare(root: &Path, directory: &Path, owner: (u32, u32)) -> io::R
         openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     };
     let mut so_far = String::from(".");
-    for component in directory.components() {
-        let Component::Normal(name) = component else { continue };
+    for name in names(directory) {
         let Some(name) = name.to_str() else { return Ok(()) };
         let parent = open(&so_far)?;
         so_far = format!("{so_far}/{name}");
@@ -44,6 +44,19 @@ pub(crate) fn prepare(root: &Path, directory: &Path, owner: (u32, u32)) -> io::R
     Ok(())
 }
 
+/// The names on the way, `..` taken as written (it does not ask where a link leads), as runc takes it.
+fn names(directory: &Path) -> Vec<&OsStr> {
+    let mut names = Vec::new();
+    for component in directory.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::ParentDir => drop(names.pop()),
+            _ => {}
+        }
+    }
+    names
+}
+
 fn own(parent: impl AsFd, name: &str, (uid, gid): (u32, u32)) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     Ok(chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
@@ -53,6 +66,7 @@ fn own(parent: impl AsFd, name: &str, (uid, gid): (u32, u32)) -> io::Result<()> 
 pub(crate) fn enter(directory: &Path) -> Result<(), String> {
     let failed =
         |error: io::Error| format!("chdir to cwd ({directory:?}) set in config.json failed: {error}");
+    let directory = &Path::new("/").join(names(directory).iter().collect::<PathBuf>());
     match std::env::set_current_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make(directory).map_err(failed)?;
@@ -69,8 +83,7 @@ pub(crate) fn enter(directory: &Path) -> Result<(), String> {
 
 fn make(directory: &Path) -> io::Result<()> {
     let mut so_far = Path::new("/").to_owned();
-    for component in directory.components() {
-        let Component::Normal(name) = component else { continue };
+    for name in names(directory) {
         so_far.push(name);
         if !so_far.is_dir() {
             fs::DirBuilder::new().mode(MODE).create(&so_far)?;

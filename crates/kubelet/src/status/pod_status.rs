@@ -127,11 +127,6 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
     });
     let level = pod_ref::spec(pod).resources.as_ref();
     let has_level = inputs.allocation.map_or(level, |allocation| allocation.actuated_pod.as_ref());
-    // A pod that was refused before it began has no containers to tell about, and its reason is what people see.
-    let never_began = computed == "Failed"
-        && inputs.runtime.containers.is_empty()
-        && old.container_statuses.as_ref().is_none_or(Vec::is_empty);
-    let told = |statuses: Vec<ContainerStatus>| (!statuses.is_empty() && !never_began).then_some(statuses);
     PodStatus {
         phase: Some(computed.to_owned()),
         conditions: Some(conditions),
@@ -142,9 +137,9 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
         pod_ip: pod_ips.first().cloned(),
         pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
         start_time: old.start_time.clone().or(Some(Time(inputs.now))),
-        init_container_statuses: told(init_statuses),
-        container_statuses: told(statuses),
-        ephemeral_container_statuses: told(ephemeral_statuses),
+        init_container_statuses: (!init_statuses.is_empty()).then_some(init_statuses),
+        container_statuses: Some(statuses),
+        ephemeral_container_statuses: (!ephemeral_statuses.is_empty()).then_some(ephemeral_statuses),
         qos_class: Some(qos_class(pod).as_str().to_owned()),
         observed_generation: pod.metadata.generation,
         allocated_resources: level.and_then(|resources| resources.requests.clone()),

@@ -143,7 +143,7 @@ fn env_01_what_a_container_may_do() {
             pod("missing", "", &with("c", "id", &local("missing.json"))),
             pod("unknown", "", &with("c", "id", "capabilities: {add: [NO_SUCH]}")),
             pod("unsafe", "  securityContext: {sysctls: [{name: kernel.msgmax, value: '9000'}]}\n", &container("c", &plain, "id", "")),
-            pod("shared", "  shareProcessNamespace: true\n", &container("c", &plain, "ps | grep -c /pause", "")),
+            pod("shared", "  shareProcessNamespace: true\n", &container("c", &plain, "ps | grep -c [/]pause", "")),
             pod(
                 "hosts",
                 "  hostPID: true\n  hostIPC: true\n",
