@@ -162,11 +162,11 @@ async fn collect_leftovers(runtime: &Arc<Runtime>) -> Result<(), Error> {
     // What is still mounted keeps its layers.
     let mut kept = HashSet::new();
     for path in entries(&run_dir.join("containers")) {
-        if !containers.contains(&name(&path)) {
-            if let Err(error) = container::remove_bundle(&snapshots, &path) {
-                tracing::warn!(bundle = %path.display(), error, "removing the bundle of a container that is gone");
-                kept.insert(name(&path));
-            }
+        if !containers.contains(&name(&path))
+            && let Err(error) = container::remove_bundle(&snapshots, &path)
+        {
+            tracing::warn!(bundle = %path.display(), error, "removing the bundle of a container that is gone");
+            kept.insert(name(&path));
         }
     }
     for container in snapshots.containers()? {
@@ -177,10 +177,10 @@ async fn collect_leftovers(runtime: &Arc<Runtime>) -> Result<(), Error> {
     for path in entries(&run_dir.join("shims")) {
         let id = name(&path);
         if !sandboxes.contains(&id) {
-            if let Ok(shim) = Shim::connect(&path).await {
-                if let Err(error) = shims::end(&shim).await {
-                    tracing::warn!(sandbox = id, error = chain(&error), "ending a shim that nobody knows");
-                }
+            if let Ok(shim) = Shim::connect(&path).await
+                && let Err(error) = shims::end(&shim).await
+            {
+                tracing::warn!(sandbox = id, error = chain(&error), "ending a shim that nobody knows");
             }
             let _ = sampan_shim::client::remove_remains(&path);
         }

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
     match args.get(1).and_then(|arg| arg.to_str()) {
         Some("shim") => {
-            return sampan_shim::main(args.into_iter().skip(2), |args| sampan_oci_runtime::run(args));
+            return sampan_shim::main(args.into_iter().skip(2), sampan_oci_runtime::run);
         }
         Some("oci") => return sampan_oci_runtime::main(args.into_iter().skip(2)),
         // The tools by their subcommand too, for an image that holds the binary without the links.

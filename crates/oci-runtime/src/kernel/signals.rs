@@ -14,7 +14,7 @@ pub(crate) fn send(pid: i32, descriptor: Option<&OwnedFd>, signal: i32) -> Resul
             libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, none, 0)
         },
         // SAFETY: kill takes plain integers.
-        None => unsafe { libc::kill(pid, signal) }.into(),
+        None => libc::c_long::from(unsafe { libc::kill(pid, signal) }),
     };
     if sent == 0 {
         return Ok(());

@@ -24,7 +24,7 @@ extern "C" fn choose() {
         sampan_toolbox::run(applet, args)
     } else {
         match args.next().as_deref().and_then(|first| first.to_str()) {
-            Some("shim") => sampan_shim::main(args, |args| sampan_oci_runtime::run(args)),
+            Some("shim") => sampan_shim::main(args, sampan_oci_runtime::run),
             Some("oci") => sampan_oci_runtime::main(args),
             Some("pull-and-die") => super::images::kill::child(args),
             _ => return,

@@ -161,6 +161,7 @@ fn rtc_25_rtc_26_cgroup_v2_and_apparmor_in_a_guest() {
     }
     // A container sees a hierarchy of its own.
     assert_eq!(fact("exact.inside"), "0::/");
+    assert_eq!(fact("exact.sees"), "0");
     assert_eq!(fact("greedy.code"), "137");
     assert_eq!(fact("guarded.profile"), "smpt-no-touch (enforce)");
     assert!(fact("guarded.write").contains("ermission denied"), "{}", fact("guarded.write"));

@@ -20,7 +20,7 @@ pub(crate) fn prepare(command: &mut Command, hide_unified: bool, open_files: Rli
             if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, old) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            setrlimit(Resource::Nofile, open_files.clone())?;
+            setrlimit(Resource::Nofile, open_files)?;
             if hide_unified { without_unified() } else { Ok(()) }
         });
     }

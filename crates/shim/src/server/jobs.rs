@@ -146,7 +146,7 @@ impl Shim {
             .arg(verb);
         // A group of its own, so that a hanging one can be ended with its helpers.
         command.process_group(0).current_dir("/");
-        runtime_view::prepare(&mut command, runtime.hide_unified, self.open_files.clone());
+        runtime_view::prepare(&mut command, runtime.hide_unified, self.open_files);
         Call { runtime, verb, limit, connection, files, command, console: None }
     }
 

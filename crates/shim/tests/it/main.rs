@@ -31,7 +31,7 @@ enum Test {
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_ref().and_then(|first| first.to_str()) {
-        Some("shim") => sampan_shim::main(args, |args| sampan_oci_runtime::run(args)),
+        Some("shim") => sampan_shim::main(args, sampan_oci_runtime::run),
         Some("oci") => sampan_oci_runtime::main(args),
         Some("applet") => applet::main(args),
         _ => run_tests(),

@@ -223,9 +223,11 @@ mod tests {
         assert_eq!(found, [] as [String; 0]);
     }
 
+    type Change = fn(&mut Value);
+
     #[test]
     fn what_else_changes_is_refused_in_upstreams_words() {
-        let cases: [(fn(&mut Value), &str); 8] = [
+        let cases: [(Change, &str); 8] = [
             (
                 |pod| set(pod, "/spec/containers/0/image", "j"),
                 "spec: Forbidden: only cpu and memory resources are mutable",

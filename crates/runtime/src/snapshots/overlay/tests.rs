@@ -79,23 +79,23 @@ fn user_namespace(first: u32) -> (std::process::Child, MappedIds) {
 fn layers_with_mapped_ids_by_descriptor_and_attached() {
     use std::os::unix::fs::MetadataExt;
     let (mut child, ids) = user_namespace(131_072);
-    let attached = |lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path| {
+    let mapped = |target: &Path| {
+        let seen = fs::metadata(target.join("same")).unwrap();
+        assert_eq!((seen.uid(), seen.gid()), (131_072, 131_072));
+        assert!(!attached::directory(target).exists());
+    };
+    check(3, |lower, writable, target| {
+        mount(lower, writable, target, Some(&ids))?;
+        mapped(target);
+        Ok(())
+    });
+    check(3, |lower, writable, target| {
         let attached = Attached::new(lower, target, &ids)?;
-        mount(&attached.views, writable, target, None)
-    };
-    let new = |lower: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path| {
-        mount(lower, writable, target, Some(&ids))
-    };
-    let ways: [&dyn Fn(&[PathBuf], Option<(&Path, &Path)>, &Path) -> io::Result<()>; 2] = [&new, &attached];
-    for way in ways {
-        check(3, |lower, writable, target| {
-            way(lower, writable, target)?;
-            let seen = fs::metadata(target.join("same"))?;
-            assert_eq!((seen.uid(), seen.gid()), (131_072, 131_072));
-            assert!(!attached::directory(target).exists());
-            Ok(())
-        });
-    }
+        mount(&attached.views, writable, target, None)?;
+        drop(attached);
+        mapped(target);
+        Ok(())
+    });
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -214,7 +214,8 @@ async fn a_pull_of_what_is_being_removed_leaves_a_whole_image_or_none() {
             },
             store.remove_image(&name)
         );
-        (pulled.unwrap(), removed.unwrap());
+        pulled.unwrap();
+        removed.unwrap();
         for image in store.list() {
             let missing = image.chain_ids().find(|chain| !store.snapshots().has(chain));
             assert_eq!(missing, None, "round {round}: a layer of a listed image is gone");
