@@ -33,6 +33,7 @@ pub struct Kubelet {
     ctx: Arc<NodeContext>,
     workers: Workers,
     address: Option<SocketAddr>,
+    registered: tokio::sync::watch::Receiver<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -63,6 +64,7 @@ impl Kubelet {
         let images = Images::new(&config.images, &config.data_dir, config.clock.clone())
             .map_err(|reason| Error::Config { reason })?;
         images.access.recover(&*config.cri).await;
+        let (registering, registered) = tokio::sync::watch::channel(false);
         let mut tasks = Vec::new();
         let (recorder, task) =
             EventRecorder::start(config.client.clone(), &config.node_name, config.clock.clone());
@@ -107,7 +109,7 @@ impl Kubelet {
             None => None,
         };
         let port = address.map_or(10250, |address| address.port());
-        tasks.push(tokio::spawn(node::keep_registered(Arc::clone(&ctx), port)));
+        tasks.push(tokio::spawn(node::keep_registered(Arc::clone(&ctx), port, registering)));
         tasks.push(tokio::spawn(node::renew(Arc::clone(&ctx))));
         if let Some(path) = ctx.config.static_pod_path.clone() {
             let (ready, read) = tokio::sync::oneshot::channel();
@@ -121,7 +123,13 @@ impl Kubelet {
         tasks.push(tokio::spawn(collect::run(Arc::clone(&ctx), workers.clone(), room_wanted)));
         tasks.push(tokio::spawn(eviction::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(log_rotation::run(Arc::clone(&ctx))));
-        Ok(Self { ctx, workers, address, tasks })
+        Ok(Self { ctx, workers, address, registered, tasks })
+    }
+
+    /// Waits until the API server knows the node.
+    pub async fn registered(&self) {
+        // Without the task that registers there is nothing to wait for.
+        let _ = self.registered.clone().wait_for(|registered| *registered).await;
     }
 
     /// Where the HTTPS port is, when there is one.

@@ -8,6 +8,8 @@ mod reload;
 mod runtime;
 mod services;
 
+use std::time::Duration;
+
 use anyhow::Result;
 use sampan_apiserver::CertifiedKeyPem;
 use sampan_kubelet::{Kubelet, ShutdownMode};
@@ -21,6 +23,9 @@ pub(crate) use self::{
     runtime::{EmbeddedRuntime, images, runtime},
 };
 use crate::{config::NodeConfig, server::listen};
+
+/// How long the start waits for the API to know the node.
+const REGISTRATION: Duration = Duration::from_secs(2);
 
 /// The API as a node knows it.
 pub(crate) struct Api {
@@ -79,6 +84,11 @@ impl Node {
             }
             error => anyhow::Error::new(error).context("starting the kubelet"),
         })?;
+        // A pod that is created right after finds the node. An API that does not answer yet keeps nothing waiting: static
+        // pods run without it.
+        if tokio::time::timeout(REGISTRATION, kubelet.registered()).await.is_err() {
+            tracing::warn!("the node is not registered yet: the API does not answer");
+        }
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(services.run(config.node_name.clone(), proxy, shutdown.clone()));

@@ -26,7 +26,11 @@ use crate::eviction::Pressure;
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Registers the node and keeps it up to date until it is aborted. `port` is the kubelet's HTTPS port.
-pub(crate) async fn keep_registered(ctx: Arc<NodeContext>, port: u16) {
+pub(crate) async fn keep_registered(
+    ctx: Arc<NodeContext>,
+    port: u16,
+    registered: tokio::sync::watch::Sender<bool>,
+) {
     let nodes: Api<Node> = Api::all(ctx.config.client.clone());
     let name = ctx.config.node_name.clone();
     let mut reported: Option<(NodeStatus, Instant)> = None;
@@ -47,6 +51,7 @@ pub(crate) async fn keep_registered(ctx: Arc<NodeContext>, port: u16) {
             match write(&ctx, &nodes, &name, &status, reported.is_none()).await {
                 Ok(written) => {
                     reported = Some((written, Instant::now()));
+                    registered.send_replace(true);
                     if !announced && ready {
                         announced = true;
                         event(&ctx, "NodeReady", format!("Node {name} status is now: NodeReady"));

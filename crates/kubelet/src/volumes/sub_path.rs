@@ -17,8 +17,11 @@ pub(super) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathB
             return Ok(target.to_owned());
         }
         // From an earlier start of the container; the volume has another file there now.
-        super::kernel_mounts::unmount_below(target)
+        let left = super::kernel_mounts::unmount_below(target)
             .map_err(|error| format!("the mounts of {}: {error}", target.display()))?;
+        if !left.is_empty() {
+            return Err(format!("still mounted: {}", left.join(", ")));
+        }
     }
     let is_dir = rustix::fs::FileType::from_raw_mode(wanted.st_mode) == rustix::fs::FileType::Directory;
     let failed = |error: std::io::Error| format!("{}: {error}", target.display());
@@ -28,7 +31,8 @@ pub(super) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathB
     if is_dir {
         std::fs::create_dir_all(target).map_err(failed)?;
     } else {
-        std::fs::File::create(target).map_err(failed)?;
+        // Never emptied: it would be the user's own file if something were mounted there after all.
+        std::fs::File::options().create(true).write(true).truncate(false).open(target).map_err(failed)?;
     }
     // By descriptor, so that what was checked is what is mounted.
     let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_fd().as_raw_fd()));
