@@ -59,7 +59,7 @@ fn hook_18_19_the_documented_example_of_a_command_that_is_not_there() {
 }
 
 #[test]
-fn hook_03_06_07_exec_runs_beside_the_entrypoint_in_its_container() {
+fn hook_03_05_06_07_exec_runs_beside_the_entrypoint_in_its_container() {
     let (registry, node) = (Registry::start(), Node::start());
     let script = "echo entrypoint; while :; do sleep 1; done";
     let hook = concat!(
