@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("busybox", "busybox-static"),
     ("skopeo", "skopeo"),
+    ("dbus-daemon", "dbus-daemon"),
 ];
 
 /// What only `cargo xtask vm` needs.

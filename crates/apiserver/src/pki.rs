@@ -11,6 +11,7 @@ mod certificate;
 mod error;
 mod files;
 mod issue;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use certificate::{Authority, Leaf};
 pub use error::PkiError;
-pub use issue::{Identity, is_for_servers, issue_kubeconfig, node_of, self_signed};
+pub use issue::{
+    Identity, is_for_servers, issue_kubeconfig, names, node_of, read_pair, self_signed, validity, write_pair,
+};
+pub use request::make_request;
+pub(crate) use request::{Requested, SigningRequest};
 
 /// What the certificates must say.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 //! server itself.
 
 pub mod allocation;
+mod certificates;
 pub mod codec;
 mod compaction;
 pub mod continue_token;

@@ -10,7 +10,7 @@ use crate::archives::image_archives_client::ImageArchivesClient;
 use crate::progress::pull_progress_client::PullProgressClient;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
-use crate::{Error, MAX_MESSAGE_SIZE};
+use crate::{Error, MAX_MESSAGE_SIZE, MAX_REQUEST_SIZE};
 
 /// The clients of one container runtime; they share a connection and clone cheaply. The connection comes back
 /// by itself after the runtime restarted.
@@ -54,10 +54,10 @@ impl Client {
         Self {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                .max_encoding_message_size(MAX_MESSAGE_SIZE),
+                .max_encoding_message_size(MAX_REQUEST_SIZE),
             images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                .max_encoding_message_size(MAX_MESSAGE_SIZE),
+                .max_encoding_message_size(MAX_REQUEST_SIZE),
             progress: PullProgressClient::new(channel.clone()),
             archives: ImageArchivesClient::new(channel),
         }

@@ -31,6 +31,9 @@ pub mod archives {
     tonic::include_proto!("sampan.archives.v1");
 }
 
-/// The largest gRPC message that either side accepts, in bytes: lists of a full node's containers and the
+/// The largest request that a runtime accepts, in bytes, as upstream's kubelet and containerd.
+pub const MAX_REQUEST_SIZE: usize = 16 * 1024 * 1024;
+
+/// The largest answer that is made or accepted, in bytes: lists of a full node's containers and the
 /// 16 MiB that ExecSync may return for each of its two streams.
 pub const MAX_MESSAGE_SIZE: usize = 64 * 1024 * 1024;

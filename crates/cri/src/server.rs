@@ -18,7 +18,7 @@ use crate::progress::pull_progress_server::{PullProgress, PullProgressServer};
 use crate::progress::{MirrorsRequest, MirrorsResponse, WatchRequest, WatchResponse};
 use crate::v1::image_service_server::{ImageService, ImageServiceServer};
 use crate::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
-use crate::{Error, MAX_MESSAGE_SIZE};
+use crate::{Error, MAX_MESSAGE_SIZE, MAX_REQUEST_SIZE};
 
 /// What a runtime serves on its socket.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ where
     A: ImageArchives,
 {
     let runtime = RuntimeServiceServer::new(services.runtime)
-        .max_decoding_message_size(MAX_MESSAGE_SIZE)
+        .max_decoding_message_size(MAX_REQUEST_SIZE)
         .max_encoding_message_size(MAX_MESSAGE_SIZE);
     let router =
         Server::builder().add_service(runtime).add_service(PullProgressServer::new(services.progress));
@@ -84,9 +84,9 @@ where
     A: ImageArchives,
 {
     let images = ImageServiceServer::new(images)
-        .max_decoding_message_size(MAX_MESSAGE_SIZE)
+        .max_decoding_message_size(MAX_REQUEST_SIZE)
         .max_encoding_message_size(MAX_MESSAGE_SIZE);
-    let archives = ImageArchivesServer::new(archives).max_decoding_message_size(MAX_MESSAGE_SIZE);
+    let archives = ImageArchivesServer::new(archives).max_decoding_message_size(MAX_REQUEST_SIZE);
     router.add_service(images).add_service(archives)
 }
 

@@ -54,6 +54,8 @@ impl Limits {
 /// What a cgroup and those below it use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
+    /// Bytes of memory, file cache and all: what a limit counts.
+    pub(crate) memory: Option<u64>,
     /// Bytes of memory, without file cache that can be dropped at once.
     pub(crate) working_set: Option<u64>,
     /// Number of tasks.
@@ -184,8 +186,10 @@ impl Hierarchy {
             .and_then(|directory| std::fs::read_to_string(directory.join("memory.stat")).ok())
             .and_then(|text| text.lines().find_map(|line| line.strip_prefix(cache)?.parse::<u64>().ok()))
             .unwrap_or(0);
+        let memory = number("memory", used);
         Usage {
-            working_set: number("memory", used).map(|bytes| bytes.saturating_sub(cached)),
+            memory,
+            working_set: memory.map(|bytes| bytes.saturating_sub(cached)),
             processes: number("pids", "pids.current"),
         }
     }

@@ -19,7 +19,7 @@ pub struct KubeletConfig {
     pub node_name: String,
     /// The API, as `system:node:<node_name>`.
     pub client: kube::Client,
-    /// The container runtime; `sampan_cri::client::Client` is one.
+    /// The container runtime: [`CriRuntime`](crate::cri::CriRuntime), or a fake.
     pub cri: Arc<dyn ContainerRuntime>,
     /// The kubelet's own state: `pods/<uid>` with volumes, hosts files and termination messages.
     pub data_dir: PathBuf,
@@ -63,6 +63,8 @@ pub struct KubeletConfig {
     pub local_storage_isolation: bool,
     /// In which order and time pods end when the node stops; empty for all at once with their own grace.
     pub shutdown: Vec<ShutdownStep>,
+    /// Whether systemd, where there is one, is asked to let a shutdown of the machine wait for that.
+    pub inhibit_shutdown: bool,
     /// Process ids per pod; -1 for no limit.
     pub pod_pids_limit: i64,
     /// Whether CPU limits are enforced.
@@ -112,12 +114,19 @@ pub struct KubeletConfig {
 pub struct Serving {
     /// Address and port; port 0 takes any free one.
     pub address: SocketAddr,
+    /// What is shown to clients; another one when it was renewed.
+    pub identity: tokio::sync::watch::Receiver<ServingIdentity>,
+    /// The CA of client certificates, PEM.
+    pub client_ca_pem: Vec<u8>,
+}
+
+/// A certificate of the HTTPS port.
+#[derive(Clone)]
+pub struct ServingIdentity {
     /// The serving certificate chain, PEM.
     pub certificate_pem: Vec<u8>,
     /// Its private key, PEM.
     pub private_key_pem: Vec<u8>,
-    /// The CA of client certificates, PEM.
-    pub client_ca_pem: Vec<u8>,
 }
 
 impl KubeletConfig {
@@ -155,6 +164,7 @@ impl KubeletConfig {
             signals: None,
             local_storage_isolation: true,
             shutdown: Vec::new(),
+            inhibit_shutdown: false,
             pod_pids_limit: -1,
             cpu_cfs_quota: true,
             cpu_cfs_quota_period: Duration::from_millis(100),
@@ -206,6 +216,7 @@ pub(crate) mod tests {
         });
         let client = kube::Client::new(service, "default");
         let cri = sampan_cri::client::connect_lazy("unix:///nonexistent/cri.sock").unwrap();
-        KubeletConfig::new("node", client, Arc::new(cri), "/nonexistent", "127.0.0.1".parse().unwrap())
+        let cri = Arc::new(crate::cri::CriRuntime::new(cri, None));
+        KubeletConfig::new("node", client, cri, "/nonexistent", "127.0.0.1".parse().unwrap())
     }
 }

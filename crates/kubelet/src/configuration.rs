@@ -9,8 +9,11 @@ mod check;
 mod fields;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::go_duration;
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -102,6 +105,12 @@ impl KubeletConfiguration {
     #[must_use]
     pub fn text(&self, field: &str) -> Option<String> {
         self.value[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    /// How long the runtime may take for an answer; `None` for the default.
+    #[must_use]
+    pub fn runtime_request_timeout(&self) -> Option<Duration> {
+        self.value["runtimeRequestTimeout"].as_str().and_then(go_duration::parse)
     }
 
     /// The number at `field`; `None` when it is not set.

@@ -48,6 +48,8 @@ pub(crate) struct NodeContext {
     pub(crate) admitted: Admitted,
     /// What the node is short of now.
     pub(crate) pressure: tokio::sync::watch::Sender<Vec<Pressure>>,
+    /// Whether the machine is going down: no pod is begun then.
+    pub(crate) shutting_down: tokio::sync::watch::Sender<bool>,
     /// The cgroups of the node, its classes and its pods.
     pub(crate) cgroups: PodCgroups,
     /// The ids of pods with user namespaces of their own.

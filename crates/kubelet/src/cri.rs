@@ -13,7 +13,7 @@ use tonic::{Code, Response, Status};
 
 pub(crate) use measured::Measured;
 
-/// A CRI runtime and image service. `sampan_cri::client::Client` implements it.
+/// A CRI runtime and image service; [`CriRuntime`] is that of a socket.
 #[async_trait]
 #[allow(missing_docs, reason = "the methods are the CRI's, described in its api.proto")]
 pub trait ContainerRuntime: Send + Sync + 'static {
@@ -100,9 +100,31 @@ fn required<T>(message: Option<T>, what: &str) -> Result<T, Status> {
     message.ok_or_else(|| Status::internal(format!("the runtime answered without `{what}`")))
 }
 
-/// How long the runtime may take for an answer, as upstream's `runtimeRequestTimeout`; twice as long for a sandbox, and
-/// longer by the time that the call itself allows. Pulls and events take as long as they do.
-const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+/// Upstream's `runtimeRequestTimeout`, when nothing is configured.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The runtime behind a CRI socket, which may take its time, but not for ever.
+#[derive(Clone, Debug)]
+pub struct CriRuntime {
+    client: sampan_cri::client::Client,
+    /// How long it may take for an answer; twice as long for a sandbox, and longer by the time that the call itself
+    /// allows. Pulls and events take as long as they do.
+    limit: Duration,
+}
+
+impl CriRuntime {
+    /// The runtime of this connection, with `runtimeRequestTimeout`; 2 minutes without one.
+    #[must_use]
+    pub fn new(client: sampan_cri::client::Client, request_timeout: Option<Duration>) -> Self {
+        let limit = request_timeout.filter(|limit| !limit.is_zero()).unwrap_or(REQUEST_TIMEOUT);
+        Self { client, limit }
+    }
+
+    /// For what walks over disks, which upstream does not bound at all.
+    fn patience(&self) -> Duration {
+        self.limit.max(REQUEST_TIMEOUT)
+    }
+}
 
 /// The answer of a call, or an error that names it when the runtime hangs. A call given up ends in the runtime too.
 async fn within<T>(
@@ -111,7 +133,7 @@ async fn within<T>(
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<Response<T>, Status> {
     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-        let seconds = limit.as_secs();
+        let seconds = limit.as_secs_f64();
         Err(Status::deadline_exceeded(format!(
             "context deadline exceeded: the container runtime has not answered {call} for {seconds} s"
         )))
@@ -124,23 +146,27 @@ fn seconds(count: i64) -> Duration {
 }
 
 #[async_trait]
-impl ContainerRuntime for sampan_cri::client::Client {
+impl ContainerRuntime for CriRuntime {
     async fn version(&self) -> Result<v1::VersionResponse, Status> {
         let request = v1::VersionRequest { version: "v1".to_owned() };
-        Ok(within(ANSWER_LIMIT, "Version", self.runtime.clone().version(request)).await?.into_inner())
+        Ok(within(self.limit, "Version", self.client.runtime.clone().version(request)).await?.into_inner())
     }
 
     async fn status(&self) -> Result<v1::StatusResponse, Status> {
-        Ok(within(ANSWER_LIMIT, "Status", self.runtime.clone().status(v1::StatusRequest { verbose: false }))
-            .await?
-            .into_inner())
+        Ok(within(
+            self.limit,
+            "Status",
+            self.client.runtime.clone().status(v1::StatusRequest { verbose: false }),
+        )
+        .await?
+        .into_inner())
     }
 
     async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse, Status> {
         Ok(within(
-            ANSWER_LIMIT,
+            self.limit,
             "RuntimeConfig",
-            self.runtime.clone().runtime_config(v1::RuntimeConfigRequest {}),
+            self.client.runtime.clone().runtime_config(v1::RuntimeConfigRequest {}),
         )
         .await?
         .into_inner())
@@ -150,14 +176,14 @@ impl ContainerRuntime for sampan_cri::client::Client {
         let network_config = Some(v1::NetworkConfig { pod_cidr });
         let runtime_config = Some(v1::RuntimeConfig { network_config });
         let request = v1::UpdateRuntimeConfigRequest { runtime_config };
-        within(ANSWER_LIMIT, "UpdateRuntimeConfig", self.runtime.clone().update_runtime_config(request))
+        within(self.limit, "UpdateRuntimeConfig", self.client.runtime.clone().update_runtime_config(request))
             .await
             .map(drop)
     }
 
     async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: String) -> Result<String, Status> {
         let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
-        Ok(within(2 * ANSWER_LIMIT, "RunPodSandbox", self.runtime.clone().run_pod_sandbox(request))
+        Ok(within(2 * self.limit, "RunPodSandbox", self.client.runtime.clone().run_pod_sandbox(request))
             .await?
             .into_inner()
             .pod_sandbox_id)
@@ -165,12 +191,14 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Status> {
         let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        within(ANSWER_LIMIT, "StopPodSandbox", self.runtime.clone().stop_pod_sandbox(request)).await.map(drop)
+        within(self.limit, "StopPodSandbox", self.client.runtime.clone().stop_pod_sandbox(request))
+            .await
+            .map(drop)
     }
 
     async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Status> {
         let request = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        within(ANSWER_LIMIT, "RemovePodSandbox", self.runtime.clone().remove_pod_sandbox(request))
+        within(self.limit, "RemovePodSandbox", self.client.runtime.clone().remove_pod_sandbox(request))
             .await
             .map(drop)
     }
@@ -178,7 +206,7 @@ impl ContainerRuntime for sampan_cri::client::Client {
     async fn pod_sandbox_status(&self, id: &str) -> Result<v1::PodSandboxStatus, Status> {
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
         required(
-            within(ANSWER_LIMIT, "PodSandboxStatus", self.runtime.clone().pod_sandbox_status(request))
+            within(self.limit, "PodSandboxStatus", self.client.runtime.clone().pod_sandbox_status(request))
                 .await?
                 .into_inner()
                 .status,
@@ -188,7 +216,7 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn list_pod_sandboxes(&self, filter: v1::PodSandboxFilter) -> Result<Vec<v1::PodSandbox>, Status> {
         let request = v1::ListPodSandboxRequest { filter: Some(filter) };
-        Ok(within(ANSWER_LIMIT, "ListPodSandbox", self.runtime.clone().list_pod_sandbox(request))
+        Ok(within(self.limit, "ListPodSandbox", self.client.runtime.clone().list_pod_sandbox(request))
             .await?
             .into_inner()
             .items)
@@ -205,7 +233,7 @@ impl ContainerRuntime for sampan_cri::client::Client {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        Ok(within(ANSWER_LIMIT, "CreateContainer", self.runtime.clone().create_container(request))
+        Ok(within(self.limit, "CreateContainer", self.client.runtime.clone().create_container(request))
             .await?
             .into_inner()
             .container_id)
@@ -213,18 +241,20 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn start_container(&self, id: &str) -> Result<(), Status> {
         let request = v1::StartContainerRequest { container_id: id.to_owned() };
-        within(ANSWER_LIMIT, "StartContainer", self.runtime.clone().start_container(request)).await.map(drop)
+        within(self.limit, "StartContainer", self.client.runtime.clone().start_container(request))
+            .await
+            .map(drop)
     }
 
     async fn stop_container(&self, id: &str, timeout_seconds: i64) -> Result<(), Status> {
-        let limit = ANSWER_LIMIT + seconds(timeout_seconds);
+        let limit = self.limit + seconds(timeout_seconds);
         let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout: timeout_seconds };
-        within(limit, "StopContainer", self.runtime.clone().stop_container(request)).await.map(drop)
+        within(limit, "StopContainer", self.client.runtime.clone().stop_container(request)).await.map(drop)
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), Status> {
         let request = v1::RemoveContainerRequest { container_id: id.to_owned() };
-        within(ANSWER_LIMIT, "RemoveContainer", self.runtime.clone().remove_container(request))
+        within(self.limit, "RemoveContainer", self.client.runtime.clone().remove_container(request))
             .await
             .map(drop)
     }
@@ -232,7 +262,7 @@ impl ContainerRuntime for sampan_cri::client::Client {
     async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus, Status> {
         let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
         required(
-            within(ANSWER_LIMIT, "ContainerStatus", self.runtime.clone().container_status(request))
+            within(self.limit, "ContainerStatus", self.client.runtime.clone().container_status(request))
                 .await?
                 .into_inner()
                 .status,
@@ -242,7 +272,7 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Status> {
         let request = v1::ListContainersRequest { filter: Some(filter) };
-        Ok(within(ANSWER_LIMIT, "ListContainers", self.runtime.clone().list_containers(request))
+        Ok(within(self.limit, "ListContainers", self.client.runtime.clone().list_containers(request))
             .await?
             .into_inner()
             .containers)
@@ -255,22 +285,22 @@ impl ContainerRuntime for sampan_cri::client::Client {
         timeout_seconds: i64,
     ) -> Result<v1::ExecSyncResponse, Status> {
         // Without a time limit of its own a command may take as long as it likes.
-        let limit = if timeout_seconds > 0 { ANSWER_LIMIT + seconds(timeout_seconds) } else { Duration::MAX };
+        let limit = if timeout_seconds > 0 { self.limit + seconds(timeout_seconds) } else { Duration::MAX };
         let request =
             v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command, timeout: timeout_seconds };
-        Ok(within(limit, "ExecSync", self.runtime.clone().exec_sync(request)).await?.into_inner())
+        Ok(within(limit, "ExecSync", self.client.runtime.clone().exec_sync(request)).await?.into_inner())
     }
 
     async fn exec(&self, request: v1::ExecRequest) -> Result<String, Status> {
-        Ok(within(ANSWER_LIMIT, "Exec", self.runtime.clone().exec(request)).await?.into_inner().url)
+        Ok(within(self.limit, "Exec", self.client.runtime.clone().exec(request)).await?.into_inner().url)
     }
 
     async fn attach(&self, request: v1::AttachRequest) -> Result<String, Status> {
-        Ok(within(ANSWER_LIMIT, "Attach", self.runtime.clone().attach(request)).await?.into_inner().url)
+        Ok(within(self.limit, "Attach", self.client.runtime.clone().attach(request)).await?.into_inner().url)
     }
 
     async fn port_forward(&self, request: v1::PortForwardRequest) -> Result<String, Status> {
-        Ok(within(ANSWER_LIMIT, "PortForward", self.runtime.clone().port_forward(request))
+        Ok(within(self.limit, "PortForward", self.client.runtime.clone().port_forward(request))
             .await?
             .into_inner()
             .url)
@@ -278,7 +308,7 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn reopen_container_log(&self, id: &str) -> Result<(), Status> {
         let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
-        within(ANSWER_LIMIT, "ReopenContainerLog", self.runtime.clone().reopen_container_log(request))
+        within(self.limit, "ReopenContainerLog", self.client.runtime.clone().reopen_container_log(request))
             .await
             .map(drop)
     }
@@ -286,23 +316,38 @@ impl ContainerRuntime for sampan_cri::client::Client {
     async fn container_events(
         &self,
     ) -> Result<BoxStream<'static, Result<v1::ContainerEventResponse, Status>>, Status> {
-        Ok(self.runtime.clone().get_container_events(v1::GetEventsRequest {}).await?.into_inner().boxed())
+        Ok(self
+            .client
+            .runtime
+            .clone()
+            .get_container_events(v1::GetEventsRequest {})
+            .await?
+            .into_inner()
+            .boxed())
     }
 
     async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status> {
         let request = v1::ListContainerStatsRequest { filter: None };
-        Ok(within(ANSWER_LIMIT, "ListContainerStats", self.runtime.clone().list_container_stats(request))
-            .await?
-            .into_inner()
-            .stats)
+        Ok(within(
+            self.patience(),
+            "ListContainerStats",
+            self.client.runtime.clone().list_container_stats(request),
+        )
+        .await?
+        .into_inner()
+        .stats)
     }
 
     async fn list_pod_sandbox_stats(&self) -> Result<Vec<v1::PodSandboxStats>, Status> {
         let request = v1::ListPodSandboxStatsRequest { filter: None };
-        Ok(within(ANSWER_LIMIT, "ListPodSandboxStats", self.runtime.clone().list_pod_sandbox_stats(request))
-            .await?
-            .into_inner()
-            .stats)
+        Ok(within(
+            self.limit,
+            "ListPodSandboxStats",
+            self.client.runtime.clone().list_pod_sandbox_stats(request),
+        )
+        .await?
+        .into_inner()
+        .stats)
     }
 
     async fn update_container_resources(
@@ -316,9 +361,9 @@ impl ContainerRuntime for sampan_cri::client::Client {
             ..Default::default()
         };
         within(
-            ANSWER_LIMIT,
+            self.limit,
             "UpdateContainerResources",
-            self.runtime.clone().update_container_resources(request),
+            self.client.runtime.clone().update_container_resources(request),
         )
         .await
         .map(drop)
@@ -326,9 +371,9 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn list_images(&self) -> Result<Vec<v1::Image>, Status> {
         Ok(within(
-            ANSWER_LIMIT,
+            self.limit,
             "ListImages",
-            self.images.clone().list_images(v1::ListImagesRequest { filter: None }),
+            self.client.images.clone().list_images(v1::ListImagesRequest { filter: None }),
         )
         .await?
         .into_inner()
@@ -337,7 +382,7 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn image_status(&self, image: v1::ImageSpec) -> Result<Option<v1::Image>, Status> {
         let request = v1::ImageStatusRequest { image: Some(image), verbose: false };
-        Ok(within(ANSWER_LIMIT, "ImageStatus", self.images.clone().image_status(request))
+        Ok(within(self.limit, "ImageStatus", self.client.images.clone().image_status(request))
             .await?
             .into_inner()
             .image)
@@ -345,7 +390,7 @@ impl ContainerRuntime for sampan_cri::client::Client {
 
     async fn mirrors(&self, image: &str) -> Result<Vec<String>, Status> {
         let request = progress::MirrorsRequest { image: image.to_owned() };
-        Ok(self.progress.clone().mirrors(request).await?.into_inner().hosts)
+        Ok(self.client.progress.clone().mirrors(request).await?.into_inner().hosts)
     }
 
     async fn pull_image(
@@ -358,18 +403,22 @@ impl ContainerRuntime for sampan_cri::client::Client {
         let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config: Some(sandbox) };
         let mut request = tonic::Request::new(request);
         mirrors::attach(&mut request, mirrors);
-        Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
+        Ok(self.client.images.clone().pull_image(request).await?.into_inner().image_ref)
     }
 
     async fn remove_image(&self, image: v1::ImageSpec) -> Result<(), Status> {
         let request = v1::RemoveImageRequest { image: Some(image) };
-        within(ANSWER_LIMIT, "RemoveImage", self.images.clone().remove_image(request)).await.map(drop)
+        within(self.limit, "RemoveImage", self.client.images.clone().remove_image(request)).await.map(drop)
     }
 
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status> {
-        Ok(within(ANSWER_LIMIT, "ImageFsInfo", self.images.clone().image_fs_info(v1::ImageFsInfoRequest {}))
-            .await?
-            .into_inner())
+        Ok(within(
+            self.patience(),
+            "ImageFsInfo",
+            self.client.images.clone().image_fs_info(v1::ImageFsInfoRequest {}),
+        )
+        .await?
+        .into_inner())
     }
 
     async fn watch_pull(
@@ -377,6 +426,6 @@ impl ContainerRuntime for sampan_cri::client::Client {
         image: &str,
     ) -> Result<BoxStream<'static, Result<progress::WatchResponse, Status>>, Status> {
         let request = progress::WatchRequest { image: image.to_owned(), wait_seconds: 2 };
-        Ok(self.progress.clone().watch(request).await?.into_inner().boxed())
+        Ok(self.client.progress.clone().watch(request).await?.into_inner().boxed())
     }
 }

@@ -20,6 +20,7 @@ use crate::node::capacity;
 use crate::objects::Objects;
 use crate::pods::source::{self, Workers};
 use crate::server;
+use crate::shutdown::inhibitor;
 use crate::static_pods::mirror::Mirrors;
 use crate::status::writer::StatusWriter;
 use crate::user_namespaces::UserNamespaces;
@@ -80,6 +81,7 @@ impl Kubelet {
             mirrors: Mirrors::default(),
             admitted: Admitted::default(),
             pressure: tokio::sync::watch::Sender::default(),
+            shutting_down: tokio::sync::watch::Sender::default(),
             objects,
             images,
             room,
@@ -123,6 +125,9 @@ impl Kubelet {
         tasks.push(tokio::spawn(collect::run(Arc::clone(&ctx), workers.clone(), room_wanted)));
         tasks.push(tokio::spawn(eviction::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(log_rotation::run(Arc::clone(&ctx))));
+        if ctx.config.inhibit_shutdown && !ctx.config.shutdown.is_empty() {
+            tasks.push(tokio::spawn(inhibitor::run(Arc::clone(&ctx), workers.clone())));
+        }
         Ok(Self { ctx, workers, address, registered, tasks })
     }
 
@@ -141,10 +146,6 @@ impl Kubelet {
     /// Stops the kubelet; with [`ShutdownMode::StopPods`] after all pods were terminated.
     pub async fn shutdown(self, mode: ShutdownMode) {
         if mode == ShutdownMode::StopPods {
-            // Asking systemd to wait (its inhibitor locks) would need D-Bus, which this binary does not speak.
-            tracing::info!(
-                "stopping pods; a shutdown of the machine is not held up: give the unit a TimeoutStopSec"
-            );
             self.workers.stop_all().await;
         }
         self.workers.finish_removals(REMOVALS).await;

@@ -45,7 +45,7 @@ mod token_request;
 mod user_namespaces;
 mod volumes;
 
-pub use config::{KubeletConfig, Serving, ShutdownMode};
+pub use config::{KubeletConfig, Serving, ServingIdentity, ShutdownMode};
 pub use configuration::{ConfigurationError, KubeletConfiguration};
 pub use error::Error;
 pub use images::config::{ImageConfig, VerificationPolicy};

@@ -9,4 +9,4 @@ mod registration;
 pub(crate) mod resize;
 
 pub(crate) use lease::renew;
-pub(crate) use registration::{keep_registered, labels};
+pub(crate) use registration::{event, keep_registered, labels};

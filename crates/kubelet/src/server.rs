@@ -45,9 +45,12 @@ pub(crate) async fn start(
     workers: &Workers,
 ) -> Result<Option<(SocketAddr, JoinHandle<()>)>, Error> {
     let Some(serving) = &ctx.config.serving else { return Ok(None) };
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls::server_config(serving)?);
-    let listen_error = |source| Error::Listen { address: serving.address, source };
-    let listener = TcpListener::bind(serving.address).await.map_err(listen_error)?;
+    let mut serving = serving.clone();
+    let identity = serving.identity.borrow_and_update().clone();
+    let mut acceptor = tokio_rustls::TlsAcceptor::from(tls::server_config(&serving, &identity)?);
+    let bound = serving.address;
+    let listen_error = |source| Error::Listen { address: bound, source };
+    let listener = TcpListener::bind(bound).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
     let server = Arc::new(Server {
         ctx: Arc::clone(ctx),
@@ -67,6 +70,13 @@ pub(crate) async fn start(
                     continue;
                 }
             };
+            if serving.identity.has_changed().unwrap_or(false) {
+                let identity = serving.identity.borrow_and_update().clone();
+                match tls::server_config(&serving, &identity) {
+                    Ok(config) => acceptor = config.into(),
+                    Err(error) => tracing::warn!(%error, "the renewed serving certificate"),
+                }
+            }
             let _ = stream.set_nodelay(true);
             let (server, acceptor) = (Arc::clone(&server), acceptor.clone());
             tokio::spawn(async move {

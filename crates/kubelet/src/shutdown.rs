@@ -1,5 +1,7 @@
 //! A graceful end of the node: pods end by priority, the critical ones last, each group in its own time.
 
+pub(crate) mod inhibitor;
+
 use std::time::Duration;
 
 /// Pods of at least this priority (and below the next step's) end together, within this time.

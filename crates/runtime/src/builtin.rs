@@ -4,6 +4,8 @@
 //! runtime answers itself, so every pull policy works with it. Its one layer holds the executable as
 //! `/bin/sampan` (a hard link where possible, so it costs nothing) and a link per applet.
 
+mod pack;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use sampan_oci::manifest::{ContainerConfig, RootFs};
 use sampan_oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 
+pub(crate) use self::pack::pack;
 use crate::images::{ImageError, ImageRecord, ImageStore, LayerRecord};
 use crate::snapshots::{LayerInfo, boot_id};
 
@@ -31,6 +34,11 @@ pub struct Builtin {
     pub applets: Vec<String>,
     /// What a container of it runs when the pod says nothing.
     pub cmd: Vec<String>,
+}
+
+/// Whether a name belongs to the registry host that this process is: nothing from elsewhere may have it.
+pub(crate) fn is_ours(name: &Reference) -> bool {
+    name.host() == HOST
 }
 
 /// Whether a record is the built-in image.

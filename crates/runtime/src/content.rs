@@ -115,7 +115,7 @@ impl ContentStore {
     }
 
     /// A directory in `ingest` for what is not known by digest yet; emptied at the next start.
-    pub(crate) fn scratch(&self) -> Result<tempdir::Scratch, ImageError> {
+    pub(crate) fn scratch(&self) -> Result<Scratch, ImageError> {
         tempdir::Scratch::new(&self.dir.join("ingest"))
     }
 
@@ -201,6 +201,8 @@ pub(crate) fn write_durably(path: &Path, tmp_dir: &Path, bytes: &[u8]) -> Result
     }
     result
 }
+
+pub(crate) use self::tempdir::Scratch;
 
 mod tempdir {
     use std::fs;

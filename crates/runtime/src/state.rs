@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
+/// The first record of a container, as it was created: a second chance when the current one cannot be read.
+const ORIGIN: &str = "origin.json";
+
 /// Where a sandbox is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SandboxState {
@@ -146,11 +149,16 @@ impl State {
 
     pub(crate) fn save_container(&self, record: &ContainerRecord) -> io::Result<()> {
         let dir = self.containers.join(&record.id);
-        match fs::create_dir(&dir) {
+        let first = match fs::create_dir(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            made => made.is_ok(),
+        };
+        write(&dir.join("container.json"), record)?;
+        if first {
+            // Each later record is another file. Without the link there is one chance less, and nothing else.
+            let _ = fs::hard_link(dir.join("container.json"), dir.join(ORIGIN));
         }
-        write(&dir.join("container.json"), record)
+        Ok(())
     }
 
     pub(crate) fn remove_container(&self, id: &str) {
@@ -185,20 +193,28 @@ impl State {
         fs::File::open(dir)?.sync_all()
     }
 
-    /// Every container on disk; what cannot be read is removed, unless its shim has recorded how it ended: that is
-    /// kept for people to find.
+    /// Every container on disk. One whose record cannot be read is what it was when it was created; if its shim has
+    /// recorded an end it counts as running, and the takeover finds that end. What nothing is known of is removed.
     pub(crate) fn containers(&self) -> Vec<ContainerRecord> {
         entries(&self.containers)
             .into_iter()
             .filter_map(|dir| {
                 read(&dir.join("container.json")).or_else(|| {
                     let id = dir.file_name().unwrap_or_default().to_string_lossy();
-                    if let Some(exit) = self.exit(&id) {
-                        let path = dir.display();
+                    let (path, exit) = (dir.display(), self.exit(&id));
+                    if let Some(mut record) = read::<ContainerRecord>(&dir.join(ORIGIN)) {
+                        tracing::warn!(%path, "the record of a container cannot be read; its first one can");
+                        if exit.is_some() {
+                            record.status.state = ContainerState::Running;
+                            record.status.started_at = record.created_at;
+                        }
+                        return Some(record);
+                    }
+                    if let Some(exit) = exit {
                         tracing::error!(%path, exit.code, exit.finished_at, "the record of a container that has ended cannot be read; its exit is kept");
                         return None;
                     }
-                    tracing::warn!(path = %dir.display(), "dropping a container record that cannot be read");
+                    tracing::warn!(%path, "dropping a container record that cannot be read");
                     let _ = fs::remove_dir_all(&dir);
                     None
                 })

@@ -253,6 +253,9 @@ pub(crate) struct KubeconfigArgs {
     /// The API as seen from there
     #[arg(long, value_name = "URL")]
     pub(crate) server: String,
+    /// How long the certificate is good, a year at most; nodes renew theirs [default: a year]
+    #[arg(long, value_name = "N")]
+    pub(crate) expiration_seconds: Option<u32>,
     /// The data directory of the server [default: /var/lib/sampan]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,

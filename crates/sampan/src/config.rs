@@ -18,7 +18,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 
 pub(crate) use self::{
@@ -32,10 +35,10 @@ pub(crate) use self::{
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Directories {
     /// What survives a reboot [default: /var/lib/sampan]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub(crate) data_dir: Option<PathBuf>,
     /// Sockets and namespaces [default: /run/sampan]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub(crate) run_dir: Option<PathBuf>,
 }
 
@@ -54,6 +57,11 @@ impl Directories {
     pub(crate) fn cri_socket(&self) -> PathBuf {
         self.run().join("cri.sock")
     }
+}
+
+/// A path of the command line, seen from where it was typed: sockets and mounts have no use for any other.
+fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(std::path::absolute)
 }
 
 /// The form of log lines.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Result;
 use sampan_apiserver::CertifiedKeyPem;
 use sampan_kubelet::{Kubelet, ShutdownMode};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::services::ServiceNetwork;
@@ -33,8 +33,8 @@ pub(crate) struct Api {
     pub(crate) node: kube::Client,
     /// As who may read Services and their endpoints.
     pub(crate) proxy: kube::Client,
-    /// What the kubelet shows on its port.
-    pub(crate) serving: CertifiedKeyPem,
+    /// What the kubelet shows on its port; another one when it was renewed.
+    pub(crate) serving: watch::Receiver<CertifiedKeyPem>,
     /// Whose certificates the kubelet's clients have.
     pub(crate) ca_pem: String,
 }

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use sampan_apiserver::{ApiServer, Pki, UserInfo};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -75,7 +75,7 @@ impl Server {
         let as_node = node::Api {
             node: api.client(UserInfo::node(&config.node.node_name)),
             proxy: api.client(UserInfo::new("system:kube-proxy", ["system:masters", "system:authenticated"])),
-            serving: pki.kubelet_serving().clone(),
+            serving: watch::channel(pki.kubelet_serving().clone()).1,
             ca_pem: pki.ca_pem().to_owned(),
         };
         let node = Node::start(&config.node, runtime, as_node).await?;

@@ -18,7 +18,8 @@ use super::{CertifiedKeyPem, PkiError};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
-const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// What a certificate is good for, unless less is asked for.
+pub(super) const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// A certificate with less than this left is issued again.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Clocks differ: a certificate is valid from a little before it was made.
@@ -102,12 +103,26 @@ impl Authority {
     }
 
     /// A new certificate under a new key, in memory only.
-    pub(super) fn issue(&self, leaf: &Leaf<'_>) -> Result<CertifiedKeyPem, PkiError> {
+    pub(super) fn issue(
+        &self,
+        leaf: &Leaf<'_>,
+        lifetime: Option<Duration>,
+    ) -> Result<CertifiedKeyPem, PkiError> {
         let failed = |source| PkiError::Issue { subject: leaf.common_name.to_owned(), source };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let certificate =
-            leaf_params(leaf).and_then(|params| params.signed_by(&key, &self.issuer)).map_err(failed)?;
+        let params = leaf_params(leaf).map_err(failed)?;
+        let params = limited(params, lifetime.unwrap_or(LEAF_LIFETIME).min(LEAF_LIFETIME));
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(CertifiedKeyPem { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// Signs a certificate over somebody else's key; PEM.
+    pub(super) fn sign(
+        &self,
+        params: CertificateParams,
+        key: &rcgen::PublicKey,
+    ) -> Result<String, rcgen::Error> {
+        Ok(params.signed_by(key, &self.issuer)?.pem())
     }
 
     /// The certificate from its files when it is still good, else a new one under the same key.
@@ -210,7 +225,7 @@ fn check(text: &str, path: &Path, key: &KeyPair) -> Result<Found, PkiError> {
     })
 }
 
-fn names_of(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
+pub(super) fn names_of(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return BTreeSet::new() };
     extension
         .value
@@ -263,6 +278,25 @@ fn leaf_params(leaf: &Leaf<'_>) -> Result<CertificateParams, rcgen::Error> {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = leaf.usages.to_vec();
     Ok(params)
+}
+
+/// What a certificate says that somebody asked for.
+pub(super) fn request_params(
+    common_name: &str,
+    organization: Option<&str>,
+    names: &[String],
+    usage: ExtendedKeyUsagePurpose,
+    lifetime: Duration,
+) -> Result<CertificateParams, rcgen::Error> {
+    let names = names.iter().cloned().collect();
+    let usages = &[usage];
+    let params = leaf_params(&Leaf { file: "", common_name, organization, usages, names: &names })?;
+    Ok(limited(params, lifetime))
+}
+
+fn limited(mut params: CertificateParams, lifetime: Duration) -> CertificateParams {
+    params.not_after = params.not_before + BACKDATED + lifetime;
+    params
 }
 
 fn base_params(common_name: &str, organization: Option<&str>, lifetime: Duration) -> CertificateParams {

@@ -41,6 +41,9 @@ pub enum PkiError {
         #[source]
         source: rcgen::Error,
     },
+    /// What was sent is no signing request.
+    #[error("{0}")]
+    Request(&'static str),
     /// PEM handed to TLS is unreadable.
     #[error("read the {what} from PEM")]
     Pem {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 use x509_parser::pem::parse_x509_pem;
@@ -29,8 +31,8 @@ pub enum Identity<'a> {
     },
 }
 
-/// A kubeconfig (YAML) for the API server at `server_url`, with a certificate of a year that is made for it and
-/// kept nowhere else.
+/// A kubeconfig (YAML) for the API server at `server_url`, with a certificate that is made for it and kept nowhere else,
+/// good for `lifetime`, or a year.
 ///
 /// # Errors
 /// When `directory` does not hold the authority of a server, or it cannot sign.
@@ -38,6 +40,7 @@ pub fn issue_kubeconfig(
     directory: &Path,
     server_url: &str,
     identity: Identity<'_>,
+    lifetime: Option<Duration>,
 ) -> Result<String, PkiError> {
     let authority = Authority::open(directory)?;
     let node_user;
@@ -60,7 +63,7 @@ pub fn issue_kubeconfig(
         }
     };
     let user = leaf.common_name.to_owned();
-    let identity = authority.issue(&leaf)?;
+    let identity = authority.issue(&leaf, lifetime)?;
     Ok(kubeconfig(authority.certificate_pem(), server_url, &user, &identity))
 }
 
@@ -90,6 +93,46 @@ pub fn node_of(certificate: &str) -> Option<String> {
     let certificate = pem.parse_x509().ok()?;
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
     name.strip_prefix(NODE_USER).map(str::to_owned)
+}
+
+/// From when to when a certificate (PEM) is good.
+pub fn validity(certificate: &str) -> Option<Range<SystemTime>> {
+    let (_, pem) = parse_x509_pem(certificate.as_bytes()).ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    let time = |time: x509_parser::time::ASN1Time| {
+        Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).ok()?))
+    };
+    Some(time(certificate.validity().not_before)?..time(certificate.validity().not_after)?)
+}
+
+/// The host names and addresses of a certificate (PEM).
+pub fn names(certificate: &str) -> Vec<String> {
+    let Ok((_, pem)) = parse_x509_pem(certificate.as_bytes()) else { return Vec::new() };
+    pem.parse_x509().map(|found| certificate::names_of(&found).into_iter().collect()).unwrap_or_default()
+}
+
+/// A certificate and its key from one file, if it is there.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_pair(path: &Path) -> Result<Option<CertifiedKeyPem>, PkiError> {
+    // Where the key begins; rcgen and everybody else write it in PKCS #8.
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----";
+    Ok(files::read(path, files::PRIVATE)?.and_then(|text| {
+        let (certificate, key) = text.split_at(text.find(KEY)?);
+        Some(CertifiedKeyPem { certificate: certificate.to_owned(), key: key.to_owned() })
+    }))
+}
+
+/// Writes a certificate and its key to one file, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_pair(path: &Path, pair: &CertifiedKeyPem) -> Result<(), PkiError> {
+    if let Some(directory) = path.parent() {
+        files::make_directory(directory)?;
+    }
+    files::write(path, &format!("{}{}", pair.certificate, pair.key), files::PRIVATE)
 }
 
 /// Whether a certificate (PEM) may be shown to clients.

@@ -5,7 +5,7 @@ use rand::Rng;
 use sampan_api::{Status, meta};
 use serde_json::{Value, json};
 
-use super::{Scope, allocation, rules};
+use super::{Scope, allocation, certificates, rules};
 use crate::admission::{Attributes, Operation};
 
 /// How often another name is tried when a generated one is taken (upstream: 8).
@@ -39,6 +39,9 @@ pub async fn create(scope: &Scope<'_>, object: Value) -> Result<Value, Status> {
         meta::set_metadata(&mut object, "namespace", "");
     }
     rules::prepare_for_create(resource, &mut object);
+    if certificates::is_request(scope) {
+        certificates::on_create(scope, &mut object)?;
+    }
     rules::check_escalation(scope, &object, None).await?;
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
     for _ in 0..attempts {

@@ -4,7 +4,7 @@ use sampan_api::{Status, meta};
 use serde_json::Value;
 
 use super::create::create;
-use super::{Scope, allocation, codec, rules};
+use super::{Scope, allocation, certificates, codec, rules};
 use crate::admission::{Attributes, Operation};
 
 /// How often a write that does not insist on a version is tried again when another one was faster.
@@ -100,6 +100,9 @@ async fn attempt(
     object = std::mem::take(&mut attributes.object);
 
     rules::prepare_for_update(resource, &mut object, current, scope.subresource);
+    if certificates::is_request(scope) {
+        certificates::on_update(scope, &mut object)?;
+    }
     allocation::keep(scope, &mut object, current);
     rules::validate_update(scope, &object, current)?;
     rules::check_escalation(scope, &object, Some(current)).await?;

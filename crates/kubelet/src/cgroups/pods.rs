@@ -166,8 +166,8 @@ impl PodCgroups {
     }
 
     /// What the pod uses.
-    pub(crate) fn usage(&self, pod: &Pod) -> Usage {
-        self.hierarchy.as_ref().map(|hierarchy| hierarchy.usage(&self.of(pod))).unwrap_or_default()
+    pub(crate) fn usage(&self, pod: &Pod) -> Option<Usage> {
+        self.hierarchy.as_ref().map(|hierarchy| hierarchy.usage(&self.of(pod)))
     }
 
     /// Removes cgroups of pods that are not in `known` (by UID) and have no process: what a kubelet that was

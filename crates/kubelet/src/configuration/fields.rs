@@ -163,7 +163,7 @@ pub(super) const FIELDS: &[Field] = &[
     ("topologyManagerScope", Text, only_text("container")),
     ("topologyManagerPolicyOptions", Map, No),
     ("qosReserved", Map, No),
-    ("runtimeRequestTimeout", Duration, No),
+    ("runtimeRequestTimeout", Duration, Yes),
     ("hairpinMode", Text, only_text("promiscuous-bridge")),
     ("maxPods", COUNT, Yes),
     ("podCIDR", Text, No),

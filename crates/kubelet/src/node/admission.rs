@@ -29,6 +29,14 @@ pub(crate) struct Rejection {
     pub(crate) message: String,
 }
 
+impl Rejection {
+    /// The machine is going down.
+    pub(crate) fn shutting_down() -> Self {
+        let message = "Pod was rejected as the node is shutting down.";
+        Self { reason: "NodeShutdown".to_owned(), message: message.to_owned() }
+    }
+}
+
 fn reject(reason: &str, message: impl Into<String>) -> Result<(), Rejection> {
     Err(Rejection { reason: reason.to_owned(), message: message.into() })
 }

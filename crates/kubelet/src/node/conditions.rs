@@ -9,6 +9,8 @@ use sampan_cri::v1;
 pub(crate) struct NodeHealth {
     /// Why the runtime is not ready, if it is not.
     pub(crate) runtime_problem: Option<String>,
+    /// Whether the machine is going down.
+    pub(crate) shutting_down: bool,
     /// Whether memory, disk or process ids are short.
     pub(crate) memory_pressure: bool,
     pub(crate) disk_pressure: bool,
@@ -47,14 +49,16 @@ impl NodeHealth {
             let (reason, message) = reasons[usize::from(pressed)];
             (type_.to_owned(), pressed, reason.to_owned(), message.to_owned())
         };
-        let ready = match &self.runtime_problem {
-            None => (
+        let shutdown = self.shutting_down.then(|| "node is shutting down".to_owned());
+        let problems: Vec<String> = self.runtime_problem.clone().into_iter().chain(shutdown).collect();
+        let ready = match problems.as_slice() {
+            [] => (
                 "Ready".to_owned(),
                 true,
                 "KubeletReady".to_owned(),
                 "kubelet is posting ready status".to_owned(),
             ),
-            Some(problem) => ("Ready".to_owned(), false, "KubeletNotReady".to_owned(), problem.clone()),
+            problems => ("Ready".to_owned(), false, "KubeletNotReady".to_owned(), problems.join(", ")),
         };
         let all = [
             pressure(
@@ -111,6 +115,7 @@ mod tests {
     fn reasons_and_messages_are_upstreams() {
         let health = NodeHealth {
             runtime_problem: None,
+            shutting_down: false,
             memory_pressure: false,
             disk_pressure: true,
             pid_pressure: false,
@@ -132,6 +137,10 @@ mod tests {
         let later = health.conditions(&conditions, Timestamp::from_second(9).unwrap());
         assert_eq!(later[0].last_transition_time, conditions[0].last_transition_time);
         assert_ne!(later[0].last_heartbeat_time, conditions[0].last_heartbeat_time);
+        let down = NodeHealth { shutting_down: true, ..health };
+        let ready = down.conditions(&[], Timestamp::from_second(5).unwrap()).pop().unwrap();
+        assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("KubeletNotReady")));
+        assert_eq!(ready.message.as_deref(), Some("node is shutting down"));
     }
 
     #[test]

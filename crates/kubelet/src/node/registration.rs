@@ -35,7 +35,7 @@ pub(crate) async fn keep_registered(
     let name = ctx.config.node_name.clone();
     let mut reported: Option<(NodeStatus, Instant)> = None;
     let mut announced = false;
-    let mut pressure = ctx.pressure.subscribe();
+    let (mut pressure, mut shutting_down) = (ctx.pressure.subscribe(), ctx.shutting_down.subscribe());
     loop {
         let old = reported.as_ref().map(|(status, _)| status.conditions.clone().unwrap_or_default());
         let status = node_status(&ctx, port, old.as_deref().unwrap_or_default()).await;
@@ -69,11 +69,13 @@ pub(crate) async fn keep_registered(
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = pressure.changed() => {}
+            _ = shutting_down.changed() => {}
         }
     }
 }
 
-fn event(ctx: &NodeContext, reason: &str, message: String) {
+/// An event about this node.
+pub(crate) fn event(ctx: &NodeContext, reason: &str, message: String) {
     let reference = k8s_openapi::api::core::v1::ObjectReference {
         kind: Some("Node".to_owned()),
         name: Some(ctx.config.node_name.clone()),
@@ -193,6 +195,7 @@ async fn node_status(
     let pressure = ctx.pressure.borrow().clone();
     let health = NodeHealth {
         runtime_problem: NodeHealth::of_runtime(runtime.as_ref()),
+        shutting_down: *ctx.shutting_down.borrow(),
         memory_pressure: pressure.contains(&Pressure::Memory),
         disk_pressure: pressure.contains(&Pressure::Disk),
         pid_pressure: pressure.contains(&Pressure::Pid),

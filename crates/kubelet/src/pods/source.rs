@@ -154,6 +154,16 @@ impl Workers {
         // A node that is stopped in its first moments has pods that it has not heard of yet.
         let _ = tokio::time::timeout(LISTING, self.listed.cancelled()).await;
         self.stopping.cancel();
+        self.end_by_priority().await;
+        for entry in self.lock().values() {
+            entry.inbox.stop();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Ends the pods for good in the order and time of the graceful shutdown that is configured, if one is.
+    pub(crate) async fn end_by_priority(&self) {
         let steps = &self.ctx.config.shutdown;
         if !steps.is_empty() {
             self.ctx.metrics.node.shutdown_start.set(self.ctx.config.clock.now().as_second());
@@ -162,11 +172,6 @@ impl Workers {
             let below = steps.get(index + 1).map(|next| next.priority);
             self.stop_group(index == 0, step, below).await;
         }
-        for entry in self.lock().values() {
-            entry.inbox.stop();
-        }
-        self.tasks.close();
-        self.tasks.wait().await;
         if !steps.is_empty() {
             self.ctx.metrics.node.shutdown_end.set(self.ctx.config.clock.now().as_second());
         }

@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::Serving;
+use crate::config::{Serving, ServingIdentity};
 use crate::error::Error;
 
 /// A client as its certificate names it.
@@ -19,7 +19,10 @@ pub(super) struct User {
     pub(super) groups: Vec<String>,
 }
 
-pub(super) fn server_config(serving: &Serving) -> Result<Arc<rustls::ServerConfig>, Error> {
+pub(super) fn server_config(
+    serving: &Serving,
+    identity: &ServingIdentity,
+) -> Result<Arc<rustls::ServerConfig>, Error> {
     let tls = |what: &'static str| {
         move |source: Box<dyn std::error::Error + Send + Sync>| Error::Tls { what, source }
     };
@@ -28,8 +31,8 @@ pub(super) fn server_config(serving: &Serving) -> Result<Arc<rustls::ServerConfi
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| tls(what)(Box::new(error)))
     };
-    let chain = certificates(&serving.certificate_pem, "serving certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(&serving.private_key_pem)
+    let chain = certificates(&identity.certificate_pem, "serving certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.private_key_pem)
         .map_err(|error| tls("serving key")(Box::new(error)))?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&serving.client_ca_pem, "client CA")? {

@@ -66,7 +66,7 @@ pub(crate) async fn collect(ctx: &Arc<NodeContext>, pods: Vec<Arc<Pod>>) -> Resu
             if usage.containers.iter().any(|container| container.cpu.at.is_some()) {
                 fill_pod(usage);
             }
-            usage.processes = usage.processes.or_else(|| ctx.cgroups.usage(&pod).processes);
+            usage.processes = usage.processes.or_else(|| ctx.cgroups.usage(&pod)?.processes);
         }
         let mut pods: Vec<PodUsage> = usages.into_values().filter(|usage| !usage.name.is_empty()).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));

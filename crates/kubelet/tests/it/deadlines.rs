@@ -1,6 +1,9 @@
 //! A container runtime that accepts calls and never answers them.
 
-use sampan_kubelet::cri::{ContainerRuntime, go_error};
+use std::time::Duration;
+
+use sampan_kubelet::KubeletConfiguration;
+use sampan_kubelet::cri::{ContainerRuntime, CriRuntime, go_error};
 use tokio::net::UnixListener;
 use tokio::time::Instant;
 
@@ -16,7 +19,7 @@ async fn a_runtime_that_hangs_is_given_up() {
         }
     });
     let client = sampan_cri::client::connect_lazy(&format!("unix://{}", socket.display())).unwrap();
-    let runtime: &dyn ContainerRuntime = &client;
+    let runtime = CriRuntime::new(client.clone(), None);
     let start = Instant::now();
     let error = runtime.version().await.unwrap_err();
     assert_eq!(
@@ -31,4 +34,20 @@ async fn a_runtime_that_hangs_is_given_up() {
     assert!(error.message().ends_with("StopContainer for 150 s"), "{error}");
     let error = runtime.exec_sync("c", vec!["true".to_owned()], 5).await.unwrap_err();
     assert!(error.message().ends_with("ExecSync for 125 s"), "{error}");
+    // `runtimeRequestTimeout` of the configuration; zero is the default.
+    let configured = |text: &str| {
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration";
+        let file = KubeletConfiguration::parse(&format!("{head}\nruntimeRequestTimeout: {text}\n")).unwrap();
+        assert_eq!(file.warnings(), [""; 0]);
+        CriRuntime::new(client.clone(), file.runtime_request_timeout())
+    };
+    let (short, default) = (configured("1500ms"), configured("0s"));
+    let start = Instant::now();
+    let error = short.version().await.unwrap_err();
+    assert!(error.message().ends_with("Version for 1.5 s"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let error = short.stop_container("c", 30).await.unwrap_err();
+    assert!(error.message().ends_with("StopContainer for 31.5 s"), "{error}");
+    let error = default.version().await.unwrap_err();
+    assert!(error.message().ends_with("Version for 120 s"), "{error}");
 }

@@ -554,11 +554,11 @@ impl ContainerRuntime for FakeRuntime {
     async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Status> {
         let inner = self.inner.lock().unwrap();
         let used = |(status, _, _): &(v1::ContainerStatus, String, Script)| {
-            let value = *inner.memory.get(&status.metadata.as_ref()?.name)?;
-            let working_set_bytes = Some(v1::UInt64Value { value });
+            let value = inner.memory.get(&status.metadata.as_ref()?.name).copied().unwrap_or(1 << 20);
+            let [usage_bytes, working_set_bytes] = [Some(v1::UInt64Value { value }); 2];
             Some(v1::ContainerStats {
                 attributes: Some(v1::ContainerAttributes { id: status.id.clone(), ..Default::default() }),
-                memory: Some(v1::MemoryUsage { working_set_bytes, ..Default::default() }),
+                memory: Some(v1::MemoryUsage { usage_bytes, working_set_bytes, ..Default::default() }),
                 ..Default::default()
             })
         };

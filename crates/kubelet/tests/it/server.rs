@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use sampan_kubelet::Serving;
+use sampan_kubelet::{Serving, ServingIdentity};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -36,8 +36,11 @@ fn pki() -> Pki {
         .unwrap();
     let serving = Serving {
         address: "127.0.0.1:0".parse().unwrap(),
-        certificate_pem: server.pem().into_bytes(),
-        private_key_pem: server_key.serialize_pem().into_bytes(),
+        identity: tokio::sync::watch::channel(ServingIdentity {
+            certificate_pem: server.pem().into_bytes(),
+            private_key_pem: server_key.serialize_pem().into_bytes(),
+        })
+        .1,
         client_ca_pem: ca.pem().into_bytes(),
     };
     Pki { serving, ca: ca.der().clone(), issuer }

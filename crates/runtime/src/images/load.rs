@@ -117,7 +117,9 @@ impl ImageStore {
         self.obtain_layers(&plan, &None, &Reporter::default()).await?;
         let unnamed = Reference::parse("unnamed").map_err(ImageError::from)?;
         let mut record = self.record(plan, &unnamed, None);
-        record.repo_tags = names.iter().filter_map(Reference::repo_tag).collect();
+        // What another machine has saved of its built-in image does not stand in for this one's.
+        let foreign = names.iter().filter(|name| !crate::builtin::is_ours(name));
+        record.repo_tags = foreign.filter_map(Reference::repo_tag).collect();
         let this = self.clone();
         tokio::task::spawn_blocking(move || this.database.put(record))
             .await

@@ -1,7 +1,8 @@
 //! Images to archives.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sampan_oci::digest::Verifier;
@@ -12,6 +13,16 @@ use tar::{EntryType, Header};
 
 use super::{ArchiveFormat, ImageError, ImageRecord, ImageStore};
 use crate::builtin;
+use crate::content::Scratch;
+
+/// An image that is saved.
+struct Subject {
+    /// As it was asked for.
+    name: String,
+    image: Arc<ImageRecord>,
+    /// Where the blobs of the built-in image are, which has none in the store.
+    packed: Option<Scratch>,
+}
 
 impl ImageStore {
     /// Writes images as one archive: an OCI layout, and for [`ArchiveFormat::Docker`] also the
@@ -29,16 +40,11 @@ impl ImageStore {
         let mut images = Vec::new();
         for name in names {
             let image = self.resolve(name)?.ok_or_else(|| ImageError::NotFound(name.clone()))?;
-            if builtin::is_builtin(&image) {
-                return Err(ImageError::Archive(format!(
-                    "{name:?} is built in and made anew on every machine"
-                )));
-            }
-            images.push((name.clone(), image));
+            images.push(self.subject(name.clone(), image).await?);
         }
         let lease = self.leases.open();
-        for (_, image) in &images {
-            lease.hold(super::collect::needed(image)).await;
+        for subject in &images {
+            lease.hold(super::collect::needed(&subject.image)).await;
         }
         let this = self.clone();
         let write = move || this.write_archive(&images, format, writer);
@@ -47,9 +53,23 @@ impl ImageStore {
         written
     }
 
+    async fn subject(&self, name: String, image: Arc<ImageRecord>) -> Result<Subject, ImageError> {
+        if !builtin::is_builtin(&image) {
+            return Ok(Subject { name, image, packed: None });
+        }
+        let root = image.chain_ids().next().and_then(|layer| self.snapshots.layer(layer));
+        let root = root.ok_or_else(|| ImageError::NotFound(name.clone()))?;
+        let scratch = self.content.scratch()?;
+        let work = move || {
+            let image = Arc::new(builtin::pack(&image, &root, scratch.path())?);
+            Ok(Subject { name, image, packed: Some(scratch) })
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| ImageError::Worker)?
+    }
+
     fn write_archive<W: Write>(
         &self,
-        images: &[(String, Arc<ImageRecord>)],
+        images: &[Subject],
         format: ArchiveFormat,
         mut out: W,
     ) -> Result<W, ImageError> {
@@ -62,17 +82,18 @@ impl ImageStore {
         };
         let mut docker = Vec::new();
         append(&mut out, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        for (name, image) in images {
+        for subject in images {
+            let Subject { name, image, .. } = subject;
             let Some(manifest) = &image.manifest else { continue };
             for (digest, limit) in [(&manifest.digest, MAX_MANIFEST), (&image.id, MAX_CONFIG)] {
                 if written.insert(digest.clone()) {
-                    let bytes = self.content.read(digest, limit)?.ok_or_else(|| missing(digest))?;
+                    let bytes = self.document(subject, digest, limit)?;
                     append(&mut out, &blob_name(digest), &bytes)?;
                 }
             }
             for layer in &image.layers {
                 if written.insert(layer.blob.digest.clone()) {
-                    self.append_blob(&mut out, &layer.blob)?;
+                    self.append_blob(&mut out, subject, &layer.blob)?;
                 }
             }
             let tags = tags_of(name, image);
@@ -101,8 +122,26 @@ impl ImageStore {
         Ok(out)
     }
 
-    fn append_blob<W: Write>(&self, out: &mut W, blob: &Descriptor) -> Result<(), ImageError> {
-        let path = self.content.path(&blob.digest);
+    fn path_of(&self, subject: &Subject, digest: &Digest) -> PathBuf {
+        let packed = subject.packed.as_ref().map(|dir| dir.path().join(digest.hex()));
+        packed.unwrap_or_else(|| self.content.path(digest))
+    }
+
+    fn document(&self, subject: &Subject, digest: &Digest, limit: u64) -> Result<Vec<u8>, ImageError> {
+        if subject.packed.is_none() {
+            return self.content.read(digest, limit)?.ok_or_else(|| missing(digest));
+        }
+        let path = self.path_of(subject, digest);
+        fs::read(&path).map_err(|e| ImageError::io("read", &path, e))
+    }
+
+    fn append_blob<W: Write>(
+        &self,
+        out: &mut W,
+        subject: &Subject,
+        blob: &Descriptor,
+    ) -> Result<(), ImageError> {
+        let path = self.path_of(subject, &blob.digest);
         let mut file = File::open(&path).map_err(|_| missing(&blob.digest))?;
         out.write_all(header(&blob_name(&blob.digest), blob.size).as_bytes()).map_err(written_error)?;
         let mut verifier = Verifier::new(blob.digest.clone(), Some(blob.size));

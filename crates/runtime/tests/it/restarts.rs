@@ -68,6 +68,36 @@ async fn an_end_in_between_is_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_whose_record_is_damaged_is_what_its_first_record_and_its_shim_say() {
+    let mut node = Node::start().await;
+    let config = node.target.pod("damaged");
+    let pod = node.target.run_pod(&config).await.unwrap();
+    let runs =
+        node.target.run(&pod, node.target.container("runs", &["sleep", "600"]), &config).await.unwrap();
+    let ended = node
+        .target
+        .run(&pod, node.target.container("ended", &["probe", "exit", "3"]), &config)
+        .await
+        .unwrap();
+    node.target.ended(&ended).await.unwrap();
+    let before = node.target.status(&runs).await.unwrap();
+    node.stop_serving().await;
+    // As power that was lost leaves files.
+    for id in [&runs, &ended] {
+        std::fs::write(node.dir.join("data/containers").join(id).join("container.json"), "").unwrap();
+    }
+    node.restart().await;
+    let status = node.target.status(&runs).await.unwrap();
+    assert_eq!(status.state(), ContainerState::ContainerRunning);
+    assert_eq!((&status.metadata, status.started_at), (&before.metadata, before.started_at));
+    let status = node.target.ended(&ended).await.unwrap();
+    assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
+    assert_eq!(status.metadata.unwrap().name, "ended");
+    node.target.remove(&ended).await.unwrap();
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_shim_ends_its_pod() {
     let mut node = Node::start().await;
     let config = node.target.pod("shimless");

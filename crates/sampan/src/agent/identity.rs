@@ -35,6 +35,14 @@ pub(super) fn certificate(connection: &kube::Config) -> Result<CertifiedKeyPem> 
     Ok(CertifiedKeyPem { certificate, key })
 }
 
+/// Another certificate for the same cluster.
+pub(super) fn set(connection: &mut kube::Config, pair: &CertifiedKeyPem) {
+    let user = &mut connection.auth_info;
+    user.client_certificate_data = Some(STANDARD.encode(&pair.certificate));
+    user.client_key_data = Some(STANDARD.encode(&pair.key).into());
+    (user.client_certificate, user.client_key) = (None, None);
+}
+
 fn text(data: Option<&str>, file: Option<&str>, field: &'static str) -> Result<String> {
     let bytes = match (data, file) {
         (Some(data), _) => STANDARD.decode(data.trim()).with_context(|| format!("{field}: not base64"))?,

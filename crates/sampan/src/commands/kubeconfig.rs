@@ -1,6 +1,6 @@
 //! `sampan kubeconfig`: identities of this server's cluster, for nodes on other machines and for people.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use sampan_apiserver::pki::{Identity, issue_kubeconfig};
@@ -26,7 +26,8 @@ pub(super) fn run(args: &KubeconfigArgs, printer: &Printer) -> Result<ExitCode> 
         (None, None) => bail!("for whom? --node NAME or --user NAME"),
     };
     let directories = Directories { data_dir: args.data_dir.clone(), run_dir: None };
-    let kubeconfig = issue_kubeconfig(&directories.data().join("pki"), &args.server, identity)?;
+    let lifetime = args.expiration_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    let kubeconfig = issue_kubeconfig(&directories.data().join("pki"), &args.server, identity, lifetime)?;
     printer.raw(kubeconfig.as_bytes());
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use sampan_kubelet::{KubeletConfig, Serving};
+use sampan_apiserver::CertifiedKeyPem;
+use sampan_kubelet::{KubeletConfig, Serving, ServingIdentity, cri::CriRuntime};
+use tokio::sync::watch;
 
 use super::Api;
 use crate::config::NodeConfig;
@@ -50,7 +52,7 @@ pub(super) fn config(
     let mut kubelet = KubeletConfig::new(
         &config.node_name,
         api.node,
-        Arc::new(cri),
+        Arc::new(CriRuntime::new(cri, config.kubelet.runtime_request_timeout())),
         config.data_dir.join("kubelet"),
         config.node_ip,
     );
@@ -68,11 +70,11 @@ pub(super) fn config(
         container_log_dir: usual_logs.then(|| "/var/log/containers".into()),
         serving: Some(Serving {
             address: SocketAddr::new(config.bind_address, config.kubelet_port),
-            certificate_pem: api.serving.certificate.into_bytes(),
-            private_key_pem: api.serving.key.into_bytes(),
+            identity: identities(api.serving),
             client_ca_pem: api.ca_pem.into_bytes(),
         }),
         cluster_domain: config.cluster_domain.clone(),
+        inhibit_shutdown: true,
         pod_cidr: Some(config.pod_cidr.to_string()),
         labels: config.node_labels.clone(),
         max_pods: config.max_pods,
@@ -80,4 +82,19 @@ pub(super) fn config(
         cgroup_root: config.cgroup_root.clone(),
         ..kubelet
     }
+}
+
+/// The same certificates in the kubelet's words.
+fn identities(mut from: watch::Receiver<CertifiedKeyPem>) -> watch::Receiver<ServingIdentity> {
+    let convert = |pair: &CertifiedKeyPem| ServingIdentity {
+        certificate_pem: pair.certificate.clone().into_bytes(),
+        private_key_pem: pair.key.clone().into_bytes(),
+    };
+    let (to, identities) = watch::channel(convert(&from.borrow_and_update()));
+    tokio::spawn(async move {
+        while from.changed().await.is_ok() {
+            to.send_replace(convert(&from.borrow_and_update()));
+        }
+    });
+    identities
 }

@@ -108,3 +108,93 @@ fn an_agent_says_what_is_wrong_with_its_identity() {
     let who = server.kubectl(&["--kubeconfig", &path, "auth", "whoami"]).ok();
     assert!(who.contains("jane") && who.contains("readers"), "{who}");
 }
+
+#[test]
+fn an_agent_renews_its_certificates() {
+    let machine = Peer::start();
+    let mut server = Node::prepare(&["--stop-pods=true"]);
+    server.replace_option("127.0.0.1", &machine.host.to_string());
+    let range = server.option("--cluster-cidr").trim_end_matches("0/24").to_owned();
+    server.push_args(&["--pod-cidr", &format!("{range}0/25")]);
+    server.launch();
+    let mut agent = Node::join(&server, &machine, &format!("{range}128/25"));
+    // Of a certificate for a minute, which counts from five minutes ago, 90 % are over within 24 s.
+    let url = format!("https://{}:{}", machine.host, server.option("--https-listen-port"));
+    let data = server.path("data").display().to_string();
+    let args = ["kubeconfig", "--node", agent.name(), "--server", &url, "--data-dir", &data];
+    let short = server.sampan_alone(&[&args[..], &["--expiration-seconds", "60"]].concat()).ok();
+    agent.kill_9();
+    std::fs::write(agent.path("kubeconfig"), short).unwrap();
+    agent.launch();
+    let renewed = ["agent-client.pem", "agent-serving.pem"].map(|name| agent.path("data/pki").join(name));
+    crate::fixture::eventually("both certificates", || {
+        renewed.iter().all(|file| file.exists()).then_some(())
+    });
+    // The one that it was given is good for nothing any more.
+    crate::fixture::eventually("the end of the first one", || {
+        let said = agent.kubectl(&["get", "node", agent.name()]);
+        (said.code != 0).then_some(())
+    });
+    server.apply(&web("far", agent.name()));
+    server.wait_for("pod/far", "{.status.conditions[?(@.type==\"Ready\")].status}", "True");
+    assert_eq!(server.kubectl(&["exec", "far", "--", "hostname"]).ok(), "far\n");
+    let requests = "jsonpath={range .items[*]}{.spec.signerName} {.spec.username} {.status.conditions[0].type}{\"\\n\"}{end}";
+    let listed = server.kubectl(&["get", "csr", "-o", requests]).ok();
+    for signer in ["kube-apiserver-client-kubelet", "kubelet-serving"] {
+        let line = format!("kubernetes.io/{signer} system:node:{} Approved", agent.name());
+        assert!(listed.lines().any(|listed| listed == line), "{listed}");
+    }
+    server.kubectl(&["delete", "pod", "far", "--timeout=60s"]).ok();
+}
+
+#[test]
+fn what_somebody_approves_is_signed() {
+    let server = Node::start();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = |group: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "jane");
+        let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem)
+    };
+    let csr = |name: &str, request: &str| {
+        format!(
+            "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {{name: {name}}}\nspec:\n  username: somebody-else\n  signerName: kubernetes.io/kube-apiserver-client\n  usages: [digital signature, client auth]\n  request: {request}\n---\n"
+        )
+    };
+    server.apply(&[csr("jane", &request("readers")), csr("root", &request("system:masters"))].concat());
+    assert_eq!(
+        server.field("csr/jane", "{.spec.username}"),
+        "kubernetes-admin",
+        "who asks is not for them to say"
+    );
+    assert_eq!(server.field("csr/jane", "{.status.certificate}"), "", "nobody has approved it");
+    server.kubectl(&["certificate", "approve", "jane", "root"]).ok();
+    let signed = server.field("csr/jane", "{.status.certificate}");
+    let pem = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, signed).unwrap();
+    let (certificate, secret) = (server.path("jane.crt"), server.path("jane.key"));
+    std::fs::write(&certificate, pem).unwrap();
+    std::fs::write(&secret, key.serialize_pem()).unwrap();
+    let config = server.path("jane.kubeconfig");
+    let admin = std::fs::read_to_string(server.path("kubeconfig")).unwrap();
+    let as_jane: String = admin
+        .lines()
+        .map(|line| match line.trim().split(':').next() {
+            Some("client-certificate-data") => format!("    client-certificate: {}\n", certificate.display()),
+            Some("client-key-data") => format!("    client-key: {}\n", secret.display()),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    std::fs::write(&config, as_jane).unwrap();
+    let who = server.kubectl(&["--kubeconfig", config.to_str().unwrap(), "auth", "whoami"]).ok();
+    assert!(who.contains("jane") && who.contains("readers"), "{who}");
+    assert_eq!(server.field("csr/root", "{.status.certificate}"), "");
+    assert_eq!(
+        server.field("csr/root", "{.status.conditions[?(@.type==\"Failed\")].reason}"),
+        "SignerValidationFailure"
+    );
+    let none = server.with_manifest(&["create"], &csr("none", "bm9uZQ==")).fails();
+    assert!(none.contains("spec.request"), "{none}");
+}

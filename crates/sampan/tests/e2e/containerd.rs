@@ -89,6 +89,49 @@ spec:
     drop(node);
 }
 
+/// The manifests that the documentation shows, as they are.
+const EXAMPLE: &str = include_str!("../../../../examples/runtime-classes.yaml");
+
+/// Applies the example; what each of its pods saw of its kernel.
+fn kernels(node: &Node) -> [String; 3] {
+    node.apply(EXAMPLE);
+    ["embedded", "crun", "gvisor"].map(|name| {
+        let pod = format!("pod/kernel-{name}");
+        node.wait_for(&pod, "{.status.phase}", "Succeeded");
+        node.kubectl(&["logs", &pod]).ok()
+    })
+}
+
+#[test]
+fn rtc_17_the_example_runs_unchanged_on_the_embedded_runtime_and_on_containerd() {
+    let ours = std::fs::read_to_string("/proc/version").unwrap();
+    let gvisor = |[embedded, crun, gvisor]: [String; 3]| {
+        assert_eq!([&embedded, &crun], [&ours, &ours]);
+        assert!(gvisor.starts_with("Linux version 4.4.0"), "{gvisor}");
+        gvisor
+    };
+    let mut node = Node::prepare(&["--stop-pods=true"]);
+    // Debian's gVisor does not have the platform that later ones choose by themselves.
+    let file = node.path("sampan.yaml");
+    let handler = "runtime: {handlers: {runsc: {path: /usr/bin/runsc, args: [--platform=ptrace]}}}\n";
+    std::fs::write(&file, handler).unwrap();
+    node.push_args(&["--config", &file.display().to_string()]);
+    node.launch();
+    let here = gvisor(kernels(&node));
+    // The built-in image for an engine that has none.
+    let archive = node.path("toolbox.tar");
+    let path = archive.display().to_string();
+    node.sampan(&["image", "save", "sampan.local/toolbox", "-o", &path]).ok();
+    let containerd = Containerd::start();
+    containerd.import(&archive);
+    let other =
+        Node::start_with(&["--stop-pods=true", "--container-runtime-endpoint", &containerd.endpoint()]);
+    assert_eq!(gvisor(kernels(&other)), here);
+    for node in [&node, &other] {
+        node.kubectl(&["delete", "pods", "--all", "--wait=true", "--timeout=60s"]).ok();
+    }
+}
+
 #[test]
 fn a_socket_that_is_no_runtime_is_told_apart() {
     let node = Node::prepare(&[]);

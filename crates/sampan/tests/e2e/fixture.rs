@@ -1,5 +1,8 @@
 //! What the tests stand on: a server, a kubectl for it, a registry.
 
+#[path = "../../../logind/tests/it/bus.rs"]
+#[allow(dead_code, reason = "what configures logind is tested there")]
+pub(crate) mod bus;
 pub(crate) mod containerd;
 mod image;
 mod node;

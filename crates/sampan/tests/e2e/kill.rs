@@ -152,3 +152,43 @@ fn stopped_pods_run_again_with_the_node() {
         node.kubectl(&["exec", "web", "--", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/healthz"]).ok();
     assert_eq!(answer, "ok\n");
 }
+
+/// A pod of the built-in image, which has no shell.
+const TOOLS: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: NAME}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {name: c, image: sampan.local/toolbox, command: [sleep, '3600']}\n";
+
+#[test]
+fn another_binary_takes_over_what_the_one_before_left() {
+    let (registry, mut node) = (Registry::start(), Node::prepare(&[]));
+    let image = registry.push("busybox:1", &TestImage::busybox(&json!({})));
+    // To everything that looks at it, a file of another content is another version.
+    let old = node.path("sampan-before");
+    let mut bytes = fs::read(env!("CARGO_BIN_EXE_sampan")).unwrap();
+    bytes.extend_from_slice(b"another version");
+    fs::write(&old, bytes).unwrap();
+    fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    node.set_binary(&old);
+    node.launch();
+    node.apply(&format!(
+        "{}{}",
+        pod("runs", &image, "Always", "while :; do sleep 0.1; done"),
+        TOOLS.replace("NAME", "tools"),
+    ));
+    for name in ["runs", "tools"] {
+        node.wait_for(&format!("pod/{name}"), "{.status.phase}", "Running");
+    }
+    let before = ["runs", "tools"].map(|name| identity(&node, name));
+    node.kill_9();
+    fs::remove_file(&old).unwrap();
+    node.set_binary(env!("CARGO_BIN_EXE_sampan"));
+    node.launch();
+    for name in ["runs", "tools"] {
+        assert_eq!(node.kubectl(&["exec", name, "--", "echo", "still here"]).ok(), "still here\n");
+    }
+    assert_eq!(["runs", "tools"].map(|name| identity(&node, name)), before);
+    // Its shims do what they did, and the image that is made of the binary is the new one's.
+    let end = ["exec", "runs", "--", "sh", "-c", "kill -9 -1"];
+    let _ = node.kubectl(&end);
+    node.apply(&TOOLS.replace("NAME", "fresh"));
+    node.wait_for("pod/fresh", "{.status.phase}", "Running");
+    node.kubectl(&["delete", "pod", "runs", "tools", "fresh", "--timeout=60s"]).ok();
+}

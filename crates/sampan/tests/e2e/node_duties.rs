@@ -1,10 +1,10 @@
 //! What the node does beside running pods: memory limits enforced, static pods, pressure, numbers, collection.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::json;
 
-use crate::fixture::{Node, Registry, SmallDisk, TestImage, eventually};
+use crate::fixture::{Node, Registry, SmallDisk, TestImage, bus::Bus, eventually};
 
 /// The registry, and an image of it with a shell.
 fn shell() -> (Registry, String) {
@@ -203,4 +203,53 @@ fn hook_20_a_graceful_shutdown_says_so_in_the_status() {
     assert_eq!(node.field("pod/p", "{.status.phase} {.status.reason}"), "Failed Terminated");
     let message = "Pod was terminated in response to imminent node shutdown.";
     assert_eq!(node.field("pod/p", "{.status.message}"), message);
+}
+
+#[test]
+fn hook_20_a_shutdown_of_the_machine_waits_for_the_pods() {
+    let (_registry, image) = shell();
+    let tasks = tokio::runtime::Runtime::new().unwrap();
+    let bus = tasks.block_on(Bus::start(Duration::from_secs(60)));
+    let mut node = Node::prepare(&["--stop-pods=true"]);
+    configure(&mut node, "shutdownGracePeriod: 30s\nshutdownGracePeriodCriticalPods: 1s\n");
+    node.set_bus(bus.address());
+    node.launch();
+    let lock = || eventually("the lock", || (bus.locks() == ["shutdown kubelet delay"]).then_some(()));
+    lock();
+    // It ends when its file is there, so that the lock can be seen while it has not.
+    fs::create_dir(node.path("out")).unwrap();
+    let volume = format!("  volumes: [{{name: v, hostPath: {{path: {}}}}}]\n", node.path("out").display());
+    let script = "trap \"touch /v/asked; until [ -e /v/go ]; do sleep 0.1; done; exit 0\" TERM; while :; do sleep 0.1; done";
+    let slow = pod("slow", &image, script, &volume)
+        .replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 25");
+    node.apply(&format!("{slow}    volumeMounts: [{{name: v, mountPath: /v}}]\n"));
+    node.wait_for("pod/slow", "{.status.phase}", "Running");
+    tasks.block_on(bus.prepare_for_shutdown(true));
+    eventually("the signal", || node.path("out/asked").exists().then_some(()));
+    let ready = "{.items[0].status.conditions[?(@.type==\"Ready\")].status}";
+    node.wait_for("nodes", ready, "False");
+    let message = "{.items[0].status.conditions[?(@.type==\"Ready\")].message}";
+    assert_eq!(node.field("nodes", message), "node is shutting down");
+    node.wait_for_event(node.name(), "NodeShutdown", "Normal Shutdown manager detected shutdown event");
+    // Nobody is begun any more, and the machine still waits.
+    let late = format!("  nodeName: {}\n", node.name());
+    node.apply(&pod("late", &image, "exec sleep 3600", &late));
+    node.wait_for("pod/late", "{.status.phase} {.status.reason}", "Failed NodeShutdown");
+    let rejected = "Pod was rejected: Pod was rejected as the node is shutting down.";
+    assert_eq!(node.field("pod/late", "{.status.message}"), rejected);
+    lock();
+    fs::write(node.path("out/go"), "").unwrap();
+    eventually("the machine to go on", || bus.locks().is_empty().then_some(()));
+    assert_eq!(node.field("pod/slow", "{.status.phase} {.status.reason}"), "Failed Terminated");
+    // Somebody has called it off.
+    tasks.block_on(bus.prepare_for_shutdown(false));
+    node.wait_for_event(
+        node.name(),
+        "NodeShutdown",
+        "Normal Shutdown manager detected shutdown cancellation",
+    );
+    lock();
+    node.wait_for("nodes", ready, "True");
+    node.apply(&pod("next", &image, "exec sleep 3600", ""));
+    node.wait_for("pod/next", "{.status.phase}", "Running");
 }

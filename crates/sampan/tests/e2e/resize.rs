@@ -168,3 +168,59 @@ fn what_cannot_be_is_said_and_leaves_everything_as_it_was() {
         .ok();
     node.wait_for("pod/p", PENDING, "");
 }
+
+#[test]
+fn the_resources_of_the_pod_as_a_whole_are_resized() {
+    let (registry, node) = (Registry::start(), Node::start());
+    let image = registry.push("busybox:1", &TestImage::busybox(&json!({})));
+    node.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  terminationGracePeriodSeconds: 1\n  resources: {{requests: {{cpu: 100m, memory: 64Mi}}, limits: {{cpu: 500m, memory: 96Mi}}}}\n  containers:\n  - {{name: a, image: {image}, command: [sleep, '3600']}}\n  - {{name: b, image: {image}, command: [sleep, '3600']}}\n"
+    ));
+    node.wait_for("pod/p", "{.status.phase}", "Running");
+    let uid = node.field("pod/p", "{.metadata.uid}");
+    let pod = format!("{}/kubepods/burstable/pod{uid}", node.name());
+    let has = |milli: i64, mebibytes: u64| {
+        eventually(&format!("the pod to have {milli}m and {mebibytes}Mi"), || {
+            let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+            let read = |file: String| std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
+            let (cpu, memory) = match v2 {
+                true => (read(format!("{pod}/cpu.max"))?, read(format!("{pod}/memory.max"))?),
+                false => (
+                    read(format!("cpu/{pod}/cpu.cfs_quota_us"))?,
+                    read(format!("memory/{pod}/memory.limit_in_bytes"))?,
+                ),
+            };
+            let quota = cpu.split_whitespace().next()?.parse::<i64>().ok()?;
+            let limit = memory.trim().parse::<u64>().ok()?;
+            ((quota, limit) == (milli * 100, mebibytes << 20)).then_some(())
+        });
+    };
+    let resize = |resources: Value| {
+        let patch = json!({"spec": {"resources": resources}}).to_string();
+        node.kubectl(&["patch", "pod", "p", "--subresource", "resize", "--patch", &patch])
+    };
+    has(500, 96);
+    let ids = "{.status.containerStatuses[*].containerID}";
+    let before = node.field("pod/p", ids);
+    resize(json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "800m", "memory": "128Mi"}})).ok();
+    has(800, 128);
+    node.wait_for("pod/p", "{.status.resources.limits.memory}", "128Mi");
+    node.wait_for("pod/p", "{.status.allocatedResources.cpu}", "200m");
+    resize(json!({"limits": {"cpu": "300m", "memory": "64Mi"}})).ok();
+    has(300, 64);
+    node.wait_for("pod/p", PROGRESS, "");
+    // Less than is in use by all of them together.
+    for container in ["a", "b"] {
+        let fill = format!("dd if=/dev/zero of=/dev/shm/{container} bs=1048576 count=24");
+        node.kubectl(&["exec", "p", "-c", container, "--", "sh", "-c", &fill]).ok();
+    }
+    let less = json!({"requests": {"memory": "32Mi"}, "limits": {"memory": "32Mi"}});
+    resize(less).ok();
+    node.wait_for("pod/p", PROGRESS, "Error");
+    let message = node.field("pod/p", r#"{.status.conditions[?(@.type=="PodResizeInProgress")].message}"#);
+    let text =
+        "cannot decrease memory limits: attempting to set pod memory limit (33554432) below current usage (";
+    assert!(message.starts_with(text), "{message}");
+    has(300, 64);
+    assert_eq!(node.field("pod/p", ids), before, "nobody was restarted");
+}

@@ -10,7 +10,7 @@ use sampan_api::resources;
 use super::{Life, PodWorker};
 use crate::cgroups::as_value;
 use crate::events::EventType;
-use crate::node::admission::{NodeView, admit};
+use crate::node::admission::{NodeView, Rejection, admit};
 use crate::node::capacity;
 use crate::pod_ref;
 use crate::pods::allocation::Allocation;
@@ -41,7 +41,11 @@ impl PodWorker {
                 pressure: &pressure,
                 others: &others,
             };
-            if let Err(rejection) = admit(&self.pod, &requests, &node) {
+            let judged = match *ctx.shutting_down.borrow() {
+                true => Err(Rejection::shutting_down()),
+                false => admit(&self.pod, &requests, &node),
+            };
+            if let Err(rejection) = judged {
                 drop(others);
                 tracing::info!(pod = %pod_ref::full_name(&self.pod), reason = rejection.reason, message = rejection.message, "pod not taken");
                 let labels = [("reason", rejection.reason.clone())];

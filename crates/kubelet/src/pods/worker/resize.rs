@@ -246,12 +246,21 @@ impl PodWorker {
         Ok(())
     }
 
-    /// Memory that is in use is not taken away: the kernel would kill somebody for it.
+    /// Memory that is in use is not taken away: the kernel would kill somebody for it. As upstream, file cache counts as
+    /// in use, though the kernel could drop it.
     async fn check_memory(&self, updates: &[Update], before: &Limits, after: &Limits) -> Result<(), String> {
         let mut errors = Vec::new();
-        let used = self.ctx.cgroups.usage(&self.pod).working_set.unwrap_or(0);
-        if let Some(limit) = shrinks(before.memory, after.memory).filter(|limit| used > *limit) {
-            errors.push(format!("attempting to set pod memory limit ({limit}) below current usage ({used})"));
+        // Cgroups that are not the kubelet's are not limited by it either.
+        if let Some((limit, usage)) =
+            shrinks(before.memory, after.memory).zip(self.ctx.cgroups.usage(&self.pod))
+        {
+            match usage.memory {
+                None => errors.push("missing pod memory usage".to_owned()),
+                Some(used) if used >= limit => errors.push(format!(
+                    "attempting to set pod memory limit ({limit}) below current usage ({used})"
+                )),
+                Some(_) => {}
+            }
         }
         let limit_of = |resources: Option<&ResourceRequirements>| {
             Some(quantities::listed(resources.and_then(|r| r.limits.as_ref()), "memory").unwrap_or(-1))
@@ -270,13 +279,14 @@ impl PodWorker {
                 let used = stats
                     .iter()
                     .find(|stats| stats.attributes.as_ref().is_some_and(|a| a.id == update.id))
-                    .and_then(|stats| Some(stats.memory.as_ref()?.working_set_bytes.as_ref()?.value))
-                    .unwrap_or(0);
-                if used > limit {
-                    let name = &update.container.name;
-                    errors.push(format!(
+                    .and_then(|stats| Some(stats.memory.as_ref()?.usage_bytes.as_ref()?.value));
+                let name = &update.container.name;
+                match used {
+                    None => errors.push(format!("missing container {name:?} memory usage")),
+                    Some(used) if used >= limit => errors.push(format!(
                         "attempting to set container {name:?} memory limit ({limit}) below current usage ({used})"
-                    ));
+                    )),
+                    Some(_) => {}
                 }
             }
         }

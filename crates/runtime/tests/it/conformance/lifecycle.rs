@@ -163,3 +163,38 @@ pub async fn rtc_18_an_unknown_handler_is_refused(target: &Target) -> Check {
     );
     Ok(())
 }
+
+/// An id that nobody has.
+const NEVER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+pub async fn stopping_and_removing_again_is_no_error(target: &Target) -> Check {
+    let config = target.pod("again");
+    let pod = target.run_pod(&config).await?;
+    // What has never run, too.
+    let created = target.create(&pod, target.container("created", &["true"]), &config).await?;
+    target.stop(&created, 1).await?;
+    let id = target.run(&pod, target.container("main", &["sleep", "3600"]), &config).await?;
+    for _ in 0..2 {
+        target.stop(&id, 0).await?;
+    }
+    for _ in 0..2 {
+        target.remove(&id).await?;
+        target.remove(&created).await?;
+    }
+    for _ in 0..2 {
+        target.stop_pod(&pod).await?;
+    }
+    for _ in 0..2 {
+        target.remove_pod(&pod).await?;
+    }
+    // What never was has been removed already, as far as anybody can tell.
+    target.remove(NEVER).await?;
+    target.remove_pod(NEVER).await
+}
+
+pub async fn a_pod_that_is_gone_can_be_stopped(target: &Target) -> Check {
+    let pod = target.run_pod(&target.pod("gone")).await?;
+    target.remove_pod(&pod).await?;
+    target.stop_pod(&pod).await?;
+    target.stop_pod(NEVER).await
+}

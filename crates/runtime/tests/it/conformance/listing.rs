@@ -135,3 +135,19 @@ pub async fn stats_count_what_runs(target: &Target) -> Check {
     assert_eq!(descriptor.label_keys.len(), metric.label_values.len());
     target.remove_pod(&pod).await
 }
+
+pub async fn messages_have_a_limit(target: &Target) -> Check {
+    // The client's own bound is out of the way: the runtime has to hold its own, and to live on.
+    let mut runtime = target.client.runtime.clone().max_encoding_message_size(64 << 20);
+    let request = |size: usize| {
+        let label = "x".repeat(size);
+        let filter = v1::ContainerFilter { label_selector: labels(&[("a", &label)]), ..Default::default() };
+        v1::ListContainersRequest { filter: Some(filter) }
+    };
+    let fits = runtime.list_containers(request((16 << 20) - 1024)).await?.into_inner();
+    assert!(fits.containers.is_empty());
+    let refused = runtime.list_containers(request(17 << 20)).await.expect_err("too long");
+    let code = refused.code();
+    assert!(matches!(code, tonic::Code::ResourceExhausted | tonic::Code::OutOfRange), "{refused}");
+    runtime.version(v1::VersionRequest::default()).await.map(drop)
+}
