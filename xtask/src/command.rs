@@ -22,8 +22,17 @@ pub(crate) fn exists(program: &str) -> bool {
 
 /// Runs a program in the workspace and fails when it fails.
 pub(crate) fn run<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = A>) -> Result<()> {
+    run_with(program, args, &[])
+}
+
+/// The same with more variables in its environment.
+pub(crate) fn run_with<A: AsRef<OsStr>>(
+    program: &str,
+    args: impl IntoIterator<Item = A>,
+    environment: &[(&str, &OsStr)],
+) -> Result<()> {
     let mut command = Command::new(program);
-    command.args(args).current_dir(workspace());
+    command.args(args).envs(environment.iter().copied()).current_dir(workspace());
     let shown: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let shown = format!("{program} {}", shown.join(" "));
     eprintln!("==> {shown}");
@@ -38,9 +47,17 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Resul
     run(&cargo, args)
 }
 
+/// Where cargo builds.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// The name of the machine that builds.
+pub(crate) fn triple() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
 /// The directory of built binaries for the target that `.cargo/config.toml` names.
 pub(crate) fn built(profile: &str) -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    target.join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH)).join(profile)
+    target_dir().join(triple()).join(profile)
 }

@@ -1,9 +1,10 @@
-//! What people run besides cargo: `cargo xtask demo | test | vm | bench | setup`.
+//! What people run besides cargo: `cargo xtask demo | test | fuzz | vm | bench | setup`.
 #![allow(clippy::print_stderr, reason = "these commands talk to a person at a terminal")]
 
 mod bench;
 mod command;
 mod demo;
+mod fuzz;
 mod leaks;
 mod setup;
 mod test;
@@ -22,6 +23,8 @@ enum Xtask {
     Bench(bench::Options),
     /// Boot a guest with cgroup v2 and AppArmor in software emulation and test a node in it
     Vm,
+    /// Run the fuzzers of `fuzz/` (libFuzzer, AddressSanitizer) on what reads strangers' bytes
+    Fuzz(fuzz::Options),
     /// Install what the tests need from the distribution's packages
     Setup(setup::Options),
     /// Fail when a test or a run left mounts, namespaces, cgroups, processes or rules behind
@@ -34,6 +37,7 @@ fn main() -> Result<()> {
         Xtask::Test(options) => test::run(&options),
         Xtask::Bench(options) => bench::run(&options),
         Xtask::Vm => test::vm(),
+        Xtask::Fuzz(options) => fuzz::fuzz(&options),
         Xtask::Setup(options) => setup::run(&options),
         Xtask::Leaks => leaks::check(),
     }

@@ -91,10 +91,21 @@ pub enum ManifestError {
     /// Has both `manifests` and `layers` or `config`, so that two readers could see two images.
     #[error("the document is both an index and a manifest")]
     Ambiguous,
-    /// More layers or entries than are accepted.
+    /// More layers than can be mounted.
+    #[error(
+        "the image has {count} layers, a node mounts at most {limit}; build it again with fewer (join RUN lines, copy \
+         from a build stage, or flatten it: `docker export` and `docker import`)"
+    )]
+    TooManyLayers {
+        /// How many it has.
+        count: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// More entries than are accepted.
     #[error("the {what} lists {count} entries, more than the {limit} that are accepted")]
     TooMany {
-        /// `manifest` or `index`.
+        /// `index`.
         what: &'static str,
         /// How many it lists.
         count: usize,
@@ -237,6 +248,15 @@ impl Document {
         if is_index { Self::parse_index(bytes) } else { Self::parse_manifest(bytes) }
     }
 
+    /// What the document says that it is; OCI's name for it when it says nothing.
+    pub fn media_type(&self) -> &str {
+        let (own, usual) = match self {
+            Self::Manifest(manifest) => (&manifest.media_type, media_type::OCI_MANIFEST),
+            Self::Index(index) => (&index.media_type, media_type::OCI_INDEX),
+        };
+        if own.is_empty() { usual } else { own }
+    }
+
     fn parse_index(bytes: &[u8]) -> Result<Self, ManifestError> {
         let index: Index = serde_json::from_slice(bytes)
             .map_err(|source| ManifestError::Malformed { what: "index", source })?;
@@ -247,7 +267,7 @@ impl Document {
     fn parse_manifest(bytes: &[u8]) -> Result<Self, ManifestError> {
         let manifest: Manifest = serde_json::from_slice(bytes)
             .map_err(|source| ManifestError::Malformed { what: "manifest", source })?;
-        too_many("manifest", manifest.layers.len(), MAX_LAYERS)?;
+        too_many_layers(manifest.layers.len())?;
         bound(
             "image configuration",
             usize::try_from(manifest.config.size).unwrap_or(usize::MAX),
@@ -303,6 +323,11 @@ pub(crate) fn bound(what: &'static str, size: usize, limit: u64) -> Result<(), M
 
 fn too_many(what: &'static str, count: usize, limit: usize) -> Result<(), ManifestError> {
     if count > limit { Err(ManifestError::TooMany { what, count, limit }) } else { Ok(()) }
+}
+
+/// One overlay shows all layers.
+fn too_many_layers(count: usize) -> Result<(), ManifestError> {
+    if count > MAX_LAYERS { Err(ManifestError::TooManyLayers { count, limit: MAX_LAYERS }) } else { Ok(()) }
 }
 
 #[cfg(test)]

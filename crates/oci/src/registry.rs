@@ -32,7 +32,7 @@ pub use hosts::{Capability, Endpoint, EndpointTls, Hosts, HostsError, StaticHost
 pub use resolve::{ResolveError, Resolver};
 
 use crate::digest::{Digest, Verifier};
-use crate::manifest::{Descriptor, MAX_MANIFEST, media_type};
+use crate::manifest::{Descriptor, MAX_MANIFEST, ManifestError, media_type};
 use crate::reference::Reference;
 use auth::TokenCache;
 use reply::read_bounded;
@@ -213,10 +213,16 @@ impl Session {
             format!("manifests/{tag}"),
             accept(),
         );
+        // What a digest means is known; whether it is there says who gives it.
+        let capability = if tag.parse::<Digest>().is_ok() { Capability::Pull } else { Capability::Resolve };
         let reply = self
-            .first(&call.operation, Capability::Resolve, |session, endpoint, last| {
+            .first(&call.operation, capability, |session, endpoint, last| {
                 let call = call.clone();
-                Box::pin(async move { session.send_to(&endpoint, &call, last).await })
+                Box::pin(async move {
+                    let reply = session.send_to(&endpoint, &call, last).await?;
+                    session.refuse_schema1(&endpoint, &call.operation, reply.response.headers())?;
+                    Ok(reply)
+                })
             })
             .await?;
         let digest = reply.response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
@@ -253,6 +259,7 @@ impl Session {
             .get(CONTENT_TYPE)
             .and_then(|v| v.to_str().ok())
             .map(|t| t.trim().to_owned());
+        self.refuse_schema1(endpoint, &call.operation, reply.response.headers())?;
         let timeout = self.client.inner.config.document_timeout;
         let bytes = read_bounded(reply.response, MAX_MANIFEST, timeout, &at).await?;
         let digest = match expected {
@@ -265,6 +272,22 @@ impl Session {
             None => Digest::sha256(&bytes),
         };
         Ok(FetchedManifest { bytes, digest, media_type })
+    }
+
+    /// Such a manifest has another digest than its bytes (signatures stand in them), so that this would be found wrong
+    /// before anybody read what it is.
+    fn refuse_schema1(
+        &self,
+        endpoint: &Endpoint,
+        operation: &Operation,
+        headers: &HeaderMap,
+    ) -> Result<(), RegistryError> {
+        let sent = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if !sent.trim().starts_with(media_type::DOCKER_SCHEMA1) {
+            return Ok(());
+        }
+        let at = At { place: self.place(endpoint), ..self.at(operation) };
+        Err(RegistryError::Protocol { at, what: ManifestError::Schema1.to_string() })
     }
 
     /// Does not ask the server at this origin again within this pull, because its content was wrong. False,

@@ -84,7 +84,7 @@ impl ContentStore {
 
     /// Begins or continues a blob. One caller per digest at a time.
     pub(crate) fn ingest(&self, digest: &Digest, size: u64) -> Result<Ingest, ImageError> {
-        let path = self.dir.join("ingest").join(format!("{}-{}", digest.algorithm().name(), digest.hex()));
+        let path = self.arriving(digest);
         let open =
             |truncate| OpenOptions::new().read(true).write(true).create(true).truncate(truncate).open(&path);
         let mut file = open(false).map_err(|e| ImageError::io("open", &path, e))?;
@@ -96,10 +96,24 @@ impl ContentStore {
         Ok(Ingest { file, path, offset })
     }
 
+    /// How many bytes of a blob an interrupted download left.
+    pub(crate) fn arrived(&self, digest: &Digest) -> u64 {
+        fs::metadata(self.arriving(digest)).map_or(0, |meta| meta.len())
+    }
+
+    /// Bytes that may still be written here.
+    pub(crate) fn room(&self) -> Result<u64, ImageError> {
+        let left = File::open(&self.dir).and_then(|dir| Ok(crate::room::left(&dir)?));
+        left.map_err(|e| ImageError::io("look for room in", &self.dir, e))
+    }
+
+    fn arriving(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("ingest").join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
+    }
+
     /// Throws away what has arrived of a blob.
     pub(crate) fn abandon(&self, digest: &Digest) {
-        let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
-        let _ = fs::remove_file(self.dir.join("ingest").join(name));
+        let _ = fs::remove_file(self.arriving(digest));
     }
 
     /// Gives a verified blob its name.
@@ -127,7 +141,7 @@ impl ContentStore {
         }
     }
 
-    /// Removes all blobs but these (and, with an age, younger ones); gives the bytes freed.
+    /// Removes all blobs, also half ones, but these (and, with an age, younger ones); gives the bytes freed.
     pub(crate) fn retain(&self, keep: &HashSet<Digest>, age: Option<Duration>) -> Result<u64, ImageError> {
         let mut freed = 0;
         for (digest, size) in self.list()? {
@@ -136,12 +150,31 @@ impl ContentStore {
                 freed += size;
             }
         }
+        for (path, digest, size) in self.arriving_blobs()? {
+            if !keep.contains(&digest) && is_older(&path, age) {
+                self.abandon(&digest);
+                freed += size;
+            }
+        }
         Ok(freed)
     }
 
     /// Bytes and files.
     pub(crate) fn usage(&self) -> Result<(u64, u64), ImageError> {
-        Ok(self.list()?.iter().fold((0, 0), |(bytes, files), (_, size)| (bytes + size, files + 1)))
+        let sizes = self.list()?.into_iter().map(|(_, size)| size);
+        let sizes = sizes.chain(self.arriving_blobs()?.into_iter().map(|(_, _, size)| size));
+        Ok(sizes.fold((0, 0), |(bytes, files), size| (bytes + size, files + 1)))
+    }
+
+    /// What has arrived of blobs that are not complete.
+    fn arriving_blobs(&self) -> Result<Vec<(PathBuf, Digest, u64)>, ImageError> {
+        let dir = self.dir.join("ingest");
+        let entries = fs::read_dir(&dir).map_err(|e| ImageError::io("list", &dir, e))?.flatten();
+        let blobs = entries.filter_map(|entry| {
+            let digest = entry.file_name().to_str()?.replacen('-', ":", 1).parse().ok()?;
+            Some((entry.path(), digest, entry.metadata().ok()?.len()))
+        });
+        Ok(blobs.collect())
     }
 
     fn list(&self) -> Result<Vec<(Digest, u64)>, ImageError> {

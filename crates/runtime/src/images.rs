@@ -12,6 +12,7 @@ mod layer;
 mod layout;
 mod leases;
 mod load;
+mod lock;
 mod pins;
 mod preload;
 mod progress;
@@ -41,6 +42,9 @@ use crate::content::ContentStore;
 use crate::snapshots::Snapshots;
 pub use crate::unpack::{UnpackError, UnpackLimits};
 
+/// How often it is looked whether another process is done with the store.
+const BUSY: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// How an [`ImageStore`] works.
 #[derive(Debug, Clone)]
 pub struct ImageStoreConfig {
@@ -61,6 +65,8 @@ pub struct ImageStoreConfig {
     /// Flush new layers to the disk behind a pull's back. A process that ends with its pull would wait for
     /// that; it leaves it to the next one that opens the store.
     pub flush: bool,
+    /// Nobody else may have the store open meanwhile. (Within one process, whoever opens it a second time knows.)
+    pub exclusive: bool,
 }
 
 impl ImageStoreConfig {
@@ -75,6 +81,7 @@ impl ImageStoreConfig {
             platform: Platform::host(),
             handler_platforms: BTreeMap::new(),
             flush: true,
+            exclusive: false,
         }
     }
 }
@@ -138,21 +145,35 @@ pub struct ImageStore {
     leases: leases::Leases,
     /// One flush of the disk at a time.
     syncing: Arc<tokio::sync::Semaphore>,
+    /// Nobody else has the store.
+    _lock: Option<std::fs::File>,
 }
 
 impl ImageStore {
     /// Opens the store, making it when missing. What a killed process left behind is collected; an image that
     /// lost layers with the machine's power is unpacked again from its blobs, or forgotten. The built-in
-    /// image is made.
+    /// image is made. Waits for another process that has the store.
     pub async fn open(config: ImageStoreConfig) -> Result<Arc<Self>, ImageError> {
-        let registry = Client::new(config.registry.clone())?;
-        Self::open_with(config, registry).await
+        let mut told = false;
+        loop {
+            match Self::try_open(config.clone()).await {
+                Err(error @ ImageError::Busy { .. }) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "waiting for it");
+                    }
+                    tokio::time::sleep(BUSY).await;
+                }
+                other => return other,
+            }
+        }
     }
 
-    /// As [`ImageStore::open`], with a registry client made elsewhere (mirrors).
-    pub async fn open_with(config: ImageStoreConfig, registry: Client) -> Result<Arc<Self>, ImageError> {
+    /// As [`ImageStore::open`], without waiting: [`ImageError::Busy`] when another process has the store.
+    pub async fn try_open(config: ImageStoreConfig) -> Result<Arc<Self>, ImageError> {
+        let registry = Client::new(config.registry.clone())?;
         let open = move || {
             let dir = config.dir.clone();
+            let lock = lock::take(&dir, config.exclusive)?;
             let store = Arc::new(Self {
                 registry,
                 content: Arc::new(ContentStore::open(dir.join("content"))?),
@@ -161,6 +182,7 @@ impl ImageStore {
                 in_flight: layer::InFlight::default(),
                 leases: leases::Leases::default(),
                 syncing: Arc::new(tokio::sync::Semaphore::new(1)),
+                _lock: lock,
                 config,
             });
             builtin::install(&store)?;
@@ -271,8 +293,11 @@ impl ImageStore {
 
     /// Waits until all layers are on the disk, so that a loss of power does not cost them.
     pub async fn flush(&self) {
-        let Ok(_permit) = self.syncing.clone().acquire_owned().await else { return };
-        let snapshots = self.snapshots.clone();
+        Self::flushed(self.syncing.clone(), self.snapshots.clone()).await;
+    }
+
+    async fn flushed(syncing: Arc<tokio::sync::Semaphore>, snapshots: Arc<Snapshots>) {
+        let Ok(_permit) = syncing.acquire_owned().await else { return };
         let synced = tokio::task::spawn_blocking(move || snapshots.sync()).await;
         if let Ok(Err(error)) = synced {
             tracing::warn!(error = error.chain(), "cannot flush image layers");
@@ -280,10 +305,9 @@ impl ImageStore {
     }
 
     /// Flushes new layers to the disk behind the pull's back.
-    fn sync_later(self: &Arc<Self>) {
+    fn sync_later(&self) {
         if self.config.flush {
-            let this = self.clone();
-            tokio::spawn(async move { this.flush().await });
+            tokio::spawn(Self::flushed(self.syncing.clone(), self.snapshots.clone()));
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod images;
 mod network;
 mod removal;
 mod restart;
+mod room;
 mod runtime;
 mod runtime_service;
 mod sandbox;

@@ -16,6 +16,7 @@ mod whiteout;
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use error::UnpackError;
 
@@ -26,6 +27,9 @@ pub struct UnpackLimits {
     pub max_bytes: u64,
     /// Files, directories and links of one layer.
     pub max_entries: u64,
+    /// Bytes of the names of directories and of links to lower layers: they are remembered to a layer's end, and a small
+    /// stream can hold millions of long ones.
+    pub max_names: u64,
     /// How many times larger than its compressed form a layer may become, once it is above
     /// [`UnpackLimits::ratio_from`] bytes.
     pub max_ratio: u64,
@@ -35,7 +39,13 @@ pub struct UnpackLimits {
 
 impl Default for UnpackLimits {
     fn default() -> Self {
-        Self { max_bytes: 128 << 30, max_entries: 2_000_000, max_ratio: 500, ratio_from: 4 << 30 }
+        Self {
+            max_bytes: 128 << 30,
+            max_entries: 2_000_000,
+            max_names: 64 << 20,
+            max_ratio: 500,
+            ratio_from: 4 << 30,
+        }
     }
 }
 
@@ -48,8 +58,9 @@ pub(crate) struct Unpacked {
     pub(crate) inodes: u64,
     /// Directories that the tar did not describe, parents before children, relative to the layer.
     pub(crate) implicit: Vec<PathBuf>,
-    /// Hard links whose target is not in this layer: (link, target), relative to the layer.
-    pub(crate) dangling: Vec<(PathBuf, PathBuf)>,
+    /// Hard links whose target is not in this layer: (link, target), relative to the layer. Links to one file share
+    /// its name.
+    pub(crate) dangling: Vec<(PathBuf, Arc<Path>)>,
 }
 
 /// Unpacks the tar in `reader` into the existing, empty directory `dir`. Reads to the end of the tar, not of

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_CONFIG, MAX_LAYERS, ManifestError, bound, lenient, too_many};
+use super::{MAX_CONFIG, ManifestError, bound, lenient, too_many_layers};
 use crate::digest::Digest;
 use crate::platform::Platform;
 
@@ -77,7 +77,7 @@ impl ImageConfig {
         bound("image configuration", bytes.len(), MAX_CONFIG)?;
         let config: Self = serde_json::from_slice(bytes)
             .map_err(|source| ManifestError::Malformed { what: "image configuration", source })?;
-        too_many("image configuration", config.rootfs.diff_ids.len(), MAX_LAYERS)?;
+        too_many_layers(config.rootfs.diff_ids.len())?;
         Ok(config)
     }
 }

@@ -71,7 +71,15 @@ fn bounds() {
     let layers = vec![layer.as_str(); 10_000].join(",");
     let text = format!(r#"{{"schemaVersion":2,"config":{{"digest":"{D}","size":2}},"layers":[{layers}]}}"#);
     let error = Document::parse(text.as_bytes(), None).unwrap_err();
-    assert!(matches!(error, ManifestError::TooMany { count: 10_000, .. }), "{error}");
+    let said = error.to_string();
+    assert!(
+        said.starts_with("the image has 10000 layers, a node mounts at most 498; build it again"),
+        "{said}"
+    );
+    let diff_ids = vec![format!("\"{D}\""); MAX_LAYERS + 1].join(",");
+    let config = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":[{diff_ids}]}}}}"#);
+    let error = ImageConfig::parse(config.as_bytes()).unwrap_err();
+    assert!(error.to_string().starts_with("the image has 499 layers"), "{error}");
 }
 
 #[test]

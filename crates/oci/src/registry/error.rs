@@ -210,6 +210,15 @@ impl RegistryError {
         matches!(self.decisive(), Self::Status { status: StatusCode::NOT_FOUND, .. })
     }
 
+    /// The registry answered, and will not give it: any 4xx.
+    pub fn is_refusal(&self) -> bool {
+        match self.decisive() {
+            Self::Status { status, .. } => status.is_client_error(),
+            Self::Unauthorized { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The registry wants (other) credentials.
     pub fn is_unauthorized(&self) -> bool {
         matches!(self.decisive(), Self::Unauthorized { .. })

@@ -277,3 +277,36 @@ async fn a_certificate_of_another_host_is_refused_and_said() {
     node.hosts("reg.lan", &format!("{server}skip_verify = true\n"));
     node.anonymous("reg.lan/a/b:1").manifest("1").await.unwrap();
 }
+
+#[tokio::test]
+async fn a_mirror_that_only_pulls_answers_for_digests() {
+    let mirror = Fake::start(Auth::None).await;
+    let digest = manifest(&mirror).to_string();
+    let node = Node::new();
+    let host = format!("[host.\"http://{}\"]\ncapabilities = [\"pull\"]\n", mirror.host());
+    node.hosts("reg.lan", &format!("server = \"{CLOSED}\"\n{host}"));
+    // The registry itself cannot be reached: what a tag means, nobody can say.
+    let session = node.anonymous("reg.lan/a/b:1");
+    assert!(session.resolve("1").await.unwrap_err().is_unavailable());
+    assert_eq!(session.resolve(&digest).await.unwrap().map(|found| found.to_string()), Some(digest.clone()));
+    assert_eq!(session.manifest(&digest).await.unwrap().digest.to_string(), digest);
+}
+
+#[tokio::test]
+async fn schema_1_is_told_before_its_digest_is_found_wrong() {
+    let fake = Fake::start(Auth::None).await;
+    let body = br#"{"schemaVersion":1,"name":"a/b","fsLayers":[],"signatures":[]}"#.to_vec();
+    let kind = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    fake.manifest("1", kind, body.clone());
+    let other = format!("sha256:{}", "1".repeat(64));
+    fake.manifest(&other, kind, body);
+    let node = Node::new();
+    let session = node.anonymous(&fake.image("a/b:1"));
+    for version in ["1", &other] {
+        for error in
+            [session.resolve(version).await.unwrap_err(), session.manifest(version).await.unwrap_err()]
+        {
+            assert!(error.to_string().contains("a Docker schema 1 manifest"), "{version}: {error}");
+        }
+    }
+}

@@ -77,6 +77,19 @@ impl ImageArchives for ImageService {
         Ok(Response::new(proto::PinResponse { id: image.id.to_string() }))
     }
 
+    async fn remove(
+        &self,
+        request: Request<proto::RemoveRequest>,
+    ) -> Result<Response<proto::RemoveResponse>, Status> {
+        let image = request.into_inner().image;
+        if self.store.resolve(&image).map_err(|e| status(&e))?.is_none() {
+            return Err(Status::not_found(format!("no such image {image:?}")));
+        }
+        let removed = self.store.remove(&image).await.map_err(|e| status(&e))?;
+        let deleted = removed.deleted.iter().map(ToString::to_string).collect();
+        Ok(Response::new(proto::RemoveResponse { untagged: removed.untagged, deleted }))
+    }
+
     async fn prune(&self, _: Request<proto::PruneRequest>) -> Result<Response<proto::PruneResponse>, Status> {
         let in_use = self.images_in_use().map_err(|e| status(&e))?;
         let removed = self.store.prune(in_use).await.map_err(|e| status(&e))?;

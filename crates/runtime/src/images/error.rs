@@ -1,7 +1,7 @@
 //! What can go wrong with images on this node.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sampan_oci::digest::VerifyError;
 use sampan_oci::manifest::ManifestError;
@@ -85,14 +85,26 @@ pub enum ImageError {
         source: io::Error,
     },
     /// The disk is full; named because people can do something about it.
-    #[error("no space left on the image file system at {}", path.display())]
+    #[error(
+        "no space left on the image file system at {}{}; make room there (`sampan image prune` removes unused images) \
+         or move the data directory to a larger disk (`--data-dir`)",
+        path.display(), lacking(*room)
+    )]
     DiskFull {
         /// Where.
         path: PathBuf,
+        /// Bytes that the image still needs at least, and bytes that it may have; when that was known before.
+        room: Option<(u64, u64)>,
     },
     /// An archive for `load` that is neither an OCI layout nor a docker archive, or is damaged.
     #[error("image archive: {0}")]
     Archive(String),
+    /// Another process has the store open.
+    #[error("the image store {} is in use by another process", path.display())]
+    Busy {
+        /// The store's directory.
+        path: PathBuf,
+    },
     /// The store's own database cannot be read.
     #[error("image database {} is damaged; move it away and pull the images again", path.display())]
     Damaged {
@@ -134,7 +146,27 @@ impl ImageError {
     /// Wraps an I/O error; a full disk becomes [`ImageError::DiskFull`].
     pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
-        if is_disk_full(&source) { Self::DiskFull { path } } else { Self::Io { operation, path, source } }
+        if is_disk_full(&source) {
+            Self::DiskFull { path, room: None }
+        } else {
+            Self::Io { operation, path, source }
+        }
+    }
+
+    /// A layer's error of unpacking below `dir`.
+    pub(crate) fn unpack(layer: &Digest, dir: &Path, source: UnpackError) -> Self {
+        match source {
+            UnpackError::DiskFull { .. } => Self::DiskFull { path: dir.to_owned(), room: None },
+            source => Self::Unpack { layer: layer.clone(), source },
+        }
+    }
+
+    /// Whether room on the disk would mend it.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_disk_full(),
+            other => matches!(other, Self::DiskFull { .. }),
+        }
     }
 
     /// The message with all its causes, on one line: what CRI and events show.
@@ -144,6 +176,17 @@ impl ImageError {
             Self::Shared(shared) => shared.chain(),
             other => chain_of(other),
         }
+    }
+}
+
+fn lacking(room: Option<(u64, u64)>) -> String {
+    // Of what is needed no less than it is, of what is there no more.
+    let mib = |bytes: u64| bytes >> 20;
+    match room {
+        Some((needs, left)) => {
+            format!(" (the image needs {} MiB more, {} MiB may be used)", mib(needs) + 1, mib(left))
+        }
+        None => String::new(),
     }
 }
 

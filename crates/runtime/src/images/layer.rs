@@ -20,6 +20,12 @@ use crate::unpack::{UnpackError, Unpacked, parents};
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
 
+/// A blob of this size takes less time than the registry needs to begin with it: several such layers are one
+/// layer's worth of work.
+const SMALL: u64 = 1 << 20;
+/// What a larger layer counts.
+pub(super) const HEAVY: u32 = 4;
+
 /// The right to fetch one blob.
 type Turn = Arc<tokio::sync::OwnedMutexGuard<()>>;
 
@@ -127,7 +133,8 @@ impl ImageStore {
             return Ok(());
         }
         let staged = {
-            let _permit = permits.acquire().await.map_err(|_| Arc::new(ImageError::Worker))?;
+            let weight = if size <= SMALL { 1 } else { HEAVY };
+            let _permit = permits.acquire_many(weight).await.map_err(|_| Arc::new(ImageError::Worker))?;
             let blob = self.in_flight.blob(&plan.layer.blob.digest);
             let turn = Arc::new(blob.lock_owned().await);
             self.stage_layer(&plan, &origin, &tell, &turn).await.map_err(Arc::new)?
@@ -215,10 +222,6 @@ impl ImageStore {
         if let Err(error) = fetched {
             return (Err(error), Some(download));
         }
-        if matches!(worked, Err(ImageError::DiskFull { .. })) {
-            // Its space is what others need now.
-            self.content.abandon(&blob.digest);
-        }
         (worked, Some(download))
     }
 
@@ -272,9 +275,9 @@ impl ImageStore {
             inodes: unpacked.inodes,
             boot_id: boot_id(),
         };
-        parents::complete(&staging.fs(), &lower, unpacked)
-            .map_err(|source| ImageError::Unpack { layer: blob.clone(), source })?;
-        self.snapshots.commit(staging, info)
+        let bytes = parents::complete(&staging.fs(), &lower, unpacked, &self.config.limits)
+            .map_err(|source| ImageError::unpack(blob, &self.config.dir, source))?;
+        self.snapshots.commit(staging, LayerInfo { bytes, ..info })
     }
 }
 
@@ -353,8 +356,7 @@ fn explain(error: StreamError, blob: &Descriptor, dir: &std::path::Path) -> Imag
         StreamError::Verify(source) => ImageError::Verify { image: layer.to_string(), source },
         StreamError::Decode(source) => ImageError::Unpack { layer, source: UnpackError::Compression(source) },
         StreamError::Blob(source) => ImageError::io("store blob in", dir, source),
-        StreamError::Unpack(UnpackError::DiskFull { .. }) => ImageError::DiskFull { path: dir.to_path_buf() },
-        StreamError::Unpack(source) => ImageError::Unpack { layer, source },
+        StreamError::Unpack(source) => ImageError::unpack(&layer, dir, source),
         StreamError::BrokenOff | StreamError::Panicked => ImageError::Worker,
     }
 }

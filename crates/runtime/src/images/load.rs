@@ -23,6 +23,8 @@ use crate::unpack::tar::TarReader;
 
 /// The most files of an archive.
 const MAX_FILES: usize = 20_000;
+/// The longest name in an archive.
+const MAX_NAME: usize = 4096;
 
 /// A file of the archive.
 struct Spooled {
@@ -96,6 +98,7 @@ impl ImageStore {
         let plan: Plan =
             self.assemble(&label, &self.config.platform, manifest, descriptor, index, &config)?;
         lease.hold(plan.digests()).await;
+        lease.hold(plan.index.iter().map(|index| index.digest.clone())).await;
         self.content.write(&plan.config_descriptor.digest, &config)?;
         let documents = plan.index.iter().chain([&plan.manifest]);
         for wanted in documents {
@@ -307,6 +310,9 @@ fn spool(reader: impl Read, dir: &Path, max_bytes: u64) -> Result<Archive, Image
     let mut buffer = vec![0u8; 256 << 10];
     let mut total = 0u64;
     while let Some(entry) = tar.next_entry().map_err(damaged)? {
+        if entry.path.len().max(entry.link.as_ref().map_or(0, Vec::len)) > MAX_NAME {
+            return Err(ImageError::Archive(format!("has a name of more than {MAX_NAME} bytes")));
+        }
         let name = clean(&entry.path, "");
         if archive.files.len() + archive.links.len() >= MAX_FILES {
             return Err(ImageError::Archive(format!("has more than {MAX_FILES} files")));

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use sampan_oci::manifest::{Document, MAX_CONFIG, MAX_MANIFEST};
-use sampan_oci::registry::{RegistryError, Session};
+use sampan_oci::registry::Session;
 use sampan_oci::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference};
 use tokio::sync::Semaphore;
 
 use super::collect::needed;
-use super::layer::{LayerPlan, LayerResult, LayerWork, Origin, Told};
+use super::layer::{HEAVY, LayerPlan, LayerResult, LayerWork, Origin, Told};
 use super::leases::Lease;
 use super::progress::Reporter;
 use super::{ImageError, ImageRecord, ImageStore, LayerProgress, LayerRecord, LayerState, PullRequest};
@@ -47,7 +47,7 @@ impl ImageStore {
         let target = match session.resolve(&reference.version()).await {
             Ok(found) => reference.digest().cloned().or(found),
             // It may not know this kind of request; and its own words come only with the other kind.
-            Err(RegistryError::Status { status, .. }) if status.is_client_error() => None,
+            Err(error) if error.is_refusal() => None,
             Err(error) => return Err(error.into()),
         };
         let lease = self.leases.open();
@@ -61,28 +61,54 @@ impl ImageStore {
                 return self.record_again(&image, &reference, foreign, digest).await;
             }
         }
-        let version = target.map_or_else(|| reference.version(), |digest| digest.to_string());
-        let (plan, resolved) = self.plan(&reference, &session, &version, platform, &lease).await?;
-        self.obtain_layers(&plan, &Some(session), &reporter).await?;
+        let (plan, resolved) = self.plan(&reference, &session, target.as_ref(), platform, &lease).await?;
+        let obtained = match self.room_for(&plan) {
+            Ok(()) => self.obtain_layers(&plan, &Some(session), &reporter).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = obtained {
+            drop(lease);
+            if error.is_disk_full() {
+                self.give_back();
+            }
+            return Err(error);
+        }
         let mut record = self.record(plan, &reference, Some(&resolved));
         for_platform(&mut record, foreign);
         let this = self.clone();
-        let put = tokio::task::spawn_blocking(move || this.database.put(record));
+        // The lease goes with the record, also when nobody waits for it any more.
+        let put = tokio::task::spawn_blocking(move || {
+            let _lease = lease;
+            this.database.put(record)
+        });
         let image = put.await.map_err(|_| ImageError::Worker)??;
-        drop(lease);
         self.sync_later();
         Ok(image)
     }
 
     /// An image that this digest (of a manifest or an index) means, if all of it is here.
     fn complete_image(&self, digest: &Digest, platform: &Platform) -> Option<Arc<ImageRecord>> {
+        let manifest = self.selected(digest, platform)?;
         let images = self.database.images();
-        let matches = |d: &Option<Descriptor>| d.as_ref().is_some_and(|d| d.digest == *digest);
         let fits = |of: &Platform| of.os.is_empty() || platform.rank(of).is_some();
         let image = images.values().find(|image| {
-            (matches(&image.manifest) || matches(&image.index)) && fits(&image.config.platform)
+            image.manifest.as_ref().is_some_and(|own| own.digest == manifest) && fits(&image.config.platform)
         })?;
         image.chain_ids().all(|chain| self.snapshots.has(chain)).then(|| image.clone())
+    }
+
+    /// The manifest that a stored document means on a platform: itself, or what an index has for it. An index that is
+    /// here may have been pulled for another platform.
+    fn selected(&self, digest: &Digest, platform: &Platform) -> Option<Digest> {
+        let mut digest = digest.clone();
+        for _ in 0..=MAX_INDEXES {
+            let bytes = self.content.read(&digest, MAX_MANIFEST).ok()??;
+            match Document::parse(&bytes, None).ok()? {
+                Document::Manifest(_) => return Some(digest),
+                Document::Index(index) => digest = index.select(platform).ok()?.digest.clone(),
+            }
+        }
+        None
     }
 
     /// Only the names may be new.
@@ -111,17 +137,52 @@ impl ImageStore {
             .map_err(|_| ImageError::Worker)?
     }
 
+    /// Looks whether what is to be fetched fits on the disk: better known now than after an hour.
+    fn room_for(&self, plan: &Plan) -> Result<(), ImageError> {
+        let mut seen = HashSet::new();
+        let missing = plan.layers.iter().filter(|layer| {
+            let blob = &layer.blob;
+            seen.insert(&blob.digest)
+                && !self.snapshots.has(&layer.chain_id)
+                && !self.content.has(&blob.digest, blob.size)
+        });
+        let needs =
+            missing.map(|layer| layer.blob.size.saturating_sub(self.content.arrived(&layer.blob.digest)));
+        let needs = needs.fold(0, u64::saturating_add);
+        let left = self.content.room()?;
+        if needs > left {
+            return Err(ImageError::DiskFull { path: self.config.dir.clone(), room: Some((needs, left)) });
+        }
+        Ok(())
+    }
+
+    /// A disk that is full needs what a pull brought in vain, and what others left. (Threads that are still at it find
+    /// their files gone.)
+    fn give_back(self: &Arc<Self>) {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = this.collect(None) {
+                tracing::warn!(error = error.chain(), "cannot remove what a failed pull left");
+            }
+        });
+    }
+
     /// Fetches the documents: index, manifest, configuration. Gives the digest that the name means, too.
+    /// `target` is what the registry just said that it means: when that is here, it is not fetched.
     async fn plan(
         self: &Arc<Self>,
         reference: &Reference,
         session: &Session,
-        version: &str,
+        target: Option<&Digest>,
         platform: &Platform,
         lease: &Lease,
     ) -> Result<(Plan, Digest), ImageError> {
         let image = reference.to_string();
-        let (bytes, top) = self.manifest_bytes(session, version, None).await?;
+        if let Some(digest) = target {
+            lease.hold([digest.clone()]).await;
+        }
+        let version = target.map_or_else(|| reference.version(), Digest::to_string);
+        let (bytes, top) = self.manifest_bytes(session, &version, target).await?;
         lease.hold([top.digest.clone()]).await;
         self.content.write(&top.digest, &bytes)?;
         let resolved = top.digest.clone();
@@ -139,8 +200,8 @@ impl ImageStore {
             depth += 1;
             let entry = index.select(platform).map_err(bad)?.clone();
             let (bytes, found) =
-                self.manifest_bytes(session, &entry.digest.to_string(), Some(&entry)).await?;
-            descriptor = Descriptor { platform: entry.platform.clone(), ..found };
+                self.manifest_bytes(session, &entry.digest.to_string(), Some(&entry.digest)).await?;
+            descriptor = Descriptor { platform: entry.platform, ..found };
             lease.hold([descriptor.digest.clone()]).await;
             self.content.write(&descriptor.digest, &bytes)?;
             document = Document::parse(&bytes, Some(&descriptor.media_type));
@@ -160,12 +221,15 @@ impl ImageStore {
         &self,
         session: &Session,
         version: &str,
-        entry: Option<&Descriptor>,
+        digest: Option<&Digest>,
     ) -> Result<(Vec<u8>, Descriptor), ImageError> {
-        if let Some(entry) = entry
-            && let Some(bytes) = self.content.read(&entry.digest, MAX_MANIFEST)?
+        if let Some(digest) = digest
+            && let Some(bytes) = self.content.read(digest, MAX_MANIFEST)?
         {
-            return Ok((bytes, Descriptor { platform: None, ..entry.clone() }));
+            let document = Document::parse(&bytes, None);
+            let media_type = document.as_ref().map_or("", Document::media_type);
+            let found = Descriptor { digest: digest.clone(), ..Descriptor::of(media_type, &bytes) };
+            return Ok((bytes, found));
         }
         let fetched = session.manifest(version).await?;
         Ok((fetched.bytes.to_vec(), fetched.descriptor()))
@@ -226,7 +290,7 @@ impl ImageStore {
         reporter: &Reporter,
     ) -> Result<(), ImageError> {
         reporter.start(plan.layers.iter().map(waiting).collect());
-        let permits = Arc::new(Semaphore::new(self.config.parallel_layers.max(1)));
+        let permits = Arc::new(Semaphore::new(self.config.parallel_layers.max(1) * HEAVY as usize));
         let first = self.try_layers(plan, origin, reporter, &permits, true).await;
         let Err((error, joined)) = first else { return Ok(()) };
         if !joined {

@@ -24,6 +24,7 @@ use sampan_oci::{Algorithm, Digest};
 use tokio::sync::mpsc;
 
 use crate::content::Ingest;
+use crate::room::Room;
 use crate::unpack::{UnpackError, UnpackLimits, Unpacked, unpack};
 
 /// Network chunks that may wait (each up to some 64 KiB).
@@ -219,6 +220,7 @@ struct Incoming {
     ended: bool,
     verifier: Verifier,
     counters: Arc<Counters>,
+    room: Room,
     state: Blame,
 }
 
@@ -243,6 +245,7 @@ impl Incoming {
             ended: false,
             verifier,
             counters,
+            room: Room::default(),
             state: Blame::default(),
         })
     }
@@ -290,7 +293,9 @@ impl Read for Incoming {
             }
             match parts.blocking_recv() {
                 Some(Part::Data(data)) => {
-                    ingest.file.write_all(&data).map_err(|e| self.state.put(StreamError::Blob(e)))?;
+                    let room = self.room.take(&ingest.file, data.len() as u64).map_err(io::Error::from);
+                    let written = room.and_then(|()| ingest.file.write_all(&data));
+                    written.map_err(|e| self.state.put(StreamError::Blob(e)))?;
                     self.current = data.clone();
                     self.count(&data).map_err(|e| self.state.put(StreamError::Verify(e)))?;
                 }

@@ -1,9 +1,11 @@
 //! One tar entry after the other becomes a file.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::BufRead;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, Timestamps};
 use rustix::io::Errno;
@@ -14,9 +16,12 @@ use super::tar::{Entry, TarReader};
 use super::tree::{self, Dir, Tree};
 use super::whiteout::{self, Whiteout};
 use super::{UnpackLimits, Unpacked, files, metadata};
+use crate::room::Room;
 
 /// The most hard links to lower layers that are kept for later.
 const MAX_DANGLING: usize = 100_000;
+/// What any entry takes on the disk.
+const SMALLEST: u64 = 4096;
 
 pub(super) struct Unpacker {
     tree: Tree,
@@ -25,20 +30,25 @@ pub(super) struct Unpacker {
     bytes: u64,
     inodes: u64,
     /// Times of directories: set at the end, because making files in them changes them.
-    times: Vec<(PathBuf, Timestamps)>,
-    dangling: Vec<(PathBuf, PathBuf)>,
+    times: BTreeMap<PathBuf, Timestamps>,
+    dangling: Vec<(PathBuf, Arc<Path>)>,
+    /// Which of them has a name.
+    late: HashMap<PathBuf, usize>,
+    room: Room,
 }
 
 impl Unpacker {
     pub(super) fn new(dir: &Path, limits: &UnpackLimits) -> Result<Self, UnpackError> {
         Ok(Self {
-            tree: Tree::new(dir, limits.max_entries)?,
+            tree: Tree::new(dir, limits)?,
             limits: limits.clone(),
             seen: 0,
             bytes: 0,
             inodes: 0,
-            times: Vec::new(),
+            times: BTreeMap::new(),
             dangling: Vec::new(),
+            late: HashMap::new(),
+            room: Room::default(),
         })
     }
 
@@ -57,6 +67,9 @@ impl Unpacker {
         {
             return Err(UnpackError::TooLarge { limit: self.limits.max_bytes });
         }
+        self.room
+            .take(self.tree.root(), entry.size.max(SMALLEST))
+            .map_err(|e| UnpackError::io(&entry.path, "write", e))?;
         let components = tree::components(&entry.path)?;
         let Some((name, parents)) = components.split_last() else {
             return self.root(&entry);
@@ -116,7 +129,7 @@ impl Unpacker {
             return Err(UnpackError::path(&entry.path, "the root is not a directory"));
         }
         metadata::apply_open(self.tree.root(), entry)?;
-        self.times.push((PathBuf::new(), metadata::times(entry)));
+        self.times.insert(PathBuf::new(), metadata::times(entry));
         Ok(())
     }
 
@@ -146,7 +159,10 @@ impl Unpacker {
         metadata::apply_open(&opened, entry)?;
         let path = dir.path.join(os);
         self.tree.described(&path);
-        self.times.push((path, metadata::times(entry)));
+        if !self.times.contains_key(&path) {
+            self.tree.remember(&path)?;
+        }
+        self.times.insert(path, metadata::times(entry));
         Ok(())
     }
 
@@ -183,8 +199,17 @@ impl Unpacker {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(e) => return Err(UnpackError::io(&entry.path, "replace", e)),
                 }
-                let target: PathBuf = components.iter().map(|c| OsStr::from_bytes(c)).collect();
-                self.dangling.push((dir.path.join(OsStr::from_bytes(name)), target));
+                // Perhaps the target is such a link itself, and then the file is the one that it waits for.
+                let before = own.and_then(|(from, name)| self.late.get(&from.path.join(name)));
+                let target: Arc<Path> = match before {
+                    Some(before) => self.dangling[*before].1.clone(),
+                    None => components.iter().map(|c| OsStr::from_bytes(c)).collect::<PathBuf>().into(),
+                };
+                let link = dir.path.join(OsStr::from_bytes(name));
+                self.tree.remember(&link)?;
+                self.tree.remember(&target)?;
+                self.late.insert(link.clone(), self.dangling.len());
+                self.dangling.push((link, target));
                 Ok(())
             }
             (_, Some(Err(e))) => Err(UnpackError::io(&entry.path, "look at link target", e)),

@@ -39,6 +39,14 @@ pub enum UnpackError {
         /// The bound.
         limit: u64,
     },
+    /// More to remember than allowed.
+    #[error(
+        "the names of the layer's directories and late links take more than the {limit} bytes that are allowed"
+    )]
+    TooManyNames {
+        /// The bound in bytes.
+        limit: u64,
+    },
     /// A path that cannot be meant.
     #[error("entry {path:?}: {what}")]
     Path {

@@ -4,7 +4,8 @@
 //!   below; in an overlay, the upper one's count.
 //! - If the one below is a symbolic link to a directory (`/bin` to `usr/bin`), the files were meant for
 //!   where it leads.
-//! - A hard link to a file of a lower layer gets that file's copy, as the overlay itself would make it.
+//! - A hard link to a file of a lower layer gets that file's copy, as the overlay itself would make it; further links
+//!   to the same file are links to the copy, so a layer holds each file below at most once.
 //!
 //! Between an entry that needs this and now, later entries may have put anything in its way: a link to the host's
 //! `/etc` where a directory was. Places in the layer are therefore opened component by component, no link is ever
@@ -13,12 +14,14 @@
 mod copy;
 mod view;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
@@ -27,30 +30,40 @@ use self::copy::{copy_metadata, copy_up};
 use self::view::{Found, View};
 use super::tree::{self, Dir, Tree};
 use super::whiteout::{self, is_whiteout};
-use super::{UnpackError, Unpacked, error::shown};
+use super::{UnpackError, UnpackLimits, Unpacked, error::shown};
+use crate::room::Room;
 
-/// Settles a layer in `own` over the directories in `lower` (topmost first).
-pub(crate) fn complete(own: &Path, lower: &[PathBuf], unpacked: Unpacked) -> Result<(), UnpackError> {
+/// Settles a layer in `own` over the directories in `lower` (topmost first); gives the bytes that it takes now.
+pub(crate) fn complete(
+    own: &Path,
+    lower: &[PathBuf],
+    unpacked: Unpacked,
+    limits: &UnpackLimits,
+) -> Result<u64, UnpackError> {
     if lower.is_empty() {
         return match unpacked.dangling.first() {
-            None => Ok(()),
+            None => Ok(unpacked.bytes),
             Some((link, target)) => Err(no_target(link, target)),
         };
     }
     let mut layer = Layer {
-        own: Tree::new(own, 0)?,
+        own: Tree::new(own, limits)?,
         below: View { lower },
         implicit: unpacked.implicit.into(),
         dangling: unpacked.dangling,
+        copies: HashMap::new(),
+        bytes: unpacked.bytes,
+        max_bytes: limits.max_bytes,
+        room: Room::default(),
     };
     while let Some(path) = layer.implicit.pop_front() {
         layer.settle_directory(&path).map_err(|e| fail(&path, "complete directory", e))?;
     }
     // The last entry of a name counts: it goes first, and those before it find the name taken.
-    for (link, target) in layer.dangling.iter().rev() {
-        layer.copy_link(link, target)?;
+    for (link, target) in std::mem::take(&mut layer.dangling).iter().rev() {
+        layer.late_link(link, target)?;
     }
-    Ok(())
+    Ok(layer.bytes)
 }
 
 fn no_target(link: &Path, target: &Path) -> UnpackError {
@@ -69,7 +82,13 @@ struct Layer<'a> {
     own: Tree,
     below: View<'a>,
     implicit: VecDeque<PathBuf>,
-    dangling: Vec<(PathBuf, PathBuf)>,
+    dangling: Vec<(PathBuf, Arc<Path>)>,
+    /// Files of lower layers that have a copy here, and where.
+    copies: HashMap<Arc<Path>, PathBuf>,
+    /// What the layer takes, copies included.
+    bytes: u64,
+    max_bytes: u64,
+    room: Room,
 }
 
 impl Layer<'_> {
@@ -120,8 +139,9 @@ impl Layer<'_> {
         Ok(here)
     }
 
-    /// A hard link to a file below becomes its copy, unless a later entry has its name or an ancestor's.
-    fn copy_link(&self, link: &Path, target: &Path) -> Result<(), UnpackError> {
+    /// A hard link to a file below becomes its copy, or a link to the copy that is there already; unless a later entry
+    /// has its name or an ancestor's.
+    fn late_link(&mut self, link: &Path, target: &Arc<Path>) -> Result<(), UnpackError> {
         let failed = |e: io::Error| fail(link, "copy link target", e);
         let found = self.below.look(target).map_err(|e| fail(link, "find link target", e))?;
         let Found::Other(real) = found else { return Err(no_target(link, target)) };
@@ -136,7 +156,31 @@ impl Layer<'_> {
             Ok(_) => return Ok(()),
             Err(e) => return Err(failed(e.into())),
         }
-        copy_up(&real, &dir, name).map_err(failed)
+        if self.link_copy(target, &dir, name).map_err(|e| failed(e.into()))? {
+            return Ok(());
+        }
+        let bytes = fs::symlink_metadata(&real).map_err(failed)?.blocks().saturating_mul(512);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.max_bytes {
+            return Err(UnpackError::TooLarge { limit: self.max_bytes });
+        }
+        self.room.take(&dir, bytes).map_err(|e| failed(e.into()))?;
+        copy_up(&real, &dir, name).map_err(failed)?;
+        self.copies.insert(target.clone(), link.to_owned());
+        Ok(())
+    }
+
+    /// Links to the copy of a file below. False when there is none, or it has as many links as it may have.
+    fn link_copy(&self, target: &Arc<Path>, dir: &Dir, name: &OsStr) -> Result<bool, Errno> {
+        let Some(copy) = self.copies.get(target) else { return Ok(false) };
+        let (parent, copied) = (copy.parent().unwrap_or(Path::new("")), copy.file_name().unwrap_or_default());
+        let Some(parent) = self.own.exact(parent)? else { return Ok(false) };
+        // The last part of the name is not followed either.
+        match rustix::fs::linkat(&parent, copied, dir, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::MLINK) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 }
 

@@ -185,8 +185,8 @@ fn link_loops_are_errors() {
 fn hard_links_do_not_lead_outside() {
     let (d, fs, unpacked) = Layer::default().link("stolen", "../../../secret").good();
     assert!(!fs.join("stolen").exists() && !d.path().join("secret").exists());
-    assert_eq!(unpacked.dangling, [(PathBuf::from("stolen"), PathBuf::from("secret"))]);
-    let error = parents::complete(&fs, &[], unpacked).unwrap_err();
+    assert_eq!(unpacked.dangling, [(PathBuf::from("stolen"), Path::new("secret").into())]);
+    let error = parents::complete(&fs, &[], unpacked, &UnpackLimits::default()).unwrap_err();
     assert!(matches!(error, UnpackError::LinkTarget { .. }), "{error}");
     let (_d, fs, unpacked) = Layer::default().symlink("l", "/etc").link("stolen", "l/passwd").good();
     assert!(!fs.join("stolen").exists(), "through a link to /etc");
@@ -406,7 +406,7 @@ fn undescribed_directories_look_like_the_ones_below() {
     std::os::unix::fs::chown(lower.path().join("tmp/x"), Some(7), Some(8)).unwrap();
     let (_d, fs, unpacked) = Layer::default().file("tmp/x/f", "").good();
     assert_eq!(fs::metadata(fs.join("tmp")).unwrap().mode() & 0o7777, 0o755);
-    parents::complete(&fs, &[lower.path().to_path_buf()], unpacked).unwrap();
+    parents::complete(&fs, &[lower.path().to_path_buf()], unpacked, &UnpackLimits::default()).unwrap();
     assert_eq!(fs::metadata(fs.join("tmp")).unwrap().mode() & 0o7777, 0o1777);
     assert_eq!(fs::metadata(fs.join("tmp/x")).unwrap().uid(), 7);
 }
@@ -417,13 +417,13 @@ fn files_below_a_linked_directory_of_a_lower_layer_go_where_it_leads() {
     fs::create_dir_all(lower.path().join("usr/bin")).unwrap();
     symlink("usr/bin", lower.path().join("bin")).unwrap();
     let (_d, fs, unpacked) = Layer::default().file("bin/sub/tool", "x").file("usr/bin/other", "y").good();
-    parents::complete(&fs, &[lower.path().to_path_buf()], unpacked).unwrap();
+    parents::complete(&fs, &[lower.path().to_path_buf()], unpacked, &UnpackLimits::default()).unwrap();
     assert_eq!(read(fs.join("usr/bin/sub/tool")), "x");
     assert_eq!(read(fs.join("usr/bin/other")), "y");
     assert!(fs::symlink_metadata(fs.join("bin")).is_err(), "the lower layer's link must show");
     // Described, it is meant to replace the link.
     let (_d, fs, unpacked) = Layer::default().dir("bin").file("bin/tool", "x").good();
-    parents::complete(&fs, &[lower.path().to_path_buf()], unpacked).unwrap();
+    parents::complete(&fs, &[lower.path().to_path_buf()], unpacked, &UnpackLimits::default()).unwrap();
     assert_eq!(read(fs.join("bin/tool")), "x");
 }
 
@@ -435,7 +435,7 @@ fn hard_links_to_lower_layers_are_copies() {
     fs::set_permissions(bottom.path().join("d/f"), fs::Permissions::from_mode(0o4711)).unwrap();
     let below = [top.path().to_path_buf(), bottom.path().to_path_buf()];
     let (_d, fs, unpacked) = Layer::default().link("l", "d/f").good();
-    parents::complete(&fs, &below, unpacked).unwrap();
+    parents::complete(&fs, &below, unpacked, &UnpackLimits::default()).unwrap();
     assert_eq!(read(fs.join("l")), "below");
     assert_eq!(fs::metadata(fs.join("l")).unwrap().mode() & 0o7777, 0o4711);
     // Hidden by a layer in between: not there.
@@ -448,14 +448,86 @@ fn hard_links_to_lower_layers_are_copies() {
     )
     .unwrap();
     let (_d, fs, unpacked) = Layer::default().link("l", "d/f").good();
-    assert!(parents::complete(&fs, &below, unpacked).is_err());
+    assert!(parents::complete(&fs, &below, unpacked, &UnpackLimits::default()).is_err());
+}
+
+#[test]
+fn late_hard_links_to_one_file_are_links_to_one_copy() {
+    let lower = tempfile::tempdir().unwrap();
+    fs::write(lower.path().join("file"), vec![7; 100_000]).unwrap();
+    symlink("file", lower.path().join("link")).unwrap();
+    let (_d, own, unpacked) = Layer::default()
+        .link("a", "file")
+        // To a link that waits for its file itself, in a directory of its own, and once more.
+        .link("b", "a")
+        .link("d/c", "b")
+        .link("e", "./d/../d/c")
+        .link("again", "file")
+        .link("l1", "link")
+        .link("l2", "l1")
+        .good();
+    let before = unpacked.bytes;
+    let after =
+        parents::complete(&own, &[lower.path().to_path_buf()], unpacked, &UnpackLimits::default()).unwrap();
+    let inode = |name: &str| fs::symlink_metadata(own.join(name)).unwrap().ino();
+    for name in ["b", "d/c", "e", "again"] {
+        assert_eq!(inode(name), inode("a"), "{name}");
+    }
+    assert_eq!(fs::metadata(own.join("a")).unwrap().nlink(), 5);
+    assert!(after - before < 200_000, "{}", after - before);
+    assert_eq!((inode("l1"), fs::read_link(own.join("l1")).unwrap()), (inode("l2"), "file".into()));
+    // Links that wait for each other wait in vain.
+    let (_d, _, result) = over(&lower, Layer::default().link("x", "y").link("y", "x"));
+    assert!(matches!(result, Err(UnpackError::LinkTarget { .. })), "{result:?}");
+}
+
+#[test]
+fn copies_of_lower_files_are_bounded_and_keep_their_holes() {
+    let lower = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        fs::write(lower.path().join(name), vec![1; 300_000]).unwrap();
+    }
+    let sparse = fs::File::create(lower.path().join("sparse")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    std::os::unix::fs::FileExt::write_at(&sparse, b"end", (1 << 39) + 5).unwrap();
+    let below = [lower.path().to_path_buf()];
+    let limits = UnpackLimits { max_bytes: 500_000, ..UnpackLimits::default() };
+    let (_d, own, unpacked) = Layer::default().link("a", "one").link("s", "sparse").good();
+    parents::complete(&own, &below, unpacked, &limits).unwrap();
+    let copy = fs::metadata(own.join("s")).unwrap();
+    assert!(copy.len() == 1 << 40 && copy.blocks() < 1000, "{} blocks", copy.blocks());
+    let mut text = [0; 3];
+    let copy = fs::File::open(own.join("s")).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&copy, &mut text, (1 << 39) + 5).unwrap();
+    assert_eq!(&text, b"end");
+    let (_d, own, unpacked) = Layer::default().link("a", "one").link("b", "two").good();
+    let error = parents::complete(&own, &below, unpacked, &limits).unwrap_err();
+    assert!(matches!(error, UnpackError::TooLarge { limit: 500_000 }), "{error}");
+}
+
+#[test]
+fn names_that_are_remembered_are_bounded() {
+    let limits = UnpackLimits { max_names: 10_000, ..UnpackLimits::default() };
+    let long = format!("{}/x", "n".repeat(90));
+    let with = |entry: fn(Layer, &str, &str) -> Layer| {
+        let layer = (0..200).fold(Layer::default(), |layer, i| entry(layer, &format!("{i}"), &long));
+        let dir = tempfile::tempdir().unwrap();
+        unpack(&layer.bytes()[..], dir.path(), &limits).unwrap_err()
+    };
+    for error in [
+        with(|layer, name, long| layer.link(name, long)),
+        with(|layer, name, long| layer.dir(&format!("{}{name}", &long[..80]))),
+        with(|layer, name, long| layer.file(&format!("{}{name}/x", &long[..80]), "")),
+    ] {
+        assert!(matches!(error, UnpackError::TooManyNames { limit: 10_000 }), "{error}");
+    }
 }
 
 /// A layer over `lower`, completed; what it may not reach is at `outside`.
 fn over(lower: &TempDir, layer: Layer) -> (TempDir, PathBuf, Result<(), UnpackError>) {
     let (d, fs, unpacked) = layer.good();
-    let result = parents::complete(&fs, &[lower.path().to_path_buf()], unpacked);
-    (d, fs, result)
+    let result = parents::complete(&fs, &[lower.path().to_path_buf()], unpacked, &UnpackLimits::default());
+    (d, fs, result.map(drop))
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::UnpackLimits;
 use super::error::UnpackError;
 use super::whiteout;
 
@@ -21,6 +22,8 @@ use super::whiteout;
 const MAX_DEPTH: usize = 400;
 /// The kernel's own bound of symbolic links in one path.
 const MAX_LINKS: usize = 40;
+/// What a name costs besides its bytes.
+const NAME: u64 = 64;
 /// Longest path.
 const MAX_PATH: usize = 4096;
 
@@ -55,19 +58,31 @@ pub(super) struct Tree {
     /// The ones of them that no later entry described.
     undescribed: HashSet<PathBuf>,
     max_implicit: u64,
+    /// Bytes of the names that are remembered, and their bound.
+    names: u64,
+    max_names: u64,
 }
 
 impl Tree {
-    pub(super) fn new(root: &Path, max_implicit: u64) -> Result<Self, UnpackError> {
+    pub(super) fn new(root: &Path, limits: &UnpackLimits) -> Result<Self, UnpackError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| UnpackError::io(b".", "open root", e))?;
         let root = Dir { fd: Rc::new(fd), path: PathBuf::new() };
-        Ok(Self { root, last: None, implicit: Vec::new(), undescribed: HashSet::new(), max_implicit })
+        let UnpackLimits { max_entries: max_implicit, max_names, .. } = *limits;
+        let (implicit, undescribed) = (Vec::new(), HashSet::new());
+        Ok(Self { root, last: None, implicit, undescribed, max_implicit, names: 0, max_names })
     }
 
     pub(super) fn root(&self) -> &Dir {
         &self.root
+    }
+
+    /// Counts a name that somebody remembers until the end of the layer.
+    pub(super) fn remember(&mut self, name: &Path) -> Result<(), UnpackError> {
+        self.names += name.as_os_str().len() as u64 + NAME;
+        let limit = self.max_names;
+        if self.names > limit { Err(UnpackError::TooManyNames { limit }) } else { Ok(()) }
     }
 
     /// A directory got an entry of its own after all.
@@ -215,6 +230,7 @@ impl Tree {
             .map_err(|e| UnpackError::io(bytes, "create directory", e))?;
         let dir =
             here.child(OsStr::from_bytes(name)).map_err(|e| UnpackError::io(bytes, "open directory", e))?;
+        self.remember(&path)?;
         self.implicit.push(path.clone());
         self.undescribed.insert(path);
         Ok(dir)

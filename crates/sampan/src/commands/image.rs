@@ -14,8 +14,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use sampan_cri::{
-    archives::{Chunk, Format, PinRequest, PruneRequest, SaveRequest},
-    v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest},
+    archives::{Chunk, Format, PinRequest, PruneRequest, RemoveRequest, SaveRequest},
+    v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest},
 };
 use sampan_runtime::images::pack_layout;
 use tokio::{
@@ -149,15 +149,17 @@ async fn remove(args: ImageNames, printer: &Printer) -> Result<()> {
         if store.client().images.image_status(status).await.map_err(plain)?.into_inner().image.is_none() {
             bail!("no image `{name}`; `sampan image ls` lists those there are");
         }
-        let request = RemoveImageRequest { image: Some(spec(name)) };
-        store
-            .client()
-            .images
-            .remove_image(request)
-            .await
-            .map_err(plain)
-            .with_context(|| format!("removing {name}"))?;
+        let request = RemoveRequest { image: name.clone() };
+        let removed = store.client().archives.remove(request).await;
+        let removed = removed.map_err(plain).with_context(|| format!("removing {name}"))?.into_inner();
         printer.line(format!("removed {name}"));
+        if removed.deleted.is_empty() {
+            continue;
+        }
+        // By an id, or with its last tag, the image went with all that named it.
+        for other in removed.untagged.iter().filter(|other| *other != name && !other.contains('@')) {
+            printer.line(format!("removed {other}"));
+        }
     }
     store.close().await;
     Ok(())

@@ -8,7 +8,7 @@ use sampan_oci::registry::ClientConfig;
 use sampan_runtime::{
     Runtime, RuntimeConfig, SandboxNetwork,
     builtin::Builtin,
-    images::{ImageStore, ImageStoreConfig},
+    images::{ImageError, ImageStore, ImageStoreConfig},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,11 +25,16 @@ pub(super) fn make_directories(config: &NodeConfig) -> Result<()> {
     Ok(())
 }
 
-/// The image store of these directories; a running server knows more about registries and handlers.
-pub(crate) async fn images(
-    directories: &Directories,
-    config: Option<&NodeConfig>,
-) -> Result<Arc<ImageStore>> {
+/// The image store of these directories, for a command without a server; none while another process has it.
+pub(crate) async fn images(directories: &Directories) -> Result<Option<Arc<ImageStore>>> {
+    match ImageStore::try_open(image_config(directories, None)?).await {
+        Err(ImageError::Busy { .. }) => Ok(None),
+        opened => opened.map(Some).context("opening the image store"),
+    }
+}
+
+/// How the image store of these directories works; a running server knows more about registries and handlers.
+fn image_config(directories: &Directories, config: Option<&NodeConfig>) -> Result<ImageStoreConfig> {
     let mut store = ImageStoreConfig::new(directories.data().join("runtime"));
     store.registry = ClientConfig {
         insecure: config.iter().flat_map(|c| c.insecure_registries.iter().cloned()).collect(),
@@ -44,12 +49,13 @@ pub(crate) async fn images(
     }
     // Without a server this is one command, which ends before its layers are on the disk.
     store.flush = config.is_some();
+    store.exclusive = true;
     store.builtin = Some(Builtin {
         executable: executable()?,
         applets: sampan_toolbox::Applet::names().map(str::to_owned).collect(),
         cmd: vec!["httpd".to_owned()],
     });
-    ImageStore::open(store).await.context("opening the image store")
+    Ok(store)
 }
 
 /// The binary that we are, also after an upgrade has replaced the file.
@@ -145,7 +151,9 @@ pub(crate) async fn runtime(config: &NodeConfig) -> Result<Option<EmbeddedRuntim
     }
     let directories =
         Directories { data_dir: Some(config.data_dir.clone()), run_dir: Some(config.run_dir.clone()) };
-    let (network, images) = tokio::try_join!(PodNetwork::make(config), images(&directories, Some(config)))?;
+    let store = image_config(&directories, Some(config))?;
+    let images = async { ImageStore::open(store).await.context("opening the image store") };
+    let (network, images) = tokio::try_join!(PodNetwork::make(config), images)?;
     let archives = images.clone();
     let mut options = RuntimeConfig::new(
         config.data_dir.join("runtime"),

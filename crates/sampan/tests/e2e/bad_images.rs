@@ -4,7 +4,9 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::fixture::{Layer, Node, Registry, SmallDisk, TestImage, busybox_layer, noise, tar_of};
+use crate::fixture::{
+    Fault, Layer, Line, Node, Registry, SmallDisk, TestImage, busybox_layer, eventually, noise, tar_of,
+};
 
 fn pod(name: &str, image: &str, policy: &str) -> String {
     format!(
@@ -134,4 +136,128 @@ fn a_full_disk_during_a_pull_is_named_and_the_node_goes_on() {
     // The mount is the test's, not the node's; without the blobs the node still starts and stops.
     assert_eq!(node.terminate(), 0, "{}", node.log());
     drop(disk);
+}
+
+#[test]
+fn an_image_larger_than_the_disk_is_said_leaves_nothing_and_comes_when_there_is_room() {
+    let registry = Registry::start();
+    // The blob fits and its content does not; the other one's blob is too large already.
+    let fills = Layer::gzip(&tar_of(&[("inside", &noise(24 << 20)), ("outside", b"out\n")]));
+    let (digest, busybox) = (fills.digest(), Layer::gzip(&busybox_layer()));
+    let fills = registry.push("fills:1", &TestImage::of(&[busybox, fills], &json!({})));
+    let huge = Layer::plain(&tar_of(&[("huge", &noise(64 << 20))]));
+    let huge = registry.push("huge:1", &TestImage::of(&[huge], &json!({})));
+    let mut node = Node::prepare(&["--stop-pods=true"]);
+    // The kubelet's own measures against a full disk are another test's.
+    let config = json!({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "evictionHard": {"imagefs.available": "1Mi", "nodefs.available": "1Mi"}});
+    fs::write(node.path("kubelet.yaml"), config.to_string()).unwrap();
+    node.add_option("--kubelet-config", &node.path("kubelet.yaml").display().to_string());
+    // Beside the built-in image, which is as large as the binary.
+    let room = fs::metadata(env!("CARGO_BIN_EXE_sampan")).unwrap().len() + (56 << 20);
+    let disk = SmallDisk::mount(&node.path("data"), &format!("size={room}"));
+    node.launch();
+    let before = disk.used();
+    node.apply(&pod("fills", &fills, "IfNotPresent"));
+    node.wait_for("pod/fills", REASON, "ImagePullBackOff");
+    let message = node.field("pod/fills", MESSAGE);
+    let place = format!("no space left on the image file system at {}", node.path("data/runtime").display());
+    for said in [&place, "`sampan image prune` removes unused images", "(`--data-dir`)"] {
+        assert!(message.contains(said), "{said}: {message}");
+    }
+    node.wait_for_event("fills", "Failed", "Warning Error: ErrImagePull");
+    let explained = node.explain("default/fills");
+    assert!(explained.contains("the node's disk is full"), "{explained}");
+    node.apply(&pod("huge", &huge, "IfNotPresent"));
+    node.wait_for("pod/huge", REASON, "ImagePullBackOff");
+    let message = node.field("pod/huge", MESSAGE);
+    assert!(message.contains(&place) && message.contains("(the image needs 65 MiB more, "), "{message}");
+    // The blob and all halves are gone, and the node can write down what happens.
+    let hex = digest.trim_start_matches("sha256:").to_owned();
+    let store = node.path("data/runtime");
+    eventually("the space", || {
+        let empty = |dir: &str| fs::read_dir(store.join(dir)).unwrap().next().is_none();
+        let blob = store.join("content/blobs/sha256").join(&hex);
+        (empty("content/ingest") && empty("snapshots/tmp") && !blob.exists()).then_some(())
+    });
+    assert!(disk.used() < before + (8 << 20), "{} of {before}", disk.used());
+    node.kubectl(&["create", "configmap", "still", "--from-literal=a=b"]).ok();
+    disk.resize(room + (300 << 20));
+    node.wait_for("pod/fills", "{.status.phase}", "Succeeded");
+    assert!(node.kubectl(&["logs", "fills"]).ok().ends_with("out\n"));
+    node.kubectl(&["delete", "pod", "fills", "huge"]).ok();
+    // The mount is the test's, not the node's.
+    assert_eq!(node.terminate(), 0, "{}", node.log());
+    drop(disk);
+}
+
+#[test]
+fn a_schema_1_manifest_is_said_with_the_way_out() {
+    // What registries served until 2017, from a real one.
+    let registry = Registry::start_old();
+    let old = registry.push_schema1("old/app:1", &TestImage::busybox(&json!({})));
+    let node = Node::start();
+    node.apply(&pod("old", &old, "IfNotPresent"));
+    node.wait_for("pod/old", REASON, "ImagePullBackOff");
+    let message = node.field("pod/old", MESSAGE);
+    let wanted = "the image has a Docker schema 1 manifest, a format removed from registries and runtimes; push it again with a current tool";
+    assert!(message.contains(wanted), "{message}");
+    assert!(node.sampan(&["image", "pull", &old]).fails().contains("Docker schema 1 manifest"));
+}
+
+#[test]
+fn a_registry_with_bad_days_gives_the_image_all_the_same() {
+    let registry = Registry::start();
+    let layers = [
+        Layer::gzip(&busybox_layer()),
+        Layer::gzip(&tar_of(&[("inside", &noise(2 << 20)), ("outside", b"out\n")])),
+    ];
+    let blob = format!("GET /v2/days/app/blobs/{}", layers[1].digest());
+    let name = registry.push("days/app:1", &TestImage::of(&layers, &json!({})));
+    let line = Line::to(&registry.host());
+    let later = |status, seconds: u32| {
+        let errors = br#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#.to_vec();
+        Fault::Answer(status, format!("Retry-After: {seconds}\r\n"), errors)
+    };
+    line.fault("HEAD ", 1, later(429, 1));
+    line.fault("/manifests/", 1, Fault::Answer(502, String::new(), Vec::new()));
+    for fault in [Fault::Cut(700_000), later(503, 0), Fault::Cut(300_000), Fault::Cut(0)] {
+        line.fault(&blob, 1, fault);
+    }
+    let node = Node::start();
+    node.apply(&pod("days", &name.replace(&registry.host(), &line.host()), "IfNotPresent"));
+    node.wait_for("pod/days", "{.status.phase}", "Succeeded");
+    assert!(node.kubectl(&["logs", "days"]).ok().ends_with("out\n"));
+    assert_eq!(node.events("days", "Failed"), Vec::<String>::new(), "one pull was enough");
+    let parts: Vec<_> = line.requests(&blob).iter().map(|request| request.from).collect();
+    assert_eq!(parts, [None, Some(700_000), Some(700_000), Some(1_000_000), Some(1_000_000)]);
+}
+
+#[test]
+fn registries_are_reached_through_the_proxy_of_the_environment() {
+    let registry = Registry::start();
+    let app = registry.push("team/app:1", &TestImage::busybox(&json!({})));
+    let line = Line::to(&registry.host());
+    let mut node = Node::prepare(&[
+        "--stop-pods=true",
+        "--insecure-registries=registry.example:5000,direct.invalid:5000",
+    ]);
+    node.env("HTTP_PROXY", &format!("http://{}", line.host()));
+    node.env("NO_PROXY", "direct.invalid");
+    node.launch();
+    let proxied = app.replace(&registry.host(), "registry.example:5000");
+    let direct = app.replace(&registry.host(), "direct.invalid:5000");
+    node.apply(&format!(
+        "{}{}{}",
+        pod("proxied", &proxied, "IfNotPresent"),
+        pod("direct", &direct, "IfNotPresent"),
+        pod("loopback", &app, "Always"),
+    ));
+    for name in ["proxied", "loopback"] {
+        // Nothing is at `/inside`, but it ran.
+        node.wait_for(&format!("pod/{name}"), "{.status.phase}", "Failed");
+    }
+    node.wait_for("pod/direct", REASON, "ImagePullBackOff");
+    let through = line.requests("http://registry.example:5000/v2/team/app/");
+    assert!(!through.is_empty() && through.len() == line.requests("").len(), "{:?}", line.requests(""));
 }

@@ -5,11 +5,11 @@
 pub(crate) mod bus;
 pub(crate) mod containerd;
 mod image;
+mod line;
 mod node;
 pub(crate) mod peer;
 mod registry;
 mod remains;
-mod slow_line;
 mod small_disk;
 pub(crate) mod streams;
 mod terminal;
@@ -21,9 +21,9 @@ use std::{
 
 pub(crate) use self::{
     image::{Layer, TestImage, busybox_layer, noise, tar_of, tar_with},
+    line::{Fault, Line},
     node::{Node, free_port},
     registry::Registry,
-    slow_line::SlowLine,
     small_disk::SmallDisk,
     terminal::Terminal,
 };

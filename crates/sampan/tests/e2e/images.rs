@@ -139,3 +139,48 @@ fn a_command_that_fails_halfway_leaves_no_socket_behind() {
         std::fs::read_dir(node.path("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("images-")), "{left:?}");
 }
+
+#[test]
+fn a_tag_goes_without_the_others_and_commands_take_turns() {
+    let node = Node::prepare(&[]);
+    let archives = ["one", "two"].map(|name| {
+        let image = TestImage::of(&[Layer::gzip(&tar_of(&[(name, name.as_bytes())]))], &json!({}));
+        let file = node.path(&format!("{name}.tar"));
+        let packed = std::process::Command::new("skopeo")
+            .args(["copy", "--insecure-policy", "--quiet"])
+            .arg(format!("oci:{}:latest", image.layout().display()))
+            .arg(format!("docker-archive:{}:registry.example/{name}:1", file.display()))
+            .arg("--additional-tag")
+            .arg(format!("registry.example/{name}:2"))
+            .output()
+            .unwrap();
+        assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
+        file
+    });
+    // Both at once, without a server.
+    let load = |file: &std::path::PathBuf| {
+        let mut command = node.sampan_command(&["image", "load", file.to_str().unwrap()]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for loading in archives.each_ref().map(load) {
+        Said::from(loading.wait_with_output().unwrap()).ok();
+    }
+    let names = |list: String| -> Vec<String> {
+        let rows =
+            list.lines().skip(1).map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(":"));
+        rows.filter(|name| name.starts_with("registry.example/")).collect()
+    };
+    let list = || names(node.sampan(&["image", "ls"]).ok());
+    let (one, two) = ("registry.example/one", "registry.example/two");
+    assert_eq!(list(), [format!("{one}:1"), format!("{one}:2"), format!("{two}:1"), format!("{two}:2")]);
+    let removed = node.sampan(&["image", "rm", &format!("{one}:1")]).ok();
+    assert_eq!(removed, format!("removed {one}:1\n"));
+    assert_eq!(list(), [format!("{one}:2"), format!("{two}:1"), format!("{two}:2")]);
+    // By its id with all names, and those are told.
+    let inspected = node.sampan(&["image", "inspect", &format!("{two}:1")]).ok();
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    let id = inspected[0]["id"].as_str().unwrap();
+    let removed = node.sampan(&["image", "rm", id]).ok();
+    assert_eq!(removed, format!("removed {id}\nremoved {two}:1\nremoved {two}:2\n"));
+    assert_eq!(list(), [format!("{one}:2")]);
+}

@@ -22,6 +22,7 @@ mod hostile_layers;
 mod image_collection;
 mod images;
 mod kill;
+mod killed_pulls;
 mod lifecycle;
 mod network;
 mod node_duties;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::fixture::{
-    Layer, Node, Registry, SlowLine, Terminal, TestImage, busybox_layer, eventually, noise, tar_of,
+    Layer, Line, Node, Registry, Terminal, TestImage, busybox_layer, eventually, noise, tar_of,
 };
 
 #[test]
@@ -15,7 +15,7 @@ fn a_slow_pull_is_told_in_the_status_and_drawn_in_a_terminal() {
         content.extend_from_slice(name.as_bytes());
         [Layer::gzip(&busybox_layer()), Layer::plain(&tar_of(&[(name, &content)]))]
     };
-    let line = SlowLine::to(&registry.host());
+    let line = Line::slow_to(&registry.host());
     let push = |name: &str, layers: &[Layer]| {
         let pushed = registry.push(name, &TestImage::of(layers, &json!({})));
         pushed.replace(&registry.host(), &line.host())

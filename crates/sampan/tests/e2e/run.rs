@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use serde_json::json;
 
 use crate::fixture::{
-    Layer, Node, Registry, Said, SlowLine, Terminal, TestImage, busybox_layer, eventually, noise, tar_of,
+    Layer, Line, Node, Registry, Said, Terminal, TestImage, busybox_layer, eventually, noise, tar_of,
 };
 
 /// Runs with the directories, bridge and ranges of a node that is not started.
@@ -68,7 +68,7 @@ fn in_a_terminal_a_bar_per_layer_shows_the_pull() {
     let digest = large.digest().trim_start_matches("sha256:")[..12].to_owned();
     let image = TestImage::of(&[Layer::gzip(&busybox_layer()), large], &json!({}));
     let name = registry.push("bars/app:1", &image);
-    let line = SlowLine::to(&registry.host());
+    let line = Line::slow_to(&registry.host());
     let run = Run::new();
     let manifest = pod("bars", "[echo, it ran]")
         .replace("sampan.local/toolbox", &name.replace(&registry.host(), &line.host()));

@@ -3,13 +3,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
 
 use crate::unpack::metadata::is_overlay;
 use crate::unpack::tree::Dir;
@@ -22,7 +23,7 @@ pub(super) fn copy_up(from: &Path, dir: &Dir, name: &OsStr) -> io::Result<()> {
         let mut source = File::from(rustix::fs::open(from, flags, Mode::empty())?);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut copy = File::from(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
-        io::copy(&mut source, &mut copy)?;
+        copy_data(&mut source, &mut copy, meta.len())?;
         return copy_metadata(from, &copy);
     }
     if meta.is_symlink() {
@@ -32,6 +33,26 @@ pub(super) fn copy_up(from: &Path, dir: &Dir, name: &OsStr) -> io::Result<()> {
         rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(0o600), meta.rdev())?;
     }
     copy_named(from, &meta, dir, name)
+}
+
+/// Copies what a file has and leaves its holes holes: a sparse file may claim any length.
+fn copy_data(source: &mut File, copy: &mut File, length: u64) -> io::Result<()> {
+    copy.set_len(length)?;
+    let mut at = 0;
+    while at < length {
+        let start = match rustix::fs::seek(&*source, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(e.into()),
+        };
+        let end = rustix::fs::seek(&*source, SeekFrom::Hole(start))?.min(length);
+        source.seek(io::SeekFrom::Start(start))?;
+        copy.seek(io::SeekFrom::Start(start))?;
+        io::copy(&mut source.take(end - start), copy)?;
+        at = end;
+    }
+    Ok(())
 }
 
 /// Owner, mode, attributes, times of an open file or directory become those of `from`. The order matters: a change

@@ -128,3 +128,26 @@ async fn a_handler_of_another_platform_has_its_own_images() {
     store.remove_image(&there.id().to_string()).await.unwrap();
     assert!(store.resolve_for(&name, "qemu").unwrap().is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_was_pulled_for_a_related_platform_gives_the_node_its_own_image() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    let (here, small) = (image_for("amd64"), image_for("386"));
+    here.publish(&fake, "");
+    small.publish(&fake, "");
+    let (top, _) = index(&fake, "1", &[small.entry(platform("386")), here.entry(platform("amd64"))]);
+    let mut settings = config(dir.path());
+    settings.handler_platforms.insert("old".to_owned(), Platform::new("linux", "386"));
+    let store = ImageStore::open(settings).await.unwrap();
+    let name = fake.image("a/b:1");
+    let for_old = PullRequest { image: name.clone(), handler: "old".to_owned(), ..PullRequest::default() };
+    assert_eq!(store.pull(for_old).await.unwrap().id, small.id());
+    // An amd64 machine can run it; it is not what the index has for one.
+    let before = fake.count(&format!("GET /v2/a/b/manifests/{top}"));
+    for name in [&name, &format!("{}@{top}", fake.image("a/b"))] {
+        assert_eq!(pull(&store, name).await.unwrap().id, here.id(), "{name}");
+    }
+    assert_eq!(store.resolve(&name).unwrap().unwrap().id, here.id());
+    assert_eq!(store.resolve_for(&name, "old").unwrap().unwrap().id, small.id());
+    assert_eq!(fake.count(&format!("GET /v2/a/b/manifests/{top}")), before, "the index was here");
+}

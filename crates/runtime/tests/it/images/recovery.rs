@@ -4,8 +4,8 @@ use std::fs;
 
 use sampan_runtime::images::{ImageStore, ImageStoreConfig};
 
-use super::builder::{Coding, Image, assert_tidy, config, file_of, open, pull, tar};
-use super::fake::{Auth, Fake};
+use super::builder::{Coding, Image, assert_tidy, config, file_of, noise, open, pull, tar};
+use super::fake::{Auth, Fake, Fault};
 
 fn image() -> Image {
     Image::new(&[(tar(&[("a", b"1")]), Coding::Gzip), (tar(&[("b", b"2")]), Coding::Zstd)])
@@ -98,4 +98,48 @@ async fn a_damaged_database_is_said() {
     let error =
         sampan_runtime::images::ImageStore::open(super::builder::config(dir.path())).await.unwrap_err();
     assert!(error.to_string().contains("damaged"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_at_a_time_has_the_store_and_others_wait_for_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let outer = tempfile::tempdir().unwrap();
+    let dir = outer.path().join("made/by/the/store");
+    let alone = || ImageStoreConfig { exclusive: true, ..config(&dir) };
+    let first = ImageStore::open(alone()).await.unwrap();
+    assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    let busy = ImageStore::try_open(alone()).await.unwrap_err();
+    assert!(matches!(busy, sampan_runtime::images::ImageError::Busy { .. }), "{busy}");
+    // What the first one is at is not cleared away by the second.
+    let staged = dir.join("snapshots/tmp/at-work");
+    std::fs::create_dir(&staged).unwrap();
+    let mut waiting = Box::pin(ImageStore::open(alone()));
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(200), &mut waiting).await.is_err());
+    assert!(staged.exists());
+    drop(first);
+    waiting.await.unwrap();
+    assert!(!staged.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn halves_of_blobs_count_as_used_space_and_are_pruned() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    let image = Image::new(&[(tar(&[("low", &noise(1, 500_000))]), Coding::Gzip)]);
+    image.publish(&fake, "1");
+    let layer = image.layers[0].0.digest.to_string();
+    fake.fault(&layer, 1, Fault::Cut(100_000));
+    fake.fault(&layer, 99, Fault::Cut(0));
+    let store = open(dir.path()).await;
+    pull(&store, &fake.image("a:1")).await.unwrap_err();
+    let half = dir.path().join(format!("content/ingest/sha256-{}", image.layers[0].0.digest.hex()));
+    // The threads of a failed pull end on their own.
+    for _ in 0..500 {
+        if half.metadata().is_ok_and(|meta| meta.len() == 100_000) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(store.fs_info().await.unwrap().used_bytes >= 100_000);
+    let removed = store.prune(std::collections::HashSet::new()).await.unwrap();
+    assert!(removed.bytes >= 100_000 && !half.exists(), "{removed:?}");
 }

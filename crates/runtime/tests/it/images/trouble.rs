@@ -136,7 +136,7 @@ async fn documents_made_to_confuse() {
         (b"{\"schemaVersion\":2,\"config\":\xff}".to_vec(), "malformed"),
         (text.replace("\"layers\":[", "\"layers\":[null,").into_bytes(), "malformed"),
         (text.as_bytes()[..text.len() / 2].to_vec(), "malformed"),
-        (huge.into_bytes(), "the manifest promises 9007199254740993"),
+        (huge.into_bytes(), "(the image needs 8589934593 MiB more, "),
         ([b'['; 100_000].to_vec(), "malformed"),
     ];
     for (i, (bytes, expected)) in cases.into_iter().enumerate() {
@@ -214,4 +214,31 @@ async fn foreign_layers_come_from_their_own_place() {
     assert_eq!(file_of(&store, &record, "low").unwrap(), noise(1, 500_000));
     let config = json!(record.config);
     assert!(config.is_object());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registrys_own_words_are_told_also_where_a_head_has_none() {
+    let (mirror, fake) = (Fake::start(Auth::None).await, Fake::start(Auth::None).await);
+    let dir = tempfile::tempdir().unwrap();
+    two().publish(&fake, "1");
+    let hosts = dir.path().join("certs.d/reg.lan");
+    std::fs::create_dir_all(&hosts).unwrap();
+    let text = format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", fake.host(), mirror.host());
+    std::fs::write(hosts.join("hosts.toml"), text).unwrap();
+    let mut config = config(&dir.path().join("data"));
+    config.registry.certs_d = vec![dir.path().join("certs.d")];
+    let store = ImageStore::open(config).await.unwrap();
+    let denied = r#"{"errors":[{"code":"DENIED","message":"ask the owner"}]}"#;
+    fake.fault("GET /v2/a/b/manifests/1", 2, Fault::Status(403, String::new(), denied.to_owned()));
+    fake.fault("HEAD /v2/a/b/manifests/1", 2, Fault::Status(403, String::new(), String::new()));
+    for name in ["reg.lan/a/b:1", &fake.image("a/b:1")] {
+        let error = pull(&store, name).await.unwrap_err().chain();
+        assert!(
+            error.contains("403 Forbidden") && error.contains("DENIED: ask the owner"),
+            "{name}: {error}"
+        );
+    }
+    // A registry that does not know the kind of request, behind a mirror that has nothing.
+    fake.fault("HEAD /v2/a/b/manifests/1", 9, Fault::Status(405, String::new(), String::new()));
+    pull(&store, "reg.lan/a/b:1").await.unwrap();
 }

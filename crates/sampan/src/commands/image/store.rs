@@ -9,6 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Directories;
 
+/// How often it is looked whether another process is done with the store.
+const BUSY: Duration = Duration::from_millis(50);
+/// So many looks are given to a server that does not answer yet: ten seconds.
+const STARTING: u32 = 200;
+
 /// An open image store.
 pub(super) struct Store {
     client: sampan_cri::client::Client,
@@ -24,13 +29,27 @@ struct Own {
 
 impl Store {
     pub(super) async fn open(directories: &Directories) -> Result<Self> {
-        if crate::node::is_running(directories) {
-            let endpoint = format!("unix://{}", directories.cri_socket().display());
-            let client = sampan_cri::client::connect(&endpoint).await.context("the running server")?;
-            return Ok(Self { client, own: None });
-        }
-        let images = crate::node::images(directories, None).await?;
-        let socket = directories.run().join(format!("images-{}.sock", std::process::id()));
+        let mut patience = STARTING;
+        let images = loop {
+            if crate::node::is_running(directories) {
+                let endpoint = format!("unix://{}", std::path::absolute(directories.cri_socket())?.display());
+                match sampan_cri::client::connect(&endpoint).await {
+                    Ok(client) => return Ok(Self { client, own: None }),
+                    // It has just begun to start, or to stop.
+                    Err(_) if patience > 0 => patience -= 1,
+                    Err(error) => return Err(error).context("the running server"),
+                }
+                tokio::time::sleep(BUSY).await;
+                continue;
+            }
+            match crate::node::images(directories).await? {
+                Some(images) => break images,
+                // Another command, or a server that is starting.
+                None => tokio::time::sleep(BUSY).await,
+            }
+        };
+        let socket =
+            std::path::absolute(directories.run())?.join(format!("images-{}.sock", std::process::id()));
         let shutdown = CancellationToken::new();
         let (path, stop, served) = (socket.clone(), shutdown.clone(), images.clone());
         let serving = tokio::spawn(async move {
