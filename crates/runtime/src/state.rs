@@ -44,8 +44,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) ips: Vec<IpAddr>,
     /// Parent of the containers' cgroups, absolute.
     pub(crate) cgroup_parent: String,
-    /// We made it, so we remove it.
-    pub(crate) owns_cgroup: bool,
+    /// Those of its directories that we made, so we remove them.
+    #[serde(default)]
+    pub(crate) own_cgroups: Vec<PathBuf>,
     /// What runs all containers of the pod, whatever the table of handlers says later (RTC-17). Absent in records
     /// of versions that did not write it.
     #[serde(default)]
