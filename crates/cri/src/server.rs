@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::archives::image_archives_server::{ImageArchives, ImageArchivesServer};
 use crate::archives::{
-    Chunk, LoadResponse, PinRequest, PinResponse, PruneRequest, PruneResponse, SaveRequest,
+    Chunk, LoadResponse, PinRequest, PinResponse, PruneRequest, PruneResponse, RemoveRequest, RemoveResponse,
+    SaveRequest,
 };
 use crate::progress::pull_progress_server::{PullProgress, PullProgressServer};
 use crate::progress::{MirrorsRequest, MirrorsResponse, WatchRequest, WatchResponse};
@@ -172,6 +173,10 @@ impl ImageArchives for NoArchives {
 
     async fn pin(&self, _: Request<PinRequest>) -> Result<Response<PinResponse>, Status> {
         Err(Status::unimplemented("this runtime does not pin images"))
+    }
+
+    async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
+        Err(Status::unimplemented("this runtime does not remove names of images"))
     }
 
     async fn prune(&self, _: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {

@@ -222,7 +222,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+/// Writes a file that is there whole or as it was.
+pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, serde_json::to_vec(record)?)?;
     fs::rename(&temporary, path)

@@ -1,4 +1,4 @@
-//! Archives over the socket: `sampan image load`, `save` and `prune` against a running server.
+//! Archives over the socket: `sampan image load`, `save`, `rm` and `prune` against a running server.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -75,6 +75,15 @@ impl ImageArchives for ImageService {
         let proto::PinRequest { image, pinned } = request.into_inner();
         let image = self.store.set_pinned(&image, pinned).await.map_err(|e| status(&e))?;
         Ok(Response::new(proto::PinResponse { id: image.id.to_string() }))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<proto::RemoveRequest>,
+    ) -> Result<Response<proto::RemoveResponse>, Status> {
+        let removed = self.store.remove(&request.into_inner().image).await.map_err(|e| status(&e))?;
+        let id = removed.deleted.first().map(ToString::to_string).unwrap_or_default();
+        Ok(Response::new(proto::RemoveResponse { names: removed.untagged, id }))
     }
 
     async fn prune(&self, _: Request<proto::PruneRequest>) -> Result<Response<proto::PruneResponse>, Status> {

@@ -14,8 +14,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use sampan_cri::{
-    archives::{Chunk, Format, PinRequest, PruneRequest, SaveRequest},
-    v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest},
+    archives::{Chunk, Format, PinRequest, PruneRequest, RemoveRequest, SaveRequest},
+    v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest},
 };
 use sampan_runtime::images::pack_layout;
 use tokio::{
@@ -145,19 +145,17 @@ async fn inspect(args: ImageNames, printer: &Printer) -> Result<()> {
 async fn remove(args: ImageNames, printer: &Printer) -> Result<()> {
     let store = Store::open(&args.directories).await?;
     for name in &args.images {
-        let status = ImageStatusRequest { image: Some(spec(name)), verbose: false };
-        if store.client().images.image_status(status).await.map_err(plain)?.into_inner().image.is_none() {
+        let answer = store.client().archives.remove(RemoveRequest { image: name.clone() }).await;
+        let gone = answer.map_err(plain).with_context(|| format!("removing {name}"))?.into_inner();
+        if gone.names.is_empty() && gone.id.is_empty() {
             bail!("no image `{name}`; `sampan image ls` lists those there are");
         }
-        let request = RemoveImageRequest { image: Some(spec(name)) };
-        store
-            .client()
-            .images
-            .remove_image(request)
-            .await
-            .map_err(plain)
-            .with_context(|| format!("removing {name}"))?;
-        printer.line(format!("removed {name}"));
+        // Digests are not what people call it by, unless it has no other name.
+        let tags: Vec<&String> = gone.names.iter().filter(|name| !name.contains('@')).collect();
+        if tags.is_empty() {
+            printer.line(format!("removed {name}"));
+        }
+        tags.into_iter().for_each(|tag| printer.line(format!("removed {tag}")));
     }
     store.close().await;
     Ok(())
