@@ -23,6 +23,8 @@ mod runtime_classes;
 mod service_account;
 mod taint_eviction;
 
+use std::time::Duration;
+
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,11 +41,17 @@ pub struct ControllersConfig {
     pub ca_pem: String,
     /// How many ended pods are kept (upstream's `--terminated-pod-gc-threshold`).
     pub ended_pods: usize,
+    /// How long the RuntimeClass of a handler stays when no node offers the handler any more.
+    pub idle_runtime_classes: Duration,
 }
 
 impl Default for ControllersConfig {
     fn default() -> Self {
-        Self { ca_pem: String::new(), ended_pods: 12_500 }
+        Self {
+            ca_pem: String::new(),
+            ended_pods: 12_500,
+            idle_runtime_classes: Duration::from_secs(300),
+        }
     }
 }
 
@@ -74,7 +82,8 @@ pub async fn run(
     let collection = pod_collection::run(client.clone(), pods.clone(), config.ended_pods, &mut feeds);
     start("pod collection", Box::pin(collection));
     start("resource quota", Box::pin(resource_quota::run(client.clone(), &mut feeds)));
-    start("runtime classes", Box::pin(runtime_classes::run(client.clone(), &mut feeds)));
+    let classes = runtime_classes::run(client.clone(), config.idle_runtime_classes, &mut feeds);
+    start("runtime classes", Box::pin(classes));
     start("disruption", Box::pin(disruption::run(client.clone(), pods.clone(), &mut feeds)));
     start("taint eviction", Box::pin(taint_eviction::run(client.clone(), &mut feeds)));
     start("pods", Box::pin(pods::run(pods, &mut feeds)));

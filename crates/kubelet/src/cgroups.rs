@@ -32,6 +32,8 @@ pub(crate) struct Limits {
     pub(crate) memory: Option<i64>,
     /// Process ids; -1 for no limit.
     pub(crate) pids: Option<i64>,
+    /// Bytes by size of huge pages (`2MB`).
+    pub(crate) hugepages: Vec<(String, i64)>,
 }
 
 impl Limits {
@@ -47,6 +49,7 @@ impl Limits {
             cpu_period: others.cpu_period,
             memory: wider(self.memory, others.memory),
             pids: others.pids,
+            hugepages: others.hugepages.clone(),
         }
     }
 }
@@ -162,9 +165,19 @@ impl Hierarchy {
         }
         for (controller, file, value) in values {
             let Some(directory) = self.directory(controller, cgroup) else { continue };
-            let path = directory.join(file);
-            std::fs::write(&path, &value)
-                .map_err(|error| format!("{} = {value}: {error}", path.display()))?;
+            put(&directory.join(file), &value)?;
+        }
+        let Some(directory) = self.directory("hugetlb", cgroup) else { return Ok(()) };
+        let last = if v2 { "max" } else { "limit_in_bytes" };
+        for (size, bytes) in &limits.hugepages {
+            // With the second one a program is refused the pages when it asks for them, not killed when it uses them.
+            for file in [format!("hugetlb.{size}.{last}"), format!("hugetlb.{size}.rsvd.{last}")] {
+                let path = directory.join(file);
+                // Not every kernel counts them.
+                if path.exists() {
+                    put(&path, &bytes.to_string())?;
+                }
+            }
         }
         Ok(())
     }
@@ -233,6 +246,10 @@ impl Hierarchy {
     }
 }
 
+fn put(path: &Path, value: &str) -> Result<(), String> {
+    std::fs::write(path, value).map_err(|error| format!("{} = {value}: {error}", path.display()))
+}
+
 /// v2's weight of v1's shares, by the linear formula that upstream's kubelet uses.
 fn cpu_weight(shares: i64) -> i64 {
     (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142 + 1
@@ -295,17 +312,24 @@ mod tests {
             cpu_period: 100_000,
             memory: Some(1 << 20),
             pids: Some(-1),
+            hugepages: vec![("2MB".to_owned(), 0), ("1GB".to_owned(), 1 << 30)],
         };
         let v2 = tempfile::tempdir().unwrap();
         std::fs::write(v2.path().join("cgroup.controllers"), "cpu memory pids").unwrap();
         let tree = Hierarchy::detect(v2.path());
         tree.create("/a/kubepods").unwrap();
+        for file in ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"] {
+            std::fs::write(v2.path().join("a/kubepods").join(file), "max").unwrap();
+        }
         tree.set("/a/kubepods", &limits).unwrap();
         let read = |path: &str| std::fs::read_to_string(v2.path().join(path)).unwrap();
         assert_eq!(read("a/kubepods/cpu.weight"), "20");
         assert_eq!(read("a/kubepods/cpu.max"), "50000 100000");
         assert_eq!(read("a/kubepods/memory.max"), "1048576");
         assert_eq!(read("a/kubepods/pids.max"), "max");
+        assert_eq!(read("a/kubepods/hugetlb.2MB.max"), "0");
+        assert_eq!(read("a/kubepods/hugetlb.2MB.rsvd.max"), "0");
+        assert!(!v2.path().join("a/kubepods/hugetlb.1GB.max").exists());
 
         let v1 = tempfile::tempdir().unwrap();
         for tree in ["cpu,cpuacct", "memory", "pids"] {

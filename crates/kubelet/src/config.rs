@@ -71,6 +71,9 @@ pub struct KubeletConfig {
     pub cpu_cfs_quota: bool,
     /// The period in which they are.
     pub cpu_cfs_quota_period: Duration,
+    /// Whether the kernel may kill one process of a container that is out of memory and leave the others; `None` for
+    /// what the machine has: cgroup v2 kills all of them together, v1 cannot.
+    pub single_process_oom_kill: Option<bool>,
     /// Sysctls beside the safe ones that pods may set; a trailing `*` matches any rest.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Whether `RuntimeDefault` is the seccomp profile of containers that name none.
@@ -168,6 +171,7 @@ impl KubeletConfig {
             pod_pids_limit: -1,
             cpu_cfs_quota: true,
             cpu_cfs_quota_period: Duration::from_millis(100),
+            single_process_oom_kill: None,
             allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: false,
             static_pod_path: None,

@@ -19,7 +19,6 @@ pub(crate) mod wait;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ use crate::image_name;
 use crate::pod_ref;
 use access::ImageAccess;
 use config::ImageConfig;
-use credentials::{NodeCredentials, SecretVersion};
+use credentials::{NodeCredentials, Versions};
 pub(crate) use ensure::{LookedUp, PresentImage, Wanted, ensure_image};
 use queue::PullQueue;
 use rate_limit::RateLimit;
@@ -49,8 +48,6 @@ pub(crate) struct Images {
     pub(crate) credentials: NodeCredentials,
     /// By back-off key.
     last_failures: Mutex<HashMap<String, LastFailure>>,
-    /// The kubelet ends: pulls that are cut off now stay on record as under way (IMG-81).
-    halted: AtomicBool,
 }
 
 /// Why a pull waits.
@@ -58,8 +55,8 @@ pub(crate) struct Images {
 struct LastFailure {
     /// `<reason>: <message>`, for the waiting message (IMG-34).
     cause: String,
-    /// The pod's Secrets as the attempt read them.
-    secrets: Vec<SecretVersion>,
+    /// What the attempt was made with.
+    read: Versions,
 }
 
 impl Images {
@@ -75,7 +72,6 @@ impl Images {
             access: ImageAccess::new(root, config, clock),
             credentials: NodeCredentials::new(config, root)?,
             last_failures: Mutex::default(),
-            halted: AtomicBool::new(false),
         })
     }
 
@@ -94,11 +90,6 @@ impl Images {
         let mut backoff = self.backoff();
         backoff.forget_prefix(&prefix);
         backoff.collect_garbage();
-    }
-
-    /// The kubelet ends where it is, as if it were killed.
-    pub(crate) fn halt(&self) {
-        self.halted.store(true, Ordering::Relaxed);
     }
 
     /// Lets the next attempt of `key` through at once: what it waited for happened. A further failure waits as

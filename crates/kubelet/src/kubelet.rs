@@ -64,7 +64,12 @@ impl Kubelet {
         });
         let images = Images::new(&config.images, &config.data_dir, config.clock.clone())
             .map_err(|reason| Error::Config { reason })?;
-        images.access.recover(&*config.cri).await;
+        images.access.settle(&*config.cri).await;
+        let cgroups = PodCgroups::new(&config, systemd_cgroups);
+        if config.single_process_oom_kill == Some(false) && !cgroups.is_v2() {
+            let reason = "singleProcessOOMKill: must not be false on cgroup v1".to_owned();
+            return Err(Error::Config { reason });
+        }
         let (registering, registered) = tokio::sync::watch::channel(false);
         let mut tasks = Vec::new();
         let (recorder, task) =
@@ -88,7 +93,7 @@ impl Kubelet {
             restarts: NodeContext::new_restart_backoff(&config),
             runtime_name: version.runtime_name,
             systemd_cgroups,
-            cgroups: PodCgroups::new(&config, systemd_cgroups),
+            cgroups,
             user_namespaces: UserNamespaces::read(
                 std::path::Path::new("/etc"),
                 &config.data_dir.join("pods"),

@@ -68,19 +68,20 @@ impl Cgroups {
         }
     }
 
-    /// Makes a cgroup where it is missing; true when any part of it was. v1's cpuset needs its parent's
+    /// Makes a cgroup where it is missing; says which of its directories were. v1's cpuset needs its parent's
     /// values, v2's children need their controllers switched on.
-    pub(crate) fn create(&self, cgroup: &str) -> io::Result<bool> {
+    pub(crate) fn create(&self, cgroup: &str) -> io::Result<Vec<PathBuf>> {
         let relative = Path::new(cgroup.trim_start_matches('/'));
-        let mut created = false;
+        let mut made = Vec::new();
         match self {
             Self::V2 { root } => {
-                let mut current = root.clone();
+                let (mut current, mut new) = (root.clone(), false);
                 for part in relative.components() {
                     enable_controllers(&current);
                     current.push(part);
-                    created = make(&current)?;
+                    new = make(&current)?;
                 }
+                made.extend(new.then_some(current));
             }
             Self::V1 { mounts } => {
                 let mut seen = Vec::new();
@@ -89,19 +90,20 @@ impl Cgroups {
                         continue;
                     }
                     seen.push(mount);
-                    let mut current = mount.clone();
+                    let (mut current, mut new) = (mount.clone(), false);
                     for part in relative.components() {
                         let parent = current.clone();
                         current.push(part);
-                        created = make(&current)?;
+                        new = make(&current)?;
                         if controller.contains("cpuset") {
                             inherit_cpuset(&parent, &current);
                         }
                     }
+                    made.extend(new.then_some(current));
                 }
             }
         }
-        Ok(created)
+        Ok(made)
     }
 
     /// Removes a cgroup's directories; what is gone or still in use is left alone.
@@ -233,6 +235,22 @@ fn processes(directory: &Path, depth: usize, pids: &mut Vec<i32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_somebody_else_has_made_is_not_ours() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mount = |name: &str| (name.to_owned(), dir.path().join(name));
+        for name in ["cpu", "unified"] {
+            fs::create_dir(dir.path().join(name)).expect("a mount");
+        }
+        // As upstream's kubelet does, which makes its cgroups for the controllers only.
+        fs::create_dir_all(dir.path().join("cpu/kubepods/pod1")).expect("a cgroup");
+        let cgroups = Cgroups::V1 { mounts: [mount("cpu"), mount("unified")].into() };
+        let made = cgroups.create("/kubepods/pod1").expect("a cgroup");
+        assert_eq!(made, [dir.path().join("unified/kubepods/pod1")]);
+        assert!(cgroups.create("/kubepods/pod1").expect("a cgroup").is_empty());
+        assert_eq!(cgroups.create("/kubepods/pod2").expect("a cgroup").len(), 2);
+    }
 
     #[test]
     fn the_mount_table_names_the_controllers() {

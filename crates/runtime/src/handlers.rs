@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 pub(crate) use self::delete::delete_without_shim;
-pub use self::engine::{Engine, Identity, identify};
+pub use self::engine::{Engine, Identity, Unusable, identify};
 use crate::config::{HandlerConfig, RuntimeConfig};
 use crate::error::Error;
 use crate::user_namespace;
@@ -53,7 +53,9 @@ type Probe = tokio::sync::Mutex<Option<Probed>>;
 struct Probed {
     file: Option<Fingerprint>,
     at: Instant,
-    result: Result<Identity, String>,
+    result: Result<Identity, Unusable>,
+    /// What it was when it last worked.
+    good: Option<Identity>,
 }
 
 /// Another file, or a changed one, has another.
@@ -75,7 +77,7 @@ pub(crate) struct Surveyed {
     pub(crate) name: String,
     pub(crate) is_default: bool,
     /// What runs it (none is the embedded runtime), or why it cannot be used.
-    pub(crate) state: Result<Option<Identity>, String>,
+    pub(crate) state: Result<Option<Identity>, Unusable>,
 }
 
 impl Handlers {
@@ -123,7 +125,11 @@ impl Handlers {
         match self.examine(&config).await {
             Ok(identity) => Ok(self.handler(name, &config, identity.as_ref())),
             Err(reason) => {
-                Err(Status::failed_precondition(format!("the runtime for {name:?} cannot be used: {reason}")))
+                let text = format!("the runtime for {name:?} cannot be used: {reason}");
+                Err(match reason {
+                    Unusable::Wrong(_) => Status::failed_precondition(text),
+                    Unusable::NotNow(_) => Status::unavailable(text),
+                })
             }
         }
     }
@@ -136,7 +142,8 @@ impl Handlers {
         Some(self.handler(name, &config, None).oci)
     }
 
-    /// Every handler and how it is; all are asked at the same time.
+    /// Every handler and how it is; all are asked at the same time. One that worked and only does not answer now is
+    /// as it was: it does not go from the node's status for a moment.
     pub(crate) async fn survey(&self) -> Vec<Surveyed> {
         let table = self.table();
         let mut all = table.handlers.clone();
@@ -149,9 +156,27 @@ impl Handlers {
         }
         let looks = all.into_iter().map(|(name, config)| {
             let is_default = name == table.default;
-            async move { Surveyed { name, is_default, state: self.examine(&config).await } }
+            async move {
+                let state = match self.examine(&config).await {
+                    Err(Unusable::NotNow(reason)) => {
+                        self.last_good(&config).await.map(Some).ok_or(Unusable::NotNow(reason))
+                    }
+                    state => state,
+                };
+                Surveyed { name, is_default, state }
+            }
         });
         futures::future::join_all(looks).await
+    }
+
+    async fn last_good(&self, config: &HandlerConfig) -> Option<Identity> {
+        let HandlerConfig::Binary { path, .. } = config else { return None };
+        self.probe(path).lock().await.as_ref()?.good.clone()
+    }
+
+    fn probe(&self, path: &Path) -> Arc<Probe> {
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(probes.entry(path.to_owned()).or_default())
     }
 
     fn on_path(&self, name: &str) -> Option<HandlerConfig> {
@@ -198,12 +223,9 @@ impl Handlers {
     }
 
     /// What a handler's binary is; asked again when the file changed, and after a while when it did not work.
-    async fn examine(&self, config: &HandlerConfig) -> Result<Option<Identity>, String> {
+    async fn examine(&self, config: &HandlerConfig) -> Result<Option<Identity>, Unusable> {
         let HandlerConfig::Binary { path, .. } = config else { return Ok(None) };
-        let probe = {
-            let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(probes.entry(path.clone()).or_default())
-        };
+        let probe = self.probe(path);
         let mut known = probe.lock().await;
         let file = fingerprint(path);
         let fresh =
@@ -215,10 +237,15 @@ impl Handlers {
         if let Err(reason) = &result {
             let before = known.as_ref().and_then(|probed| probed.result.as_ref().err());
             if before != Some(reason) {
-                tracing::warn!(path = %path.display(), reason, "an OCI runtime cannot be used");
+                tracing::warn!(path = %path.display(), %reason, "an OCI runtime cannot be used");
             }
         }
-        *known = Some(Probed { file, at: Instant::now(), result: result.clone() });
+        let good = match &result {
+            Ok(identity) => Some(identity.clone()),
+            Err(Unusable::NotNow(_)) => known.take().and_then(|before| before.good),
+            Err(Unusable::Wrong(_)) => None,
+        };
+        *known = Some(Probed { file, at: Instant::now(), result: result.clone(), good });
         result.map(Some)
     }
 }

@@ -23,7 +23,7 @@ mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use sampan_oci::registry::{Client, ClientConfig, Credentials};
 use sampan_oci::{Digest, Platform, Reference};
@@ -143,6 +143,8 @@ pub struct ImageStore {
     pub(crate) database: database::Database,
     in_flight: layer::InFlight,
     leases: leases::Leases,
+    /// As the configuration began with, until the handlers change.
+    handler_platforms: RwLock<BTreeMap<String, Platform>>,
     /// One flush of the disk at a time.
     syncing: Arc<tokio::sync::Semaphore>,
     /// Nobody else has the store.
@@ -181,6 +183,7 @@ impl ImageStore {
                 database: database::Database::open(dir.join("images"))?,
                 in_flight: layer::InFlight::default(),
                 leases: leases::Leases::default(),
+                handler_platforms: RwLock::new(config.handler_platforms.clone()),
                 syncing: Arc::new(tokio::sync::Semaphore::new(1)),
                 _lock: lock,
                 config,
@@ -228,8 +231,18 @@ impl ImageStore {
     pub fn resolve_for(&self, name: &str, handler: &str) -> Result<Option<Arc<ImageRecord>>, ImageError> {
         match builtin::resolve(&self.database.images(), name) {
             Some(image) => Ok(Some(image)),
-            None => self.database.resolve(name, self.config.handler_platforms.get(handler)),
+            None => self.database.resolve(name, self.handler_platform(handler).as_ref()),
         }
+    }
+
+    /// The platform that a runtime handler runs, when it is not this machine's.
+    pub(crate) fn handler_platform(&self, handler: &str) -> Option<Platform> {
+        self.handler_platforms.read().unwrap_or_else(PoisonError::into_inner).get(handler).cloned()
+    }
+
+    /// From now on these handlers run other platforms than this machine's. What was pulled for them stays as it is.
+    pub fn set_handler_platforms(&self, platforms: BTreeMap<String, Platform>) {
+        *self.handler_platforms.write().unwrap_or_else(PoisonError::into_inner) = platforms;
     }
 
     /// Keeps what these images need until the lease is dropped, whoever removes them meanwhile. What was removed before

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use sampan_cri::streaming;
+use sampan_oci::Platform;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -90,8 +91,11 @@ impl Runtime {
         &self,
         default: String,
         handlers: BTreeMap<String, HandlerConfig>,
+        platforms: BTreeMap<String, Platform>,
     ) -> Result<(), Error> {
-        self.handlers.replace(default, handlers)
+        self.handlers.replace(default, handlers)?;
+        self.config.images.set_handler_platforms(platforms);
+        Ok(())
     }
 
     /// Serves CRI on the unix socket at `path` until `shutdown`. Containers run on after that.

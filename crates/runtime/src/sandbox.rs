@@ -20,8 +20,8 @@ pub(crate) use stop::{mark_not_ready, remove, stop, undo};
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     pub(crate) id: String,
-    /// Held by what changes the sandbox as a whole: stopping and removing.
-    pub(crate) lock: tokio::sync::Mutex<()>,
+    /// Held by what changes the sandbox as a whole, stopping and removing; whether only the record is left of it.
+    pub(crate) stopped: tokio::sync::Mutex<bool>,
     record: Mutex<SandboxRecord>,
     shim: Mutex<Option<Shim>>,
 }
@@ -30,7 +30,7 @@ impl Sandbox {
     pub(crate) fn new(record: SandboxRecord, shim: Option<Shim>) -> Self {
         Self {
             id: record.id.clone(),
-            lock: tokio::sync::Mutex::default(),
+            stopped: tokio::sync::Mutex::default(),
             record: Mutex::new(record),
             shim: Mutex::new(shim),
         }

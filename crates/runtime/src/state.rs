@@ -47,8 +47,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) ips: Vec<IpAddr>,
     /// Parent of the containers' cgroups, absolute.
     pub(crate) cgroup_parent: String,
-    /// We made it, so we remove it.
-    pub(crate) owns_cgroup: bool,
+    /// Those of its directories that we made, so we remove them.
+    #[serde(default)]
+    pub(crate) own_cgroups: Vec<PathBuf>,
     /// What runs all containers of the pod, whatever the table of handlers says later (RTC-17). Absent in records
     /// of versions that did not write it.
     #[serde(default)]
@@ -237,7 +238,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+/// Writes a file that is there whole or as it was.
+pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, serde_json::to_vec(record)?)?;
     fs::rename(&temporary, path)

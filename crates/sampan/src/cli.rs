@@ -150,7 +150,7 @@ pub(crate) enum ImageCommand {
     Ls(ImageLsArgs),
     /// Show an image's configuration and layers as JSON
     Inspect(ImageNames),
-    /// Remove images
+    /// Remove names of images; an image goes with its last name, and by its id
     Rm(ImageNames),
     /// Load images from an archive (an OCI layout or what `docker save` writes), or from a layout's directory
     Load(ImageLoadArgs),

@@ -98,6 +98,7 @@ impl Server {
             sampan_controllers::ControllersConfig {
                 ca_pem: pki.ca_pem().to_owned(),
                 ended_pods: config.terminated_pod_gc_threshold,
+                ..Default::default()
             },
             shutdown.clone(),
         );

@@ -5,6 +5,7 @@
 //! leaves the shim finishing what it began.
 
 mod exec_sync;
+mod runtime_command;
 mod spawn;
 mod stream;
 mod wire;
@@ -18,6 +19,7 @@ use crate::protocol::{
 };
 
 pub use exec_sync::{ExecSyncOptions, ExecSyncOutput};
+pub use runtime_command::runtime_command;
 pub use spawn::{SpawnOptions, remove_remains};
 pub use stream::{AttachInput, AttachOutput, AttachStream, Events, Output};
 

@@ -123,12 +123,13 @@ fn merge_selector(attributes: &mut Attributes<'_>, theirs: &Map<String, Value>) 
     Ok(())
 }
 
-/// Both lists, the first one first, without entries that another one covers.
+/// Both lists, the first one first, without entries that another one covers; of equal ones the first stays.
 fn merge_tolerations(first: &[Value], second: &[Value]) -> Vec<Value> {
     let all: Vec<&Value> = first.iter().chain(second).collect();
     let mut merged: Vec<Value> = Vec::new();
     for (index, toleration) in all.iter().enumerate() {
-        let covered = all[index + 1..].iter().any(|other| covers(other, toleration))
+        let wider = |other: &&Value| *other != *toleration && covers(other, toleration);
+        let covered = all[index + 1..].iter().any(wider)
             || merged.iter().any(|other| covers(other, toleration));
         if !covered {
             merged.push((*toleration).clone());
@@ -179,6 +180,7 @@ mod tests {
             json!({"key": "b", "operator": "Exists", "effect": "NoSchedule"}),
         ];
         assert_eq!(merge_tolerations(&own, &class), [own[1].clone(), class[0].clone()]);
+        assert_eq!(merge_tolerations(&own, &own[..1]), own);
     }
 
     #[test]

@@ -32,6 +32,10 @@ impl Drop for Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::with(ControllersConfig::default()).await
+    }
+
+    pub(crate) async fn with(config: ControllersConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let pki = PkiConfig {
             node_name: "n1".into(),
@@ -54,7 +58,7 @@ impl Cluster {
         .unwrap();
         let client = server.client(UserInfo::admin());
         let shutdown = CancellationToken::new();
-        let config = ControllersConfig { ca_pem: CA.into(), ..ControllersConfig::default() };
+        let config = ControllersConfig { ca_pem: CA.into(), ..config };
         let run = sampan_controllers::run(client.clone(), config, shutdown.clone());
         tokio::spawn(async move { run.await.unwrap() });
         let cluster = Self { client, shutdown, _server: server, _directory: directory };

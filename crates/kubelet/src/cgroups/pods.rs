@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use sampan_api::resources;
+use sampan_api::resources::{self, ResourceList};
 use serde_json::Value;
 
 use super::{Hierarchy, Limits, Usage};
 use crate::config::KubeletConfig;
-use crate::generate::resources::{QosClass, cgroup_parent, cpu_shares, qos_class};
-use crate::node::capacity::Resources;
+use crate::generate::resources::{QosClass, cgroup_parent, cpu_shares, page_size_name, qos_class};
+use crate::node::capacity::{Resources, huge_pages};
 use crate::pod_ref;
 use crate::quantities;
 
@@ -26,19 +26,36 @@ pub(crate) struct PodCgroups {
     pids: i64,
     cpu_quota: bool,
     period: Duration,
+    /// Of the machine, as cgroups write them.
+    page_sizes: Vec<String>,
+    v2: bool,
 }
 
 impl PodCgroups {
     /// Looks at the machine; `systemd` when the runtime makes cgroups through systemd.
     pub(crate) fn new(config: &KubeletConfig, systemd: bool) -> Self {
-        let mount = config.cgroup_mount.as_deref().filter(|mount| !systemd && mount.is_dir());
+        let mount = config.cgroup_mount.as_deref().filter(|mount| mount.is_dir());
+        let hierarchy = mount.map(Hierarchy::detect);
+        let page_sizes = mount.map(|_| huge_pages()).unwrap_or_default();
         Self {
-            hierarchy: mount.map(Hierarchy::detect),
+            page_sizes: page_sizes.into_iter().map(|(bytes, _)| page_size_name(bytes)).collect(),
+            v2: matches!(hierarchy, Some(Hierarchy::V2(_))),
+            hierarchy: hierarchy.filter(|_| !systemd),
             root: config.cgroup_root.trim_end_matches('/').to_owned(),
             pids: config.pod_pids_limit,
             cpu_quota: config.cpu_cfs_quota,
             period: config.cpu_cfs_quota_period,
         }
+    }
+
+    /// The sizes of huge pages that the machine has (`2MB`).
+    pub(crate) fn page_sizes(&self) -> &[String] {
+        &self.page_sizes
+    }
+
+    /// Whether the machine has version 2 and nothing else.
+    pub(crate) fn is_v2(&self) -> bool {
+        self.v2
     }
 
     fn kubepods(&self) -> String {
@@ -150,7 +167,24 @@ impl PodCgroups {
                 limits.get("memory").filter(|_| all_have("memory")).map_or(-1, |limit| limit.value()),
             ),
             pids: Some(if self.pids > 0 { self.pids } else { -1 }),
+            hugepages: self.hugepages(&limits),
         }
+    }
+
+    /// What a pod may use of each size of huge pages: nothing of those it does not ask for.
+    fn hugepages(&self, limits: &ResourceList) -> Vec<(String, i64)> {
+        let asked: Vec<(String, i64)> = limits
+            .iter()
+            .filter_map(|(name, limit)| {
+                let size = quantities::value(name.strip_prefix("hugepages-")?)?;
+                Some((page_size_name(size), limit.value()))
+            })
+            .collect();
+        let of = |size: &String| {
+            let asked = asked.iter().find(|(name, _)| name == size);
+            (size.clone(), asked.map_or(0, |(_, bytes)| *bytes))
+        };
+        self.page_sizes.iter().map(of).collect()
     }
 
     /// Removes the pod's cgroup; what still has processes stays.
@@ -194,19 +228,29 @@ pub(crate) fn as_value(pod: &Pod) -> Value {
 }
 
 #[cfg(test)]
+impl PodCgroups {
+    /// Of a machine with these huge pages.
+    pub(crate) fn with_page_sizes(sizes: &[&str]) -> Self {
+        Self {
+            hierarchy: None,
+            root: String::new(),
+            pids: 100,
+            cpu_quota: true,
+            period: Duration::from_millis(100),
+            page_sizes: sizes.iter().map(|size| (*size).to_owned()).collect(),
+            v2: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
 
     fn cgroups() -> PodCgroups {
-        PodCgroups {
-            hierarchy: None,
-            root: String::new(),
-            pids: 100,
-            cpu_quota: true,
-            period: Duration::from_millis(100),
-        }
+        PodCgroups::with_page_sizes(&["1GB", "2MB"])
     }
 
     fn pod(containers: Value) -> Pod {
@@ -214,6 +258,13 @@ mod tests {
             json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": containers}}),
         )
         .unwrap()
+    }
+
+    #[test]
+    fn a_pod_gets_the_huge_pages_that_it_asks_for_and_no_others() {
+        let asks = |name: &str| json!({"name": name, "resources": {"limits": {"hugepages-2Mi": "4Mi"}}});
+        let limits = cgroups().limits(&pod(json!([asks("a"), asks("b"), {"name": "c"}])));
+        assert_eq!(limits.hugepages, [("1GB".to_owned(), 0), ("2MB".to_owned(), 8 << 20)]);
     }
 
     #[test]

@@ -45,6 +45,8 @@ impl KubeletConfiguration {
         let log_size = self.value["containerLogMaxSize"].as_str().and_then(quantities::value);
         set(&mut config.container_log_max_size, log_size.and_then(|bytes| u64::try_from(bytes).ok()));
         set(&mut config.cpu_cfs_quota, self.value["cpuCFSQuota"].as_bool());
+        config.single_process_oom_kill =
+            self.value["singleProcessOOMKill"].as_bool().or(config.single_process_oom_kill);
         set(&mut config.seccomp_default, self.value["seccompDefault"].as_bool());
         set(&mut config.local_storage_isolation, self.value["localStorageCapacityIsolation"].as_bool());
         set(&mut config.cluster_domain, self.text("clusterDomain"));

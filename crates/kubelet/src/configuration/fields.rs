@@ -157,7 +157,7 @@ pub(super) const FIELDS: &[Field] = &[
     ("cpuManagerPolicy", Text, only_text("none")),
     ("cpuManagerPolicyOptions", Map, No),
     ("cpuManagerReconcilePeriod", Duration, No),
-    ("singleProcessOOMKill", Bool, No),
+    ("singleProcessOOMKill", Bool, Yes),
     ("memoryManagerPolicy", Text, only_text("None")),
     ("topologyManagerPolicy", Text, only_text("none")),
     ("topologyManagerScope", Text, only_text("container")),

@@ -23,7 +23,7 @@ fn applied(text: &str) -> KubeletConfig {
 async fn what_is_set_takes_effect_and_the_rest_keeps_upstreams_defaults() {
     let config = applied(
         "maxPods: 7\npodPidsLimit: 100\nclusterDNS: [10.0.0.10]\nsyncFrequency: 30s\nstaticPodPath: /etc/m\n\
-         containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 3\nserializeImagePulls: true\ncpuCFSQuota: false\n\
+         containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 3\nserializeImagePulls: true\ncpuCFSQuota: false\nsingleProcessOOMKill: true\n\
          crashLoopBackOff: {maxContainerRestartPeriod: 20s}\nsystemReserved: {cpu: 100m}\n\
          registerWithTaints: [{key: a, effect: NoSchedule}]\n",
     );
@@ -36,6 +36,7 @@ async fn what_is_set_takes_effect_and_the_rest_keeps_upstreams_defaults() {
     assert_eq!(config.system_reserved["cpu"], "100m");
     assert_eq!(config.register_with_taints[0].key, "a");
     assert!(!config.cpu_cfs_quota);
+    assert_eq!(config.single_process_oom_kill, Some(true));
     assert_eq!(config.node_status_update_frequency, Duration::from_secs(10));
 }
 

@@ -1,15 +1,18 @@
-//! What the node's configuration changes in a container's: `cpuCFSQuota`, `cpuCFSQuotaPeriod`, `seccompDefault`.
+//! What the node changes in a container's configuration: `cpuCFSQuota`, `cpuCFSQuotaPeriod`, `seccompDefault`,
+//! `singleProcessOOMKill`, and the huge pages that the container did not ask for.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use sampan_cri::v1;
 use sampan_cri::v1::security_profile::ProfileType;
 
+use crate::cgroups::PodCgroups;
 use crate::config::KubeletConfig;
 use crate::pod_ref;
 
 /// Applies the node's settings to what was made from the pod alone.
 pub(crate) fn apply(
     config: &KubeletConfig,
+    cgroups: &PodCgroups,
     pod: &Pod,
     container: &Container,
     made: &mut v1::ContainerConfig,
@@ -17,6 +20,16 @@ pub(crate) fn apply(
     let Some(linux) = &mut made.linux else { return };
     if let Some(resources) = &mut linux.resources {
         apply_to_resources(config, resources);
+        // Those of other pods; they are counted by the scheduler.
+        for size in cgroups.page_sizes() {
+            if !resources.hugepage_limits.iter().any(|limit| limit.page_size == *size) {
+                let none = v1::HugepageLimit { page_size: size.clone(), limit: 0 };
+                resources.hugepage_limits.push(none);
+            }
+        }
+        if cgroups.is_v2() && config.single_process_oom_kill != Some(true) {
+            resources.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+        }
     }
     if config.seccomp_default
         && let Some(security) = &mut linux.security_context
@@ -30,7 +43,7 @@ pub(crate) fn apply(
     }
 }
 
-/// Applies those that are about resources.
+/// Applies those that are about CPU time.
 pub(crate) fn apply_to_resources(config: &KubeletConfig, resources: &mut v1::LinuxContainerResources) {
     let period = i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(resources.cpu_period);
     if !config.cpu_cfs_quota {
@@ -66,7 +79,8 @@ mod tests {
             security_context: Some(v1::LinuxContainerSecurityContext::default()),
         };
         let mut made = v1::ContainerConfig { linux: Some(linux), ..Default::default() };
-        apply(config, &pod, &pod_ref::containers(&pod)[0], &mut made);
+        let cgroups = PodCgroups::new(config, false);
+        apply(config, &cgroups, &pod, &pod_ref::containers(&pod)[0], &mut made);
         made.linux.unwrap()
     }
 
@@ -95,5 +109,41 @@ mod tests {
 
         let config = KubeletConfig { cpu_cfs_quota: false, ..defaults };
         assert_eq!(made(&config, plain).resources.unwrap().cpu_quota, 0);
+    }
+
+    #[tokio::test]
+    async fn a_container_out_of_memory_is_killed_as_a_whole_where_the_machine_can() {
+        let together = |single: Option<bool>, file: &str| {
+            let mount = tempfile::tempdir().unwrap();
+            std::fs::write(mount.path().join(file), "").unwrap();
+            let config = KubeletConfig {
+                single_process_oom_kill: single,
+                cgroup_mount: Some(mount.path().to_owned()),
+                ..crate::config::tests::config()
+            };
+            let linux = made(&config, json!({"containers": [{"name": "c"}]}));
+            linux.resources.unwrap().unified.get("memory.oom.group").cloned()
+        };
+        let v2 = "cgroup.controllers";
+        assert_eq!(together(None, v2).as_deref(), Some("1"));
+        assert_eq!(together(Some(false), v2).as_deref(), Some("1"));
+        assert_eq!(together(Some(true), v2), None);
+        assert_eq!(together(None, "v1"), None);
+    }
+
+    #[tokio::test]
+    async fn huge_pages_that_are_not_asked_for_are_forbidden() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+            {"name": "c", "resources": {"limits": {"hugepages-2Mi": "4Mi"}}}]}}))
+        .unwrap();
+        let container = &pod_ref::containers(&pod)[0];
+        let resources = crate::generate::resources::container_resources(&pod, container, 1 << 30);
+        let linux = v1::LinuxContainerConfig { resources: Some(resources), ..Default::default() };
+        let mut made = v1::ContainerConfig { linux: Some(linux), ..Default::default() };
+        let config = crate::config::tests::config();
+        apply(&config, &PodCgroups::with_page_sizes(&["1GB", "2MB"]), &pod, container, &mut made);
+        let limits = made.linux.unwrap().resources.unwrap().hugepage_limits;
+        let limits: Vec<_> = limits.iter().map(|limit| (limit.page_size.as_str(), limit.limit)).collect();
+        assert_eq!(limits, [("2MB", 4 << 20), ("1GB", 0)]);
     }
 }

@@ -135,18 +135,22 @@ pub fn container_resources(
     }
 }
 
+/// A size of huge pages as cgroups and the CRI write it: `2MB`, `1GB`.
+pub(crate) fn page_size_name(bytes: i64) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 30 => format!("{}GB", bytes >> 30),
+        bytes if bytes >= 1 << 20 => format!("{}MB", bytes >> 20),
+        bytes => format!("{}KB", bytes >> 10),
+    }
+}
+
 fn hugepage_limits(limits: Option<&BTreeMap<String, Quantity>>) -> Vec<v1::HugepageLimit> {
     limits
         .into_iter()
         .flatten()
         .filter_map(|(resource, quantity)| {
             let size = resource.strip_prefix("hugepages-")?;
-            let bytes = crate::quantities::value(size)?;
-            let page_size = match bytes {
-                bytes if bytes >= 1 << 30 => format!("{}GB", bytes >> 30),
-                bytes if bytes >= 1 << 20 => format!("{}MB", bytes >> 20),
-                bytes => format!("{}KB", bytes >> 10),
-            };
+            let page_size = page_size_name(crate::quantities::value(size)?);
             let limit = u64::try_from(crate::quantities::value(&quantity.0)?).ok()?;
             Some(v1::HugepageLimit { page_size, limit })
         })

@@ -8,6 +8,7 @@ mod policy;
 mod records;
 
 use std::path::Path;
+use std::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -15,13 +16,16 @@ use jiff::Timestamp;
 pub(crate) use policy::Allowlist;
 use policy::Enforcer;
 pub(crate) use records::hex;
-use records::{Credentials, PulledRecord, Records, SecretRecord, ServiceAccountRecord};
+use records::{Credentials, PulledRecord, Records, SecretRecord, ServiceAccountRecord, Unsettled};
 
 use super::config::ImageConfig;
 use super::credentials::{Credential, Source};
 use crate::clock::Clock;
 use crate::cri::ContainerRuntime;
 use crate::image_name;
+
+/// A runtime that was told that nobody waits for a pull any more has finished or dropped it by then.
+const LET_GO: Duration = Duration::from_secs(60);
 
 /// What is known about an image before any credential was looked at.
 #[derive(Debug)]
@@ -65,19 +69,24 @@ impl ImageAccess {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What an interrupted kubelet left: an image whose pull began under its eyes is no preloaded one. It gets a
-    /// record without credentials, so everybody has to prove access (IMG-81).
-    pub(crate) async fn recover(&self, cri: &dyn ContainerRuntime) {
-        let intents = self.records().intents();
-        for image in intents {
+    /// Settles what pulls left whose end nobody saw, or whose record could not be written: an image whose pull began
+    /// under our eyes is no preloaded one. It gets a record without credentials, so everybody has to prove access
+    /// (IMG-81). Pulls of an earlier kubelet are settled at once, those that were given up after a while.
+    pub(crate) async fn settle(&self, cri: &dyn ContainerRuntime) {
+        let now = self.clock.now();
+        let unsettled = self.records().unsettled(now.checked_sub(LET_GO).unwrap_or(now));
+        for (image, unsettled) in unsettled {
             let spec = sampan_cri::v1::ImageSpec { image: image.clone(), ..Default::default() };
-            match cri.image_status(spec).await {
+            let noted = match cri.image_status(spec).await {
+                Ok(Some(found)) if unsettled.before.as_ref() == Some(&found.id) => Ok(()),
                 Ok(Some(found)) => self.note(&image, &found.id, &Credentials::default()),
-                Ok(None) => {}
-                // Kept for the next start.
-                Err(_) => continue,
+                Ok(None) => Ok(()),
+                Err(status) => Err(status.message().to_owned()),
+            };
+            match noted {
+                Ok(()) => self.records().settled(&image, &unsettled),
+                Err(error) => tracing::warn!(error, image, "a pull without a record; it stays on the books"),
             }
-            self.records().remove_intent(&image);
         }
     }
 
@@ -94,7 +103,7 @@ impl ImageAccess {
                 return Verdict::MustPull;
             }
         };
-        let pulled_here = record.is_some() || self.records().is_intended(requested);
+        let pulled_here = record.is_some() || self.records().is_intended(requested, image_ref);
         if !self.enforcer.must_verify(requested, pulled_here) {
             return Verdict::Accessible;
         }
@@ -133,7 +142,9 @@ impl ImageAccess {
                     if same_place || same_login {
                         if !known.contains(&shown) {
                             let new = Credentials { kubernetes_secrets: vec![shown], ..Default::default() };
-                            self.add(&proof.image_ref, &proof.repository, &new);
+                            if let Err(error) = self.add(&proof.image_ref, &proof.repository, &new) {
+                                tracing::warn!(error, image = proof.image_ref, "record of a pulled image");
+                            }
                         }
                         return true;
                     }
@@ -162,7 +173,9 @@ impl ImageAccess {
         self.records().write_intent(image)
     }
 
-    /// The pull ended; `with` is the credential that was accepted, `None` for none at all.
+    /// The pull ended; `with` is the credential that was accepted, `None` for none at all. Without a record the image
+    /// would be everybody's: when that cannot be written, as on a disk that the pull has filled, the pull stays on
+    /// the books instead.
     pub(crate) fn pulled(&self, image: &str, image_ref: &str, with: Option<&Credential>) {
         let mut credentials = Credentials::default();
         match with.map(|credential| (&credential.source, &credential.login)) {
@@ -184,13 +197,25 @@ impl ImageAccess {
             // Without credentials, or with the node's own: every pod of the node could do the same (IMG-79).
             _ => credentials.node_pods_accessible = true,
         }
-        self.note(image, image_ref, &credentials);
+        match self.note(image, image_ref, &credentials) {
+            Ok(()) => self.records().remove_intent(image),
+            Err(error) => {
+                tracing::warn!(error, image, "record of a pulled image");
+                self.given_up(image, None);
+            }
+        }
+    }
+
+    /// The pull failed: it has brought nothing.
+    pub(crate) fn failed(&self, image: &str) {
         self.records().remove_intent(image);
     }
 
-    /// The pull failed, or was given up.
-    pub(crate) fn failed(&self, image: &str) {
-        self.records().remove_intent(image);
+    /// Nobody waits for the pull's end any more; the image may come all the same. `before` is the image of that name
+    /// that was here when it began.
+    pub(crate) fn given_up(&self, image: &str, before: Option<String>) {
+        let since = self.clock.now();
+        self.records().keep_intent(image, Unsettled { since, before });
     }
 
     /// Forgets images that are no longer here, unless their record is younger than `since` (a pull may be
@@ -199,23 +224,20 @@ impl ImageAccess {
         self.records().prune(present, since);
     }
 
-    fn note(&self, image: &str, image_ref: &str, credentials: &Credentials) {
-        match image_name::parse(image) {
-            Ok(name) => self.add(image_ref, &name.repository, credentials),
-            Err(error) => tracing::warn!(error, "record of a pulled image"),
-        }
+    fn note(&self, image: &str, image_ref: &str, credentials: &Credentials) -> Result<(), String> {
+        let name = image_name::parse(image)?;
+        self.add(image_ref, &name.repository, credentials)
     }
 
-    fn add(&self, image_ref: &str, repository: &str, credentials: &Credentials) {
+    fn add(&self, image_ref: &str, repository: &str, credentials: &Credentials) -> Result<(), String> {
         let records = self.records();
         let mut record =
             records.pulled(image_ref).ok().flatten().unwrap_or_else(|| PulledRecord::of(image_ref));
         if record.merge(repository, credentials) {
             record.last_updated_time = self.clock.now_seconds();
-            if let Err(error) = records.write_pulled(&record) {
-                tracing::warn!(error, image_ref, "record of a pulled image");
-            }
+            records.write_pulled(&record)?;
         }
+        Ok(())
     }
 }
 

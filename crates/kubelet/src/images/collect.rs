@@ -113,6 +113,7 @@ impl Collector {
         let config = &self.ctx.config.images;
         let (min_age, max_age) = (config.image_minimum_gc_age, config.image_maximum_gc_age);
         let (high, low) = (config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent);
+        self.ctx.images.access.settle(&*self.ctx.config.cri).await;
         let began =
             self.look().await.map_err(|status| format!("failed to list images: {}", status.message()))?;
         // A kubelet that just started does not know what was used before.

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use docker_config::DockerConfig;
 pub(crate) use keyring::Keyring;
 pub use logins::{Logins, RegistryLogins};
-pub(crate) use node_file::NodeFile;
+pub(crate) use node_file::{NodeFile, Signature};
 pub(crate) use plugin::Plugins;
 pub(crate) use pull_secrets::{PullSecrets, SecretVersion};
 pub(crate) use service_account::Account;
@@ -172,12 +172,21 @@ pub(crate) struct Found {
     /// What the same sources have for the image's mirrors. They go to these, and the image's own only to its
     /// registry.
     pub(crate) mirrors: Vec<MirrorCredential>,
-    /// The pod's Secrets as they were read, so that a change can be seen later.
-    pub(crate) secrets: Vec<SecretVersion>,
+    /// What was read for it.
+    pub(crate) read: Versions,
     /// `namespace/name` of Secrets that exist and say nothing about this image.
     pub(crate) without_entry: Vec<String>,
     /// `namespace/name` of Secrets that the pod names and that do not exist.
     pub(crate) missing: Vec<String>,
+}
+
+/// The sources as an attempt read them, so that a change can be seen later.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Versions {
+    /// The pod's Secrets.
+    pub(crate) secrets: Vec<SecretVersion>,
+    /// The node's file; `None` when nothing was read.
+    pub(crate) file: Option<Signature>,
 }
 
 /// The sources of the node.
@@ -212,10 +221,12 @@ impl NodeCredentials {
         repository: &str,
         mirrors: &[String],
     ) -> Result<Found, pull_secrets::Malformed> {
+        // Before it is read: a change in between is a change.
+        let file = Some(self.file.signature());
         let secrets = PullSecrets::read(ctx, pod).await;
         let mut found = Found {
             missing: secrets.missing.clone(),
-            secrets: secrets.versions.clone(),
+            read: Versions { secrets: secrets.versions.clone(), file },
             ..Default::default()
         };
         for secret in &secrets.keyrings()? {

@@ -1,7 +1,6 @@
 //! The way of one image for one container or volume: policy, local copy, access, back-off, pull, and the
 //! events of each (IMG-23 to IMG-41).
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
@@ -10,7 +9,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::access::Verdict;
-use super::credentials::{Found, SecretVersion};
+use super::credentials::{Found, Versions};
 use super::failure::PullFailure;
 use super::pull::{self, Pulled};
 use super::wait::Awaited;
@@ -186,8 +185,8 @@ impl Attempt<'_> {
         let message =
             format!("Container image {:?} is not present with pull policy of Never", self.wanted.image);
         self.event(EventType::Warning, "ErrImageNeverPull", message.clone());
-        let secrets = found.map(|found| found.secrets).unwrap_or_default();
-        ImageError::new("ErrImageNeverPull", message, NEVER_LOOKS).awaiting(self.awaited(secrets))
+        let read = found.map(|found| found.read).unwrap_or_default();
+        ImageError::new("ErrImageNeverPull", message, NEVER_LOOKS).awaiting(self.awaited(read))
     }
 
     /// The state between two attempts (IMG-33, IMG-34).
@@ -196,20 +195,20 @@ impl Attempt<'_> {
         let message = format!("Back-off pulling image {:?}", self.wanted.image);
         self.event(EventType::Normal, "BackOff", message.clone());
         let last = self.ctx.images.last_failures().get(&self.key).cloned();
-        let (message, secrets) = match last {
-            Some(last) => (format!("{message}: {}", last.cause), last.secrets),
-            None => (message, Vec::new()),
+        let (message, read) = match last {
+            Some(last) => (format!("{message}: {}", last.cause), last.read),
+            None => (message, Versions::default()),
         };
-        Some(ImageError::new("ImagePullBackOff", message, left).awaiting(self.awaited(secrets)))
+        Some(ImageError::new("ImagePullBackOff", message, left).awaiting(self.awaited(read)))
     }
 
-    fn awaited(&self, secrets: Vec<SecretVersion>) -> Awaited {
+    fn awaited(&self, read: Versions) -> Awaited {
         Awaited {
             key: self.key.clone(),
             // With `Always` a local copy changes nothing.
             image: (self.wanted.policy != "Always").then(|| self.spec.clone()),
             present: self.present.clone(),
-            secrets,
+            read,
         }
     }
 
@@ -221,13 +220,13 @@ impl Attempt<'_> {
         progress: &watch::Sender<String>,
     ) -> Result<PresentImage, ImageError> {
         let (images, image) = (&self.ctx.images, self.wanted.image);
+        let before = self.before().await;
         if let Err(error) = images.access.intend(image) {
             let message =
                 format!("Failed to record image pull intent for container image {image:?}: {error}");
             return Err(ImageError::new("ErrImagePull", message, NEVER_LOOKS));
         }
-        // Given up half way, the pull counts as failed.
-        let intent = Intent { images, image };
+        let intent = Intent { images, image, before };
         images.last_failures().remove(&self.key);
         self.event(EventType::Normal, "Pulling", format!("Pulling image {image:?}"));
         let pulling = pull::pull(self.ctx, &self.spec, image, repository, &found, sandbox_config, progress);
@@ -238,8 +237,20 @@ impl Attempt<'_> {
                 self.succeeded(&pulled);
                 Ok(pulled.image)
             }
-            Err(failure) => Err(self.failed(&failure, found.secrets)),
+            Err(failure) => {
+                intent.failed();
+                Err(self.failed(&failure, found.read))
+            }
         }
+    }
+
+    /// What a pull replaces.
+    async fn before(&self) -> Option<String> {
+        if self.wanted.policy != "Always" {
+            return self.present.clone();
+        }
+        let local = self.ctx.config.cri.image_status(self.spec.clone()).await;
+        local.ok().flatten().map(|image| image.id)
     }
 
     fn succeeded(&self, pulled: &Pulled) {
@@ -258,23 +269,26 @@ impl Attempt<'_> {
         self.ctx.images.backoff().collect_garbage();
     }
 
-    fn failed(&self, failure: &PullFailure, secrets: Vec<SecretVersion>) -> ImageError {
+    fn failed(&self, failure: &PullFailure, read: Versions) -> ImageError {
         let image = self.wanted.image;
         self.event(EventType::Warning, "Failed", format!("Failed to pull image {image:?}: {failure}"));
         let (reason, message) = failure.classify(image);
         self.ctx.metrics.images.failed(reason);
         self.ctx.images.backoff().next(&self.key, self.ctx.config.clock.now());
-        let last = LastFailure { cause: format!("{reason}: {message}"), secrets: secrets.clone() };
+        let last = LastFailure { cause: format!("{reason}: {message}"), read: read.clone() };
         self.ctx.images.last_failures().insert(self.key.clone(), last);
         // Soon after, the state says that it backs off (IMG-33).
-        ImageError::new(reason, message, BACKOFF_SHOWN_AFTER).awaiting(self.awaited(secrets))
+        ImageError::new(reason, message, BACKOFF_SHOWN_AFTER).awaiting(self.awaited(read))
     }
 }
 
-/// The record that a pull is under way; it goes with the pull, however that ends.
+/// The record that a pull is under way. It goes with the pull's end; when that is not waited for (the pod is deleted,
+/// the kubelet ends) it stays, because the runtime may have the image by then.
 struct Intent<'a> {
     images: &'a super::Images,
     image: &'a str,
+    /// The image that was there already.
+    before: Option<String>,
 }
 
 impl Intent<'_> {
@@ -282,13 +296,16 @@ impl Intent<'_> {
         self.images.access.pulled(self.image, &pulled.image.reference, pulled.with.as_ref());
         std::mem::forget(self);
     }
+
+    fn failed(self) {
+        self.images.access.failed(self.image);
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Intent<'_> {
     fn drop(&mut self) {
-        if !self.images.halted.load(Ordering::Relaxed) {
-            self.images.access.failed(self.image);
-        }
+        self.images.access.given_up(self.image, self.before.take());
     }
 }
 

@@ -16,7 +16,7 @@ use kube::runtime::watcher::{self, watcher};
 use sampan_cri::v1;
 use tokio::task::AbortHandle;
 
-use super::credentials::SecretVersion;
+use super::credentials::{SecretVersion, Versions};
 use crate::context::NodeContext;
 use crate::pod_ref;
 
@@ -32,8 +32,8 @@ pub(crate) struct Awaited {
     pub(crate) image: Option<v1::ImageSpec>,
     /// The local copy that was not good enough.
     pub(crate) present: Option<String>,
-    /// The pod's Secrets as the last attempt read them.
-    pub(crate) secrets: Vec<SecretVersion>,
+    /// What the last attempt was made with.
+    pub(crate) read: Versions,
 }
 
 /// A wait for one of the causes; dropping it ends the task.
@@ -77,7 +77,7 @@ impl CauseWatch {
 async fn any(ctx: &NodeContext, pod: &Pod, awaited: &Awaited) -> String {
     let namespace = pod_ref::namespace(pod);
     let mut secrets: FuturesUnordered<_> =
-        awaited.secrets.iter().map(|secret| secret_changes(ctx, namespace, secret)).collect();
+        awaited.read.secrets.iter().map(|secret| secret_changes(ctx, namespace, secret)).collect();
     let account = pod_ref::spec(pod).service_account_name.as_deref().unwrap_or_default();
     tokio::select! {
         Some(name) = secrets.next() => format!("Secret {namespace}/{name} changed"),
@@ -88,10 +88,11 @@ async fn any(ctx: &NodeContext, pod: &Pod, awaited: &Awaited) -> String {
 
 /// The node's file, and the image itself.
 async fn node_changes(ctx: &NodeContext, awaited: &Awaited) -> String {
-    let file = ctx.images.credentials.file.signature();
+    let now = || ctx.images.credentials.file.signature();
+    let file = awaited.read.file.clone().unwrap_or_else(now);
     loop {
         tokio::time::sleep(LOOK).await;
-        if ctx.images.credentials.file.signature() != file {
+        if now() != file {
             return "the node's credential file changed".to_owned();
         }
         if let Some(image) = &awaited.image
@@ -149,7 +150,7 @@ async fn account_changes(ctx: &NodeContext, namespace: &str, name: &str) {
     std::future::pending().await
 }
 
-/// An API server that does not let nodes watch this: its own does not for accounts.
+/// An API server that does not let nodes watch this.
 fn is_refused(error: &watcher::Error) -> bool {
     use watcher::Error;
     let refused = |code: u16| matches!(code, 401 | 403);

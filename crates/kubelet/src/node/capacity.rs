@@ -97,7 +97,7 @@ fn filesystem_bytes(path: &Path) -> Option<i64> {
 }
 
 /// (page size, number of pages) in bytes.
-fn huge_pages() -> Vec<(i64, i64)> {
+pub(crate) fn huge_pages() -> Vec<(i64, i64)> {
     std::fs::read_dir("/sys/kernel/mm/hugepages")
         .into_iter()
         .flatten()

@@ -215,7 +215,6 @@ impl Workers {
 
     /// Ends all workers without touching their pods.
     pub(crate) fn halt(&self) {
-        self.ctx.images.halt();
         self.halt.cancel();
     }
 

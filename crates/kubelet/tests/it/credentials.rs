@@ -1,6 +1,8 @@
 //! Who pulls with what, and who may use what is there: Secrets, the node's file, records (IMG-45, IMG-55 to
 //! IMG-82, IMG-89).
 
+use std::time::Duration;
+
 use sampan_kubelet::{ImageConfig, VerificationPolicy};
 use serde_json::{Value, json};
 use tonic::Status;
@@ -205,15 +207,52 @@ async fn img_78_always_verify_asks_for_preloaded_images_too() {
 #[tokio::test(start_paused = true)]
 async fn img_81_a_pull_that_a_crash_interrupted_leaves_no_free_image() {
     let mut world = World::new().await;
-    world.runtime.slow_pulls(std::time::Duration::from_secs(600), Vec::new());
+    world.runtime.slow_pulls(Duration::from_secs(600), Vec::new());
     world.create(pod("far.io/x:1", "IfNotPresent", &[]));
     world.until("the pull", |world| world.runtime.logins().len() == 1).await;
     // The kubelet dies; the runtime finishes what it began.
     world.runtime.add_image("far.io/x:1");
-    world.runtime.slow_pulls(std::time::Duration::ZERO, Vec::new());
+    world.runtime.slow_pulls(Duration::ZERO, Vec::new());
     world.start_kubelet().await;
     world.until_phase("Running").await;
     assert_eq!(world.runtime.logins().len(), 2, "it was asked for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn img_81_a_pull_that_a_deletion_interrupted_leaves_no_free_image() {
+    let world = World::new().await;
+    world.runtime.slow_pulls(Duration::from_secs(600), Vec::new());
+    world.create(pod("far.io/x:1", "IfNotPresent", &[]));
+    world.until("the pull", |world| world.runtime.logins().len() == 1).await;
+    replace(&world, pod("far.io/y:1", "IfNotPresent", &[])).await;
+    world.until("the next pull", |world| world.runtime.logins().len() == 2).await;
+    // The runtime finishes what it began.
+    world.runtime.add_image("far.io/x:1");
+    world.runtime.slow_pulls(Duration::ZERO, Vec::new());
+    replace(&world, pod("far.io/x:1", "IfNotPresent", &[])).await;
+    world.until_phase("Running").await;
+    assert_eq!(world.runtime.logins().len(), 3, "it was asked for again");
+    // So it is for what nobody has asked for meanwhile.
+    world.runtime.add_image("far.io/y:1");
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    replace(&world, pod("far.io/y:1", "IfNotPresent", &[])).await;
+    world.until_phase("Running").await;
+    assert_eq!(world.runtime.logins().len(), 4, "it was asked for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn img_77_a_preloaded_image_stays_one_when_a_pull_of_it_is_given_up() {
+    let world = World::new().await;
+    world.runtime.add_image("far.io/x:1");
+    world.runtime.slow_pulls(Duration::from_secs(6_000), Vec::new());
+    world.create(pod("far.io/x:1", "Always", &[]));
+    world.until("the pull", |world| world.runtime.logins().len() == 1).await;
+    for wait in [0, 1_000] {
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        replace(&world, pod("far.io/x:1", "IfNotPresent", &[])).await;
+        world.until_phase("Running").await;
+    }
+    assert_eq!(world.runtime.logins().len(), 1, "nothing was asked for");
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,6 +287,23 @@ async fn img_59_the_nodes_file_ends_the_back_off_when_it_changes() {
     world.until_phase("Running").await;
     let times = world.runtime.times_of("pull far.io/x:1");
     assert!(times[1] - times[0] < 8, "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn img_59_the_nodes_file_is_corrected_while_an_attempt_runs() {
+    let world = World::new().await;
+    world.runtime.private("right", denied());
+    world.runtime.slow_pulls(Duration::from_secs(60), Vec::new());
+    world.create(pod("far.io/x:1", "Always", &[]));
+    world.until("the pull", |world| world.runtime.logins().len() == 1).await;
+    std::fs::write(
+        world.dir().join("config.json"),
+        r#"{"auths": {"far.io": {"username": "right", "password": "1"}}}"#,
+    )
+    .unwrap();
+    world.until_phase("Running").await;
+    let times = world.runtime.times_of("pull far.io/x:1");
+    assert!(times[1] - times[0] < 60 + 8, "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]

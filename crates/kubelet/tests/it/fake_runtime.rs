@@ -56,6 +56,9 @@ struct Inner {
     /// Bytes in use, by container.
     memory: HashMap<String, u64>,
     update_error: Option<Status>,
+    /// What the next sandboxes fail with.
+    sandbox_errors: VecDeque<Status>,
+    handlers: Vec<String>,
     next: u32,
 }
 
@@ -175,6 +178,16 @@ impl FakeRuntime {
         self.inner.lock().unwrap().update_error = error;
     }
 
+    /// What the next sandboxes fail with.
+    pub(crate) fn sandboxes_fail(&self, errors: Vec<Status>) {
+        self.inner.lock().unwrap().sandbox_errors = errors.into();
+    }
+
+    /// The handlers that the runtime lists from now on.
+    pub(crate) fn handlers(&self, names: &[&str]) {
+        self.inner.lock().unwrap().handlers = names.iter().map(|name| (*name).to_owned()).collect();
+    }
+
     fn is_running(&self, id: &str) -> bool {
         let running = v1::ContainerState::ContainerRunning as i32;
         self.inner.lock().unwrap().containers.get(id).is_some_and(|(status, _, _)| status.state == running)
@@ -289,6 +302,9 @@ impl ContainerRuntime for FakeRuntime {
             status: Some(v1::RuntimeStatus {
                 conditions: vec![condition("RuntimeReady"), condition("NetworkReady")],
             }),
+            runtime_handlers: (self.inner.lock().unwrap().handlers.iter())
+                .map(|name| v1::RuntimeHandler { name: name.clone(), ..Default::default() })
+                .collect(),
             ..Default::default()
         })
     }
@@ -303,6 +319,9 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, _: String) -> Result<String, Status> {
         let mut inner = self.inner.lock().unwrap();
+        if let Some(error) = inner.sandbox_errors.pop_front() {
+            return Err(error);
+        }
         inner.next += 1;
         let id = format!("sandbox{}", inner.next);
         let status = v1::PodSandboxStatus {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tonic::Status;
 
 use crate::fake_runtime::Script;
 use crate::world::World;
@@ -180,6 +181,26 @@ async fn pod_20_24_a_dead_sandbox_is_replaced_and_init_runs_again() {
         .await;
     assert!(world.has_event("SandboxChanged : Pod sandbox changed, it will be killed and re-created."));
     assert_eq!(world.runtime.call_names().iter().filter(|call| *call == "start i").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rtc_18_only_a_handler_that_is_not_there_fails_the_pod() {
+    for (error, phase) in [
+        (Status::unavailable("the runtime for \"slow\" cannot be used: it did not answer within 5 s"), "Running"),
+        (Status::failed_precondition("the runtime for \"slow\" cannot be used: it does not exist"), "Failed"),
+    ] {
+        let world = World::new().await;
+        let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass",
+            "metadata": {"name": "class"}, "handler": "slow"});
+        world.api.put("/apis/node.k8s.io/v1/runtimeclasses/class", class);
+        world.runtime.handlers(&["", "sampan"]);
+        world.runtime.sandboxes_fail(vec![error]);
+        world.create(
+            json!({"restartPolicy": "Always", "runtimeClassName": "class", "containers": [{"name": "c"}]}),
+        );
+        world.until_phase(phase).await;
+        assert!(world.has_event("FailedCreatePodSandBox : Failed to create pod sandbox: rpc error: code = "));
+    }
 }
 
 #[tokio::test(start_paused = true)]

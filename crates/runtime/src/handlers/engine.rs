@@ -2,6 +2,7 @@
 //! any pod depends on it. A binary that is missing, hangs, crashes or prints nonsense is told apart here.
 
 use std::fmt;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -53,32 +54,60 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Asks a binary what it is. The answer of a binary that cannot be used is the reason, for people.
+/// Why a binary cannot be used, for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It is missing or something else, or the machine has not what it needs: waiting does not help.
+    #[error("{0}")]
+    Wrong(String),
+    /// It could not be asked, or did not answer in time, as on a machine that is very busy: it may the next time.
+    #[error("{0}")]
+    NotNow(String),
+}
+
+impl Unusable {
+    /// By whether the same may go well a moment later.
+    fn of(error: &io::Error, text: String) -> Self {
+        use io::ErrorKind::{ExecutableFileBusy, Interrupted, OutOfMemory, ResourceBusy, TimedOut, WouldBlock};
+        let of_the_moment = matches!(
+            error.kind(),
+            ExecutableFileBusy | Interrupted | OutOfMemory | ResourceBusy | TimedOut | WouldBlock
+        ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::EIO));
+        if of_the_moment { Self::NotNow(text) } else { Self::Wrong(text) }
+    }
+}
+
+/// Asks a binary what it is.
 ///
 /// # Errors
 /// Missing, not executable, no OCI runtime, too slow, too old, or without what it needs from the machine.
-pub async fn identify(path: &Path) -> Result<Identity, String> {
+pub async fn identify(path: &Path) -> Result<Identity, Unusable> {
     let shown = path.display();
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(format!("{shown} does not exist"));
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Unusable::Wrong(format!("{shown} does not exist")));
         }
-        Err(error) => return Err(format!("{shown}: {error}")),
+        Err(error) => return Err(Unusable::of(&error, format!("{shown}: {error}"))),
     };
     if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
-        return Err(format!("{shown} is not an executable file"));
+        return Err(Unusable::Wrong(format!("{shown} is not an executable file")));
     }
     let text = run(path, "--version").await?;
     let mut identity = parse(&text).ok_or_else(|| {
         let line: String = text.lines().next().unwrap_or_default().chars().take(80).collect();
-        format!("{shown} is no OCI runtime: --version printed {line:?}")
+        Unusable::Wrong(format!("{shown} is no OCI runtime: --version printed {line:?}"))
     })?;
     let kvm = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    check(&identity, kvm.is_ok())?;
+    check(&identity, kvm.is_ok()).map_err(Unusable::Wrong)?;
     if matches!(identity.engine, Engine::Runc | Engine::Crun | Engine::Other) {
-        // Older ones do not know the word; then they do not have the feature either.
-        let features = run(path, "features").await.unwrap_or_default();
+        let features = match run(path, "features").await {
+            // Remembered as one without features it would be wrong for as long as its file is the same.
+            Err(not_now @ Unusable::NotNow(_)) => return Err(not_now),
+            // Older ones do not know the word; then they do not have the feature either.
+            Err(Unusable::Wrong(_)) => String::new(),
+            Ok(features) => features,
+        };
         let features: serde_json::Value = serde_json::from_str(&features).unwrap_or_default();
         let options = features["mountOptions"].as_array();
         identity.recursive_read_only =
@@ -89,7 +118,7 @@ pub async fn identify(path: &Path) -> Result<Identity, String> {
 }
 
 /// One short call; its output, if it succeeded in time.
-async fn run(path: &Path, argument: &str) -> Result<String, String> {
+async fn run(path: &Path, argument: &str) -> Result<String, Unusable> {
     let shown = format!("{} {argument}", path.display());
     let mut command = Command::new(path);
     command
@@ -100,7 +129,9 @@ async fn run(path: &Path, argument: &str) -> Result<String, String> {
         .current_dir("/")
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| format!("{shown} cannot be run: {error}"))?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| Unusable::of(&error, format!("{shown} cannot be run: {error}")))?;
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     let mut stdout = child.stdout.take();
     let answer = async {
@@ -110,18 +141,18 @@ async fn run(path: &Path, argument: &str) -> Result<String, String> {
         }
         // Whoever prints more than that is not listened to any longer: it gets EPIPE.
         drop(stdout);
-        Ok::<_, std::io::Error>((bytes, child.wait().await?))
+        Ok::<_, io::Error>((bytes, child.wait().await?))
     };
     match tokio::time::timeout(PATIENCE, answer).await {
         Ok(Ok((bytes, status))) if status.success() => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Ok(Ok((_, status))) => Err(format!("{shown} failed: {status}")),
-        Ok(Err(error)) => Err(format!("{shown}: {error}")),
+        Ok(Ok((_, status))) => Err(Unusable::Wrong(format!("{shown} failed: {status}"))),
+        Ok(Err(error)) => Err(Unusable::of(&error, format!("{shown}: {error}"))),
         Err(_) => {
             // A script's children hold the pipe, too.
             if let Some(group) = group {
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
             }
-            Err(format!("{shown} did not answer within {} s", PATIENCE.as_secs()))
+            Err(Unusable::NotNow(format!("{shown} did not answer within {} s", PATIENCE.as_secs())))
         }
     }
 }
@@ -199,6 +230,17 @@ mod tests {
             ["", "\n", "hello", "usage: thing [options]", "a b c", "\u{1b}[2J version 1", "bash version x"]
         {
             assert_eq!(parse(garbage), None, "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn rtc_20_what_is_of_the_moment_is_not_held_against_it() {
+        let kind = |number: i32| Unusable::of(&io::Error::from_raw_os_error(number), String::new());
+        for number in [libc::EAGAIN, libc::ENOMEM, libc::ETXTBSY, libc::EMFILE, libc::EIO] {
+            assert_eq!(kind(number), Unusable::NotNow(String::new()), "{number}");
+        }
+        for number in [libc::ENOENT, libc::EACCES, libc::ENOEXEC] {
+            assert_eq!(kind(number), Unusable::Wrong(String::new()), "{number}");
         }
     }
 

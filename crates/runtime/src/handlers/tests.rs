@@ -77,9 +77,28 @@ async fn rtc_20_a_binary_that_hangs_is_not_waited_for() {
     let began = Instant::now();
     let text = refusal(&handlers, "hangs").await;
     assert!(text.contains("did not answer within 5 s"), "{text}");
-    let again = refusal(&handlers, "hangs").await;
-    assert_eq!(again, text);
+    let again = handlers.select("hangs").await.unwrap_err();
+    assert_eq!(again.message(), text);
+    assert_eq!(again.code(), tonic::Code::Unavailable, "it may answer the next time");
     assert!(began.elapsed() < Duration::from_secs(9), "the second answer was remembered");
+}
+
+#[tokio::test]
+async fn rtc_21_what_worked_is_offered_while_it_does_not_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = script(dir.path(), "slow", "echo runc version 1.1.5");
+    let handlers = table(dir.path(), &[("slow", HandlerConfig::binary(path))]);
+    let offered = async || {
+        let all = handlers.survey().await;
+        all.into_iter().find(|found| found.name == "slow").unwrap().state.is_ok()
+    };
+    assert!(offered().await);
+    script(dir.path(), "slow", "sleep 600 & wait");
+    assert!(offered().await, "one that does not answer now is as it was");
+    assert_eq!(handlers.select("slow").await.unwrap_err().code(), tonic::Code::Unavailable);
+    script(dir.path(), "slow", "exit 3");
+    assert!(!offered().await, "one that answers otherwise is not");
+    assert_eq!(handlers.select("slow").await.unwrap_err().code(), tonic::Code::FailedPrecondition);
 }
 
 #[tokio::test]
@@ -119,4 +138,29 @@ fn annotations_pass_by_name_or_beginning() {
     let patterns = ["dev.gvisor.*".to_owned(), "exact".to_owned()];
     assert!(passes(&patterns, "dev.gvisor.spec.mount") && passes(&patterns, "exact"));
     assert!(!passes(&patterns, "exactly") && !passes(&patterns, "dev.gvisors") && !passes(&[], "exact"));
+}
+
+#[tokio::test]
+async fn rtc_17_a_delete_without_a_shim_that_fails_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = |text: &str, hide_unified: bool| OciRuntime {
+        path: script(dir.path(), "runtime", text),
+        args: vec!["--debug".to_owned()],
+        root: dir.path().join("root"),
+        hide_unified,
+        opaque: false,
+    };
+    let log = dir.path().join("log");
+    let noted = runtime(&format!("echo $* > {}", log.display()), false);
+    delete::delete(&noted, "c1").await.unwrap();
+    let root = dir.path().join("root");
+    let expected = format!("--debug --root {} delete --force c1\n", root.display());
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), expected);
+    // More than a pipe holds.
+    let talk = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo no such state >&2; exit 3";
+    let error = delete::delete(&runtime(talk, false), "c1").await.unwrap_err();
+    assert!(error.contains("exit status: 3: xxx") && error.ends_with("no such state"), "{error}");
+    // crun's view of a machine with both versions.
+    let looks = "grep -q ' /sys/fs/cgroup/unified ' /proc/self/mountinfo && exit 1; exit 0";
+    delete::delete(&runtime(looks, true), "c1").await.unwrap();
 }

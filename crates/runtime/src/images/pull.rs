@@ -41,7 +41,8 @@ impl ImageStore {
         let reporter = Reporter::new(request.progress);
         let session =
             self.registry.session(&reference, request.credentials).with_mirror_logins(request.mirrors);
-        let foreign = self.config.handler_platforms.get(&request.handler);
+        let foreign = self.handler_platform(&request.handler);
+        let foreign = foreign.as_ref();
         let platform = foreign.unwrap_or(&self.config.platform);
         // Also for a digest that is here: whether the credentials are good for it is the registry's to say.
         let target = match session.resolve(&reference.version()).await {

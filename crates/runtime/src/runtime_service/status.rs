@@ -50,7 +50,7 @@ pub(super) async fn status(runtime: &Runtime, request: v1::StatusRequest) -> v1:
                 let state = match &found.state {
                     Ok(Some(identity)) => json!({"runs": identity.to_string()}),
                     Ok(None) => json!({"runs": concat!("sampan ", env!("CARGO_PKG_VERSION"))}),
-                    Err(reason) => json!({"unavailable": reason}),
+                    Err(reason) => json!({"unavailable": reason.to_string()}),
                 };
                 (found.name.clone(), state)
             })

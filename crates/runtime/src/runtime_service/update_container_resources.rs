@@ -9,7 +9,7 @@ use tonic::Status;
 use crate::network::chain;
 use crate::runtime::Runtime;
 use crate::spec::resources;
-use crate::state::ContainerState;
+use crate::state::{self, ContainerState};
 
 pub(super) async fn update_container_resources(
     runtime: Arc<Runtime>,
@@ -38,7 +38,7 @@ pub(super) async fn update_container_resources(
             let mut spec: Value = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
             all.insert("devices".to_owned(), spec["linux"]["resources"]["devices"].take());
             spec["linux"]["resources"] = json!(all);
-            std::fs::write(&path, spec.to_string()).map_err(|error| failed(error.to_string()))?;
+            state::write(&path, &spec).map_err(|error| failed(error.to_string()))?;
         }
         ContainerState::Exited => {
             return Err(Status::failed_precondition(format!("container {} has ended", container.id)));

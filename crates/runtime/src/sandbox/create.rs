@@ -2,6 +2,7 @@
 //! time: the shim is started while the files, the shared memory and the cgroup are made.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sampan_cri::v1::{self, ContainerEventType, NamespaceMode};
@@ -47,7 +48,7 @@ pub(crate) async fn run(
         namespaces: protocol::Sandbox::default(),
         ips: Vec::new(),
         cgroup_parent,
-        owns_cgroup: false,
+        own_cgroups: Vec::new(),
         oci: Some(selected.oci),
         passed_annotations: selected.annotations,
     };
@@ -92,9 +93,14 @@ fn validate(config: &v1::PodSandboxConfig) -> Result<(), Status> {
 /// The parent of the containers' cgroups; a sandbox without one gets its own.
 fn cgroup_parent(wanted: &str, id: &str) -> String {
     match wanted.trim_matches('/') {
-        "" => format!("/sampan/{id}"),
+        "" => own_cgroup(id),
         path => format!("/{path}"),
     }
+}
+
+/// The cgroup of a sandbox that asks for none: nothing else is in it.
+pub(super) fn own_cgroup(id: &str) -> String {
+    format!("/sampan/{id}")
 }
 
 async fn build(runtime: &Arc<Runtime>, record: &mut SandboxRecord) -> Result<Shim, Status> {
@@ -104,7 +110,7 @@ async fn build(runtime: &Arc<Runtime>, record: &mut SandboxRecord) -> Result<Shi
         SpawnOptions::new(id.clone(), runtime.config.executable.clone(), shim_dir, runtime.state.exits());
     let (shim, prepared) = tokio::join!(Shim::spawn(&options), prepare(runtime, record.clone()));
     let shim = shim.map_err(|error| Status::internal(chain(&error)))?;
-    record.owns_cgroup = prepared?;
+    record.own_cgroups = prepared?;
 
     let network = !host_network(&record.config);
     let sysctls: BTreeMap<String, String> =
@@ -141,17 +147,17 @@ async fn build(runtime: &Arc<Runtime>, record: &mut SandboxRecord) -> Result<Shi
 }
 
 /// Everything that needs no shim: the record (so that a crash leaves something to clean up by), the cgroup, the
-/// files. True when the cgroup was made here.
-async fn prepare(runtime: &Arc<Runtime>, mut record: SandboxRecord) -> Result<bool, Status> {
+/// files. Answers with the directories of the cgroup that were made here.
+async fn prepare(runtime: &Arc<Runtime>, mut record: SandboxRecord) -> Result<Vec<PathBuf>, Status> {
     let runtime = Arc::clone(runtime);
-    let work = move || -> Result<bool, Status> {
+    let work = move || -> Result<Vec<PathBuf>, Status> {
         let failed = |what: &'static str| {
             move |error: std::io::Error| Status::internal(format!("failed to create sandbox {what}: {error}"))
         };
         runtime.state.save_sandbox(&record).map_err(failed("record"))?;
-        let owns = runtime.host.cgroups.create(&record.cgroup_parent).map_err(failed("cgroup"))?;
-        if owns {
-            record.owns_cgroup = true;
+        record.own_cgroups =
+            runtime.host.cgroups.create(&record.cgroup_parent).map_err(failed("cgroup"))?;
+        if !record.own_cgroups.is_empty() {
             runtime.state.save_sandbox(&record).map_err(failed("record"))?;
         }
         let own_ipc = namespace_options(&record.config).ipc() != NamespaceMode::Node;
@@ -162,7 +168,7 @@ async fn prepare(runtime: &Arc<Runtime>, mut record: SandboxRecord) -> Result<bo
         if !record.config.log_directory.is_empty() {
             std::fs::create_dir_all(&record.config.log_directory).map_err(failed("log directory"))?;
         }
-        Ok(owns)
+        Ok(record.own_cgroups)
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
 }

@@ -7,7 +7,7 @@ use sampan_cri::v1::ContainerEventType;
 use sampan_shim::client::Shim;
 use tonic::Status;
 
-use super::create::pause_cgroup;
+use super::create::{own_cgroup, pause_cgroup};
 use super::{Sandbox, files};
 use crate::container;
 use crate::network::chain;
@@ -17,11 +17,15 @@ use crate::state::{SandboxRecord, SandboxState};
 
 /// Ends every process of the sandbox, gives its network back and ends its shim. A stopped one is left alone.
 pub(crate) async fn stop(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
-    let _guard = sandbox.lock.lock().await;
-    stop_locked(runtime, sandbox).await
+    let mut stopped = sandbox.stopped.lock().await;
+    stop_locked(runtime, sandbox, &mut stopped).await
 }
 
-async fn stop_locked(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
+async fn stop_locked(
+    runtime: &Arc<Runtime>,
+    sandbox: &Arc<Sandbox>,
+    is_stopped: &mut bool,
+) -> Result<(), Status> {
     let containers = runtime.containers_of(&sandbox.id);
     let stopped = join_all(containers.iter().map(|container| container::stop(runtime, container, 0))).await;
     if let Some(Err(status)) = stopped.into_iter().find(Result::is_err) {
@@ -29,6 +33,9 @@ async fn stop_locked(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(
     }
     // The shim does not end before its containers are deleted.
     join_all(containers.iter().map(|container| container::clean(runtime, container))).await;
+    if *is_stopped {
+        return Ok(());
+    }
     let record = sandbox.record().clone();
     let network = runtime.config.network.teardown(&sandbox.id, record.namespaces.net.as_deref()).await;
     end_shim(runtime, sandbox).await;
@@ -39,7 +46,9 @@ async fn stop_locked(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(
     }
     network.map_err(|error| {
         Status::internal(format!("failed to destroy network for sandbox {:?}: {error}", sandbox.id))
-    })
+    })?;
+    *is_stopped = true;
+    Ok(())
 }
 
 /// Records that the sandbox is no longer ready; true when it was.
@@ -88,7 +97,8 @@ async fn end_processes(
         }
     }
     cgroups.push(pause_cgroup(record));
-    if record.owns_cgroup {
+    // Any other parent may have sandboxes besides this one in it.
+    if record.cgroup_parent == own_cgroup(&record.id) {
         cgroups.push(record.cgroup_parent.clone());
     }
     let host = runtime.host.cgroups.clone();
@@ -98,8 +108,8 @@ async fn end_processes(
 
 /// Stops and forgets the sandbox and its containers.
 pub(crate) async fn remove(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
-    let _guard = sandbox.lock.lock().await;
-    stop_locked(runtime, sandbox).await?;
+    let mut stopped = sandbox.stopped.lock().await;
+    stop_locked(runtime, sandbox, &mut stopped).await?;
     for container in runtime.containers_of(&sandbox.id) {
         container::remove(runtime, &container).await?;
     }
@@ -111,12 +121,31 @@ pub(crate) async fn remove(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Re
 /// Removes the last traces of a stopped sandbox.
 fn forget(runtime: &Runtime, sandbox: &Sandbox) {
     let record = sandbox.record().clone();
-    if record.owns_cgroup {
-        runtime.host.cgroups.remove(&record.cgroup_parent);
-    }
-    runtime.state.remove_sandbox(&sandbox.id);
     runtime.sandbox_map().remove(&sandbox.id);
+    leave_parent(runtime, &record);
+    runtime.state.remove_sandbox(&sandbox.id);
     runtime.release(&sandbox.id);
+}
+
+/// Removes what we made of the parent's cgroup; the last sandbox in it does.
+fn leave_parent(runtime: &Runtime, record: &SandboxRecord) {
+    if record.own_cgroups.is_empty() {
+        return;
+    }
+    let others: Vec<Arc<Sandbox>> = runtime.sandbox_map().values().cloned().collect();
+    for other in others {
+        let mut heir = other.record();
+        if heir.id != record.id && heir.cgroup_parent == record.cgroup_parent {
+            heir.own_cgroups.extend_from_slice(&record.own_cgroups);
+            if let Err(error) = runtime.state.save_sandbox(&heir) {
+                tracing::warn!(sandbox = heir.id, %error, "recording whose cgroup it is");
+            }
+            return;
+        }
+    }
+    for directory in &record.own_cgroups {
+        let _ = std::fs::remove_dir(directory);
+    }
 }
 
 /// Takes back whatever of a sandbox was made before a failure or a crash.
@@ -136,9 +165,11 @@ pub(crate) async fn undo(runtime: &Arc<Runtime>, record: &SandboxRecord) {
         let pause = pause_cgroup(&record);
         runtime.host.cgroups.kill(&pause);
         runtime.host.cgroups.remove(&pause);
-        if record.owns_cgroup || record.cgroup_parent.starts_with("/sampan/") {
+        // The record may be from before they were made.
+        if record.cgroup_parent == own_cgroup(&record.id) {
             runtime.host.cgroups.remove(&record.cgroup_parent);
         }
+        leave_parent(&runtime, &record);
         runtime.state.remove_sandbox(&record.id);
     });
     let _ = rest.await;

@@ -45,6 +45,7 @@ macro_rules! every_check {
                 lifecycle::pod_09_a_missing_command_is_a_start_error,
                 lifecycle::pod_09_exit_codes_and_reasons,
                 lifecycle::removing_a_pod_ends_its_containers,
+                lifecycle::removing_a_stopped_pod_leaves_its_neighbours_alone,
                 lifecycle::rtc_18_an_unknown_handler_is_refused,
                 lifecycle::stopping_and_removing_again_is_no_error,
                 lifecycle::stopping_escalates_to_sigkill,

@@ -218,6 +218,32 @@ async fn a_container_that_is_still_being_made_goes_away() {
     node.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_before_the_start_leaves_a_whole_specification_at_any_moment() {
+    let node = Node::start().await;
+    let config = node.target.pod("update");
+    let pod = node.target.run_pod(&config).await.unwrap();
+    let id = node.target.create(&pod, node.target.container("main", &["true"]), &config).await.unwrap();
+    let bundle = node.run_dir().join("containers").join(&id);
+    let before = std::fs::read_to_string(bundle.join("config.json")).unwrap();
+    // The file as it was, whatever becomes of its name.
+    std::fs::hard_link(bundle.join("config.json"), bundle.join("before")).unwrap();
+    let linux = sampan_cri::v1::LinuxContainerResources { cpu_shares: 77, ..Default::default() };
+    let request = sampan_cri::v1::UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(linux),
+        ..Default::default()
+    };
+    node.target.client.runtime.clone().update_container_resources(request).await.unwrap();
+    assert_eq!(std::fs::read_to_string(bundle.join("before")).unwrap(), before, "it was written in place");
+    let after = std::fs::read_to_string(bundle.join("config.json")).unwrap();
+    let after: serde_json::Value = serde_json::from_str(&after).unwrap();
+    assert_eq!(after["linux"]["resources"]["cpu"]["shares"], 77);
+    node.target.start(&id).await.unwrap();
+    assert_eq!(node.target.ended(&id).await.unwrap().exit_code, 0);
+    node.finish().await;
+}
+
 /// The promise is a pod with its container in at most 40 ms; a debug build on a busy machine only prints.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn how_long_a_pod_takes() {

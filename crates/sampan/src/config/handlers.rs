@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use sampan_oci::Platform;
 use sampan_runtime::{EMBEDDED, HandlerConfig, handlers::KNOWN_ENGINES};
 use serde::Deserialize;
 
@@ -67,5 +68,17 @@ impl RuntimeOptions {
             bail!("runtime.defaultHandler `{default}` is not configured; there are {}", known.join(", "));
         }
         Ok((default, handlers))
+    }
+
+    /// The platforms of the handlers that do not run this machine's.
+    pub(crate) fn platforms(&self) -> Result<BTreeMap<String, Platform>> {
+        let named =
+            self.handlers.iter().filter_map(|(name, options)| Some((name, options.platform.as_ref()?)));
+        let parse = |(name, platform): (&String, &String)| {
+            let platform =
+                platform.parse().with_context(|| format!("runtime.handlers `{name}`: platform"))?;
+            Ok((name.clone(), platform))
+        };
+        named.map(parse).collect()
     }
 }

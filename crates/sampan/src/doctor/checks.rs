@@ -170,7 +170,7 @@ pub(super) fn engines() -> Check {
     for file in KNOWN_ENGINES.iter().filter_map(|name| find(name)) {
         match runtime.block_on(identify(&file)) {
             Ok(identity) => usable.push(identity.to_string()),
-            Err(reason) => broken.push(reason),
+            Err(reason) => broken.push(reason.to_string()),
         }
     }
     let usable = usable.join(", ");

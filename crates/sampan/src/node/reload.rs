@@ -37,9 +37,9 @@ pub(super) async fn follow(
         }
         seen = now;
         let read = (file.handlers)(&file.path).and_then(|options| {
-            let (default, handlers) = options.handlers()?;
+            let ((default, handlers), platforms) = (options.handlers()?, options.platforms()?);
             if options != current {
-                runtime.set_handlers(default, handlers)?;
+                runtime.set_handlers(default, handlers, platforms)?;
                 tracing::info!(path = %file.path.display(), "runtime handlers read again");
             }
             Ok(options)

@@ -1,6 +1,6 @@
 //! The container runtime of a node: the embedded one with its images and network.
 
-use std::{fs, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use sampan_network::{Cni, Network, NetworkConfig};
@@ -17,16 +17,19 @@ use crate::config::{Directories, NodeConfig, registry_hosts_dirs};
 
 /// Directories for root only: they hold keys, secrets and sockets.
 pub(super) fn make_directories(config: &NodeConfig) -> Result<()> {
-    for dir in [&config.data_dir, &config.run_dir] {
-        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
-            .with_context(|| format!("setting the mode of {}", dir.display()))?;
-    }
-    Ok(())
+    [&config.data_dir, &config.run_dir].into_iter().try_for_each(|dir| make_private(dir))
+}
+
+fn make_private(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("setting the mode of {}", dir.display()))
 }
 
 /// The image store of these directories, for a command without a server; none while another process has it.
 pub(crate) async fn images(directories: &Directories) -> Result<Option<Arc<ImageStore>>> {
+    // What is in images, files of other users and setuid programs, is nobody's to read or run.
+    make_private(&directories.data())?;
     match ImageStore::try_open(image_config(directories, None)?).await {
         Err(ImageError::Busy { .. }) => Ok(None),
         opened => opened.map(Some).context("opening the image store"),
@@ -41,11 +44,8 @@ fn image_config(directories: &Directories, config: Option<&NodeConfig>) -> Resul
         certs_d: config.map_or_else(registry_hosts_dirs, |c| c.registry_hosts_dirs.clone()),
         ..ClientConfig::default()
     };
-    for (name, handler) in config.iter().flat_map(|c| &c.runtime.handlers) {
-        if let Some(platform) = &handler.platform {
-            let platform = platform.parse().with_context(|| format!("runtime handler {name}: platform"))?;
-            store.handler_platforms.insert(name.clone(), platform);
-        }
+    if let Some(config) = config {
+        store.handler_platforms = config.runtime.platforms()?;
     }
     // Without a server this is one command, which ends before its layers are on the disk.
     store.flush = config.is_some();

@@ -1,5 +1,6 @@
 //! Images from a real registry, with and without a server.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -58,7 +59,8 @@ fn tags_digests_codecs_and_platforms() {
 fn the_image_command_with_a_server_and_without() {
     let registry = Registry::start();
     let config = json!({"Env": ["A=b"], "Cmd": ["sh"], "User": "65534"});
-    let name = registry.push("cli/app:1", &TestImage::busybox(&config));
+    let image = TestImage::busybox(&config);
+    let (name, second) = (registry.push("cli/app:1", &image), registry.push("cli/app:2", &image));
     let mut node = Node::start();
     let round = |node: &Node| {
         let pulled = node.sampan(&["image", "pull", &name]).ok();
@@ -74,6 +76,10 @@ fn the_image_command_with_a_server_and_without() {
             pulled.contains(inspected[0]["id"].as_str().unwrap()) || pulled.contains("sha256:"),
             "{pulled}"
         );
+        // One name of two goes alone.
+        node.sampan(&["image", "pull", &second]).ok();
+        assert_eq!(node.sampan(&["image", "rm", &second]).ok(), format!("removed {second}\n"));
+        assert!(node.sampan(&["image", "ls"]).ok().contains("cli/app"));
         // Out to a file, away, and in again.
         for format in ["oci", "docker"] {
             let file = node.path("image.tar");
@@ -138,6 +144,11 @@ fn a_command_that_fails_halfway_leaves_no_socket_behind() {
     let left: Vec<_> =
         std::fs::read_dir(node.path("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("images-")), "{left:?}");
+    // A directory that the command makes is as private as a server's: there may be setuid programs in images.
+    let (run, fresh) = (node.path("run"), node.path("fresh"));
+    let dirs = ["--run-dir", run.to_str().unwrap(), "--data-dir", fresh.to_str().unwrap()];
+    node.sampan_alone(&[&["image", "ls"][..], &dirs].concat()).ok();
+    assert_eq!(std::fs::metadata(&fresh).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// Prepares what the command does between fork and exec.
-pub(crate) fn prepare(command: &mut Command, hide_unified: bool, open_files: Rlimit) {
+/// Prepares what the command does between fork and exec; `open_files` is the bound that it gets.
+pub(crate) fn prepare(command: &mut Command, hide_unified: bool, open_files: Option<Rlimit>) {
     // SAFETY: between fork and exec only system calls are made; nothing is allocated.
     unsafe {
         command.pre_exec(move || {
@@ -20,7 +20,9 @@ pub(crate) fn prepare(command: &mut Command, hide_unified: bool, open_files: Rli
             if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, old) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            setrlimit(Resource::Nofile, open_files)?;
+            if let Some(open_files) = open_files {
+                setrlimit(Resource::Nofile, open_files)?;
+            }
             if hide_unified { without_unified() } else { Ok(()) }
         });
     }

@@ -45,6 +45,8 @@ pub(super) enum Source {
     Output(u64, Stream),
     /// The console socket of the job with this key (the runtime's pid).
     Console(i32),
+    /// The stderr of the job with this key.
+    Errors(i32),
 }
 
 /// A shim.
@@ -152,6 +154,7 @@ impl Shim {
             Source::Input(process) => self.pump_input(process),
             Source::Output(process, stream) => self.on_output(process, stream),
             Source::Console(job) => self.on_console(job),
+            Source::Errors(job) => self.on_errors(job),
         }
     }
 

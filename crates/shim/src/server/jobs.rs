@@ -18,8 +18,13 @@ use crate::kernel::children::{self, WaitStatus};
 use crate::kernel::{embedded, runtime_view};
 use crate::protocol::{Failure, FailureCode, OciRuntime};
 
-/// Bytes of a runtime's log or stderr that are looked at for its error.
+/// Bytes of a runtime's log that are looked at for its error.
 const MAX_ERROR_TEXT: u64 = 64 << 10;
+/// Bytes of its stderr that are kept for it, the last ones.
+const MAX_STDERR: usize = 16 << 10;
+
+/// More than a pipe holds, in reads of the shim's buffer.
+const PIPE_READS: usize = 8;
 
 /// What a call is for.
 #[derive(Debug)]
@@ -63,7 +68,42 @@ pub(super) struct Job {
     program: PathBuf,
     verb: &'static str,
     limit: Duration,
-    stderr: Option<OwnedFd>,
+    stderr: Option<Stderr>,
+}
+
+/// What a runtime says on stderr. It is read all the time: a runtime that says more than a pipe holds would wait for
+/// its reader.
+#[derive(Debug)]
+struct Stderr {
+    /// None once nobody can write any more.
+    fd: Option<OwnedFd>,
+    token: u64,
+    kept: Vec<u8>,
+}
+
+impl Stderr {
+    /// Reads once; whether there may be more.
+    fn read(&mut self, buffer: &mut [u8]) -> bool {
+        let Some(fd) = &self.fd else { return false };
+        match rustix::io::read(fd, &mut *buffer) {
+            Ok(count) if count > 0 => {
+                self.kept.extend_from_slice(&buffer[..count]);
+                let excess = self.kept.len().saturating_sub(MAX_STDERR);
+                self.kept.drain(..excess);
+                true
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
+            _ => {
+                self.fd = None;
+                false
+            }
+        }
+    }
+
+    fn text(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.kept).trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    }
 }
 
 /// Where the runtime sends a terminal.
@@ -146,7 +186,7 @@ impl Shim {
             .arg(verb);
         // A group of its own, so that a hanging one can be ended with its helpers.
         command.process_group(0).current_dir("/");
-        runtime_view::prepare(&mut command, runtime.hide_unified, self.open_files);
+        runtime_view::prepare(&mut command, runtime.hide_unified, Some(self.open_files));
         Call { runtime, verb, limit, connection, files, command, console: None }
     }
 
@@ -184,6 +224,11 @@ impl Shim {
             self.retarget(console.token, Source::Console(pid));
             Self::watch(&self.epoll, &console.listener, console.token, false);
         }
+        let stderr = stderr.map(|fd| {
+            let token = self.token(Source::Errors(pid));
+            Self::watch(&self.epoll, &fd, token, false);
+            Stderr { fd: Some(fd), token, kept: Vec::new() }
+        });
         self.jobs.insert(
             pid,
             Job {
@@ -236,6 +281,13 @@ impl Shim {
         own.then_some(self.embedded_runtime)
     }
 
+    /// A runtime says something on stderr.
+    pub(super) fn on_errors(&mut self, pid: i32) {
+        if let Some(stderr) = self.jobs.get_mut(&pid).and_then(|job| job.stderr.as_mut()) {
+            stderr.read(&mut self.buffer);
+        }
+    }
+
     pub(super) fn expire_jobs(&mut self, now: Instant) {
         for (pid, job) in &mut self.jobs {
             if job.deadline <= now {
@@ -257,6 +309,14 @@ impl Shim {
         if let Some(console) = job.console.take() {
             self.forget(console.token);
         }
+        if let Some(stderr) = &mut job.stderr {
+            self.forget(stderr.token);
+            // The last words; a helper that it left behind may go on talking.
+            let mut left = PIPE_READS;
+            while left > 0 && stderr.read(&mut self.buffer) {
+                left -= 1;
+            }
+        }
         let result = if job.timed_out {
             let seconds = job.limit.as_secs_f32();
             Err(Failure::new(
@@ -277,7 +337,7 @@ impl Shim {
 
     fn error_text(&mut self, job: &Job, status: WaitStatus) -> String {
         let said = last_error(&job.files.log())
-            .or_else(|| job.stderr.as_ref().and_then(read_text))
+            .or_else(|| job.stderr.as_ref().and_then(Stderr::text))
             .or_else(|| match job.purpose {
                 // The container's stderr was the runtime's so far.
                 Purpose::Create { process, .. } | Purpose::Exec { process } => {

@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test::Once("two_shims_in_one_directory_are_refused", two),
     Test::Once("a_dead_shims_container_is_deleted_by_the_next", shim_dies),
     Test::Once("a_hanging_runtime_is_killed", hanging),
+    Test::Once("a_runtime_that_talks_a_lot_is_listened_to", talkative),
     Test::Once("nonsense_on_the_socket_is_refused", nonsense),
     Test::Once("a_deep_directory_fits", deep),
 ];
@@ -150,6 +151,32 @@ fn hanging(runtime: Runtime) {
         fs::write(&script, "#!/bin/sh\nhead -c 1000000 /dev/zero | tr '\\0' x >&2 & wait; exit 1\n").unwrap();
         let error = fixture.shim.create(garbled).await.unwrap_err();
         assert!(error.to_string().len() < 32 << 10, "{} bytes", error.to_string().len());
+        fixture.finish().await;
+    });
+}
+
+fn talkative(runtime: Runtime) {
+    run(async {
+        let fixture = Fixture::new(runtime).await;
+        let script = fixture.path("runtime");
+        let real = fixture.oci();
+        let command = [vec![real.path.display().to_string()], real.args.clone()].concat().join(" ");
+        // As `runsc --debug --alsologtostderr` does, beyond what a pipe holds.
+        let talk = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo the end >&2";
+        let text = format!(
+            "#!/bin/sh\ncase \" $* \" in\n*' start '*) {talk};;\n*' update '*) {talk}; exit 1;;\nesac\nexec {command} \"$@\"\n"
+        );
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut container = fixture.container("talk", &["sleep", "100"]);
+        container.runtime.path.clone_from(&script);
+        container.runtime.args = Vec::new();
+        fixture.shim.create(container).await.unwrap();
+        fixture.shim.start("talk").await.unwrap();
+        // What it said last is what went wrong.
+        let error = fixture.shim.update("talk", serde_json::json!({})).await.unwrap_err().to_string();
+        assert!(error.contains("OCI runtime update failed: xxx") && error.ends_with("the end"), "{error}");
+        assert!(error.len() < 32 << 10, "{} bytes", error.len());
         fixture.finish().await;
     });
 }

@@ -133,22 +133,56 @@ pub(super) struct Records {
     pulled: PathBuf,
     /// Pulls under way by image: two pods may pull the same one.
     intents: BTreeMap<String, usize>,
+    /// Images whose intent stays when no pull is under way, until it is known what became of it.
+    unsettled: BTreeMap<String, Unsettled>,
+}
+
+/// A pull whose end nobody saw, or of which there is no record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unsettled {
+    /// When it was given up.
+    pub(super) since: Timestamp,
+    /// The image that was there already, which this pull has not brought.
+    pub(super) before: Option<String>,
 }
 
 impl Records {
     pub(super) fn new(dir: &Path) -> Self {
-        Self { pulling: dir.join("pulling"), pulled: dir.join("pulled"), intents: BTreeMap::new() }
+        let pulling = dir.join("pulling");
+        // Images whose pull was under way when the last kubelet ended.
+        let left = entries(&pulling).into_iter().filter_map(|path| read::<PullIntent>(&path).ok().flatten());
+        let long_ago = Unsettled { since: Timestamp::UNIX_EPOCH, before: None };
+        let unsettled = left.map(|intent| (intent.image, long_ago.clone())).collect();
+        Self { pulling, pulled: dir.join("pulled"), intents: BTreeMap::new(), unsettled }
     }
 
-    /// Images whose pull was under way when the last kubelet ended.
-    pub(super) fn intents(&self) -> Vec<String> {
-        let intents =
-            entries(&self.pulling).into_iter().filter_map(|path| read::<PullIntent>(&path).ok().flatten());
-        intents.map(|intent| intent.image).collect()
+    /// Whether a pull may have brought `image_ref` as `image` of which there is no record.
+    pub(super) fn is_intended(&self, image: &str, image_ref: &str) -> bool {
+        if self.intents.contains_key(image) {
+            return true;
+        }
+        match self.unsettled.get(image) {
+            Some(unsettled) => unsettled.before.as_deref() != Some(image_ref),
+            None => self.pulling.join(file_name(image)).exists(),
+        }
     }
 
-    pub(super) fn is_intended(&self, image: &str) -> bool {
-        self.intents.contains_key(image) || self.pulling.join(file_name(image)).exists()
+    /// What was given up until then and is not being pulled again.
+    pub(super) fn unsettled(&self, until: Timestamp) -> Vec<(String, Unsettled)> {
+        let is_due = |(image, unsettled): &(&String, &Unsettled)| {
+            unsettled.since <= until && !self.intents.contains_key(*image)
+        };
+        let due = self.unsettled.iter().filter(is_due);
+        due.map(|(image, unsettled)| (image.clone(), unsettled.clone())).collect()
+    }
+
+    /// It is known what became of that pull.
+    pub(super) fn settled(&mut self, image: &str, known: &Unsettled) {
+        // Another one may have been given up meanwhile.
+        if self.unsettled.get(image) == Some(known) {
+            self.unsettled.remove(image);
+            self.forget_intent(image);
+        }
     }
 
     pub(super) fn write_intent(&mut self, image: &str) -> Result<(), String> {
@@ -163,14 +197,33 @@ impl Records {
     }
 
     pub(super) fn remove_intent(&mut self, image: &str) {
+        self.end_pull(image);
+        self.forget_intent(image);
+    }
+
+    /// The pull is over, but its intent stays until it is settled.
+    pub(super) fn keep_intent(&mut self, image: &str, new: Unsettled) {
+        self.end_pull(image);
+        let unsettled = self.unsettled.entry(image.to_owned()).or_insert_with(|| new.clone());
+        unsettled.since = new.since;
+        if new.before.is_none() {
+            unsettled.before = None;
+        }
+    }
+
+    fn end_pull(&mut self, image: &str) {
         if let Some(count) = self.intents.get_mut(image) {
             *count -= 1;
-            if *count > 0 {
-                return;
+            if *count == 0 {
+                self.intents.remove(image);
             }
-            self.intents.remove(image);
         }
-        let _ = fs::remove_file(self.pulling.join(file_name(image)));
+    }
+
+    fn forget_intent(&self, image: &str) {
+        if !self.intents.contains_key(image) && !self.unsettled.contains_key(image) {
+            let _ = fs::remove_file(self.pulling.join(file_name(image)));
+        }
     }
 
     pub(super) fn pulled(&self, image_ref: &str) -> Result<Option<PulledRecord>, String> {
@@ -184,7 +237,8 @@ impl Records {
     pub(super) fn prune(&self, present: &[String], since: Timestamp) {
         for path in entries(&self.pulled) {
             let Ok(Some(record)) = read::<PulledRecord>(&path) else { continue };
-            if record.last_updated_time < since && !present.contains(&record.image_ref) {
+            // Records have whole seconds: one written after `since` must not seem older.
+            if record.last_updated_time.as_second() < since.as_second() && !present.contains(&record.image_ref) {
                 let _ = fs::remove_file(path);
             }
         }

@@ -111,3 +111,32 @@ fn img_81_a_damaged_record_opens_nothing() {
     std::fs::write(file.path(), "{").unwrap();
     assert!(matches!(access.judge("a", "id"), Verdict::MustPull));
 }
+
+#[test]
+fn img_81_without_a_record_the_pull_stays_on_the_books() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = preloaded(dir.path());
+    access.intend("reg.io/a:1").unwrap();
+    // Nothing can be written there, as on a disk that the pull has filled.
+    let pulled = dir.path().join("image_manager/pulled");
+    std::fs::write(&pulled, "").unwrap();
+    access.pulled("reg.io/a:1", "id", Some(&of_secret("1", "s", "p")));
+    std::fs::remove_file(&pulled).unwrap();
+    assert!(!admitted(&access, "reg.io/a:1", &[]));
+    // Not even when the next pull brings nothing.
+    access.intend("reg.io/a:1").unwrap();
+    access.failed("reg.io/a:1");
+    assert!(!admitted(&access, "reg.io/a:1", &[]));
+    assert!(!admitted(&preloaded(dir.path()), "reg.io/a:1", &[]));
+}
+
+#[test]
+fn img_81_a_record_of_the_moment_is_not_pruned() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = preloaded(dir.path());
+    let began = Timestamp::now();
+    access.pulled("reg.io/a:1", "id", Some(&of_secret("1", "s", "p")));
+    // The images were listed before it was pulled.
+    access.prune(&[], began);
+    assert!(!admitted(&access, "reg.io/a:1", &[]));
+}

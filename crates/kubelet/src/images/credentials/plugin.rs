@@ -1,15 +1,16 @@
 //! Credential provider plugins: programs of cloud providers that give short-lived registry credentials
 //! (IMG-74). Run only for images that they are configured for, and no more often than their answers allow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::docker_config::normalise_key;
@@ -32,9 +33,15 @@ struct Plugin {
     provider: Provider,
     program: PathBuf,
     cache: Mutex<Vec<Cached>>,
-    /// One run at a time: those who wait find the answer in the cache.
-    running: tokio::sync::Mutex<()>,
+    /// One run at a time for an image and an account: those who wait share the answer. (For what it holds beyond
+    /// that, only the answer tells.)
+    running: Mutex<HashMap<(String, String), Weak<Run>>>,
 }
+
+/// Keys and logins.
+type Entries = Arc<Vec<(String, Login)>>;
+/// A run under way; the first who asks does it, and if that one is gone the next.
+type Run = OnceCell<Result<Entries, String>>;
 
 /// For whom and what an answer holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +62,7 @@ enum Scope {
 struct Cached {
     key: CacheKey,
     until: Instant,
-    entries: Arc<Vec<(String, Login)>>,
+    entries: Entries,
 }
 
 /// `CredentialProviderResponse`.
@@ -94,7 +101,7 @@ impl Plugins {
             program: bin_dir.join(&provider.name),
             provider,
             cache: Mutex::default(),
-            running: tokio::sync::Mutex::default(),
+            running: Mutex::default(),
         });
         Self { plugins: plugins.collect() }
     }
@@ -166,8 +173,28 @@ async fn identity(
 }
 
 impl Plugin {
-    async fn ask(&self, repository: &str, identity: &Identity) -> Result<Arc<Vec<(String, Login)>>, String> {
-        let _one = self.running.lock().await;
+    async fn ask(&self, repository: &str, identity: &Identity) -> Result<Entries, String> {
+        let key = (repository.to_owned(), identity.cache_key.clone());
+        let run = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.retain(|_, run| run.strong_count() > 0);
+            let found = running.get(&key).and_then(Weak::upgrade);
+            found.unwrap_or_else(|| {
+                let run = Arc::new(Run::new());
+                running.insert(key.clone(), Arc::downgrade(&run));
+                run
+            })
+        };
+        let result = run.get_or_init(|| self.run(repository, identity)).await.clone();
+        // Whoever asks from now on asks anew, or the cache.
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(&run))) {
+            running.remove(&key);
+        }
+        result
+    }
+
+    async fn run(&self, repository: &str, identity: &Identity) -> Result<Entries, String> {
         if let Some(entries) = self.cached(repository, &identity.cache_key) {
             return Ok(entries);
         }
@@ -196,7 +223,7 @@ impl Plugin {
         response: Response,
         repository: &str,
         identity: &Identity,
-    ) -> Result<Arc<Vec<(String, Login)>>, String> {
+    ) -> Result<Entries, String> {
         if response.kind != "CredentialProviderResponse" || response.api_version != self.provider.api_version
         {
             return Err(format!("it answered with {} {}", response.api_version, response.kind));
@@ -228,7 +255,7 @@ impl Plugin {
         Ok(entries)
     }
 
-    fn cached(&self, repository: &str, account: &str) -> Option<Arc<Vec<(String, Login)>>> {
+    fn cached(&self, repository: &str, account: &str) -> Option<Entries> {
         let now = Instant::now();
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = |cached: &&Cached| {
@@ -302,6 +329,32 @@ echo '{{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kub
                 json!({"kind": "CredentialProviderRequest", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "image": "a.reg.io/x"})
             );
         }
+    }
+
+    #[tokio::test]
+    async fn img_74_a_plugin_that_hangs_for_one_image_does_not_hold_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = plugin(dir.path(), "Image", "");
+        let text = std::fs::read_to_string(dir.path().join("plug")).unwrap();
+        // It notes what it is asked, and never ends for one image.
+        let hangs = format!("{text}tail -n 1 {}/log | grep -q slow && exec sleep 600\nexit 0\n", dir.path().display());
+        std::fs::write(dir.path().join("plug"), hangs).unwrap();
+        let anonymous = Identity::default();
+        let hanging = async { tokio::join!(plugin.ask("a.reg.io/slow", &anonymous), plugin.ask("a.reg.io/slow", &anonymous)) };
+        let other = async {
+            while !runs(dir.path()).iter().any(|request| request["image"] == "a.reg.io/slow") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let (one, two) = tokio::join!(plugin.ask("a.reg.io/x", &anonymous), plugin.ask("a.reg.io/x", &anonymous));
+            assert_eq!(one.unwrap(), two.unwrap());
+        };
+        tokio::select! {
+            _ = hanging => panic!("it hangs"),
+            () = other => {}
+        }
+        let mut asked: Vec<_> = runs(dir.path()).iter().map(|request| request["image"].to_string()).collect();
+        asked.sort();
+        assert_eq!(asked, ["\"a.reg.io/slow\"", "\"a.reg.io/x\""], "each once");
     }
 
     #[tokio::test]

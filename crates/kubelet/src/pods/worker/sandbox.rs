@@ -92,7 +92,9 @@ impl PodWorker {
             Err(status) => {
                 self.ctx.metrics.pods.start_errors.inc();
                 let error = go_error(&status);
-                if self.handler_is_unknown(&handler, status.message()).await {
+                // A runtime that says "not now" may leave the handler out of its list meanwhile.
+                let for_good = status.code() != tonic::Code::Unavailable;
+                if for_good && self.handler_is_unknown(&handler, status.message()).await {
                     Err(SandboxFailure::Never(error))
                 } else {
                     Err(SandboxFailure::Again(error))

@@ -217,7 +217,7 @@ impl PodWorker {
                 user_namespace: self.user_namespace().map_err(Failure::config)?,
             },
         );
-        crate::generate::node_defaults::apply(&ctx.config, &self.pod, container, &mut config);
+        crate::generate::node_defaults::apply(&ctx.config, &ctx.cgroups, &self.pod, container, &mut config);
         let id = cri
             .create_container(&sandbox_id, config, sandbox_config)
             .await

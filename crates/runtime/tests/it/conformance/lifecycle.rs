@@ -112,6 +112,19 @@ pub async fn removing_a_pod_ends_its_containers(target: &Target) -> Check {
     Ok(())
 }
 
+/// All pods of a target have one parent cgroup, which the first one makes.
+pub async fn removing_a_stopped_pod_leaves_its_neighbours_alone(target: &Target) -> Check {
+    let (first, _) = target.sleeper("first", |_, _| {}).await?;
+    target.stop_pod(&first).await?;
+    let (second, container) = target.sleeper("second", |_, _| {}).await?;
+    target.stop_pod(&first).await?;
+    target.remove_pod(&first).await?;
+    let still = target.status(&container).await?;
+    assert_eq!(still.state(), ContainerState::ContainerRunning, "{} {}", still.exit_code, still.reason);
+    assert_eq!(target.output(&container, &["echo", "here"]).await?, "here\n");
+    target.remove_pod(&second).await
+}
+
 pub async fn a_running_container_can_be_removed(target: &Target) -> Check {
     let (pod, container) = target.sleeper("forced", |_, _| {}).await?;
     target.remove(&container).await?;

@@ -115,6 +115,12 @@ async fn a_handler_of_another_platform_has_its_own_images() {
         assert_eq!(store.resolve_for(name, "").unwrap().unwrap().id, here.id(), "{name}");
         assert_eq!(store.resolve_for(name, "runc").unwrap().unwrap().id, here.id(), "{name}");
     }
+    // Another table of handlers, as a configuration file that is read again has it.
+    let before = settings().handler_platforms;
+    store.set_handler_platforms([("runc".to_owned(), Platform::new("linux", "arm64"))].into());
+    assert_eq!(store.resolve_for(&name, "runc").unwrap().unwrap().id, there.id());
+    assert_eq!(store.resolve_for(&name, "qemu").unwrap().unwrap().id, here.id());
+    store.set_handler_platforms(before);
     // Known by digest: nothing but the question goes to the registry.
     let asked = fake.seen().len();
     store.pull(for_qemu(&name)).await.unwrap();
