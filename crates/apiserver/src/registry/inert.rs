@@ -9,7 +9,8 @@ pub(super) fn warning(resource: &Resource) -> Option<String> {
         "" => matches!(resource.kind, "PersistentVolume" | "PersistentVolumeClaim" | "ReplicationController"),
         "apps" => resource.kind != "ControllerRevision",
         "networking.k8s.io" => matches!(resource.kind, "Ingress" | "NetworkPolicy"),
-        "admissionregistration.k8s.io" | "autoscaling" | "batch" | "certificates.k8s.io" => true,
+        "certificates.k8s.io" => resource.kind == "CertificateSigningRequest",
+        "admissionregistration.k8s.io" | "autoscaling" | "batch" => true,
         _ => false,
     };
     inert.then(|| format!("sampan stores {}, but nothing acts on them yet", resource.group_resource()))
