@@ -55,8 +55,8 @@ fn collect(generator: &mut SchemaGenerator, kinds: &mut Vec<Kind>) {
     use k8s_openapi::api::{
         admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
         authorization::v1 as authorization, autoscaling::v1 as autoscaling1, autoscaling::v2 as autoscaling2,
-        batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination,
-        core::v1 as core, discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
+        batch::v1 as batch, certificates::v1 as certificates, certificates::v1beta1 as certificates_beta,
+        coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
         node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
         storage::v1 as storage,
     };
@@ -77,6 +77,7 @@ fn collect(generator: &mut SchemaGenerator, kinds: &mut Vec<Kind>) {
         autoscaling2: HorizontalPodAutoscaler;
         batch: CronJob Job;
         certificates: CertificateSigningRequest;
+        certificates_beta: ClusterTrustBundle;
         networking: IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR;
         policy: Eviction PodDisruptionBudget;
         rbac: ClusterRole ClusterRoleBinding Role RoleBinding;

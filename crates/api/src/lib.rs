@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod meta;
 pub mod names;
 pub mod patch;
+pub mod pem;
 pub mod qos;
 pub mod quantity;
 pub mod quota;

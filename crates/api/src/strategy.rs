@@ -144,7 +144,7 @@ fn update_main(resource: &Resource, new: &mut Value, old: &Value) {
                 None => spec.remove("finalizers"),
             };
         }
-        ("certificates.k8s.io", _) => keep(new, old, &["spec"]),
+        ("certificates.k8s.io", "CertificateSigningRequest") => keep(new, old, &["spec"]),
         _ => {}
     }
 }

@@ -14,6 +14,7 @@ mod rbac;
 mod service;
 #[cfg(test)]
 mod tests;
+mod trust_bundle;
 mod warnings;
 mod workload;
 
@@ -64,6 +65,7 @@ fn validate_content(resource: &Resource, object: &Value, out: &mut Errors) {
         ("autoscaling", _) => workload::autoscaler(object, out),
         ("policy", "PodDisruptionBudget") => workload::disruption_budget(object, out),
         ("rbac.authorization.k8s.io", _) => rbac::validate(resource, object, out),
+        ("certificates.k8s.io", "ClusterTrustBundle") => trust_bundle::validate(object, out),
         ("node.k8s.io", "RuntimeClass") => misc::runtime_class(object, out),
         ("coordination.k8s.io", "Lease") => misc::lease(object, out),
         ("scheduling.k8s.io", "PriorityClass") => misc::priority_class(object, out),
@@ -87,6 +89,9 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value) -> Vec<Fie
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice_update(new, old, &mut out),
         ("", "Node") => misc::node_update(new, old, &mut out),
         ("", "PersistentVolumeClaim") => misc::persistent_volume_claim_update(new, old, &mut out),
+        ("certificates.k8s.io", "ClusterTrustBundle") => {
+            return trust_bundle::validate_update(new, old, out);
+        }
         ("apps", _) => workload::apps_update(resource, new, old, &mut out),
         ("batch", "Job") => workload::job_update(new, old, &mut out),
         ("node.k8s.io", "RuntimeClass") => {

@@ -10,6 +10,7 @@ mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod trust_bundle_attest;
 
 use std::any::Any;
 use std::fmt;
@@ -157,6 +158,7 @@ impl Chain {
             (Box::new(priority::Priority), true),
             (Box::new(default_toleration_seconds::DefaultTolerationSeconds), true),
             (Box::new(runtime_class::RuntimeClass), true),
+            (Box::new(trust_bundle_attest::ClusterTrustBundleAttest), true),
             (Box::new(resource_quota::ResourceQuota::default()), true),
         ];
         for name in config.enable.iter().chain(&config.disable) {

@@ -1,8 +1,11 @@
 //! Services: from a pod's readiness to the first connection, through a Service against the pod itself, and what a
-//! thousand Services cost. Everything is measured from the machine, so that no other container is in the way.
+//! thousand Services cost.
+
+mod wire;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -24,7 +27,9 @@ use crate::{memory, node::Node, pods, report::Report};
 const SERVICES: usize = 1000;
 const ENDPOINTS: u8 = 10;
 /// Connections per figure and way.
-const CONNECTIONS: usize = 1000;
+const CONNECTIONS: usize = 2000;
+/// Transfers per figure and way.
+const TRANSFERS: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All figures of Services.
@@ -35,13 +40,14 @@ pub(crate) async fn measure(node: &Node, client: &Client, rounds: usize, report:
     }
     report.figure("pod Ready to first connection through its Service", "p99 <= 100 ms", first);
 
-    let (name, pod_ip) = server(client, "kept").await?;
-    let service_ip = service(client, "kept").await?;
+    let kept = server(client, "kept").await?;
+    let caller = server(client, "caller").await?;
+    wire::serve(&kept.namespace)?;
+    let service_ip = service(client, "kept", wire::PORT).await?;
     reach(SocketAddrV4::new(service_ip, 80).into()).await?;
-    let few = compare(pod_ip, service_ip);
-    report.figure("connection to the pod", "", few.0.clone());
-    report.figure("the same through its Service, 1 Service", "", few.1.clone());
-    report.ratio("Service / pod, 1 Service (<= 1.05)", &few.1, &few.0);
+    let ways = Ways { pod: SocketAddrV4::new(kept.ip, wire::PORT), service: SocketAddrV4::new(service_ip, 80) };
+    ways.compare(&caller, "1 Service", report)?;
+    ways.transfer(&caller, report)?;
 
     let before = memory::pss(node.pid())?;
     let started = Instant::now();
@@ -56,11 +62,9 @@ pub(crate) async fn measure(node: &Node, client: &Client, rounds: usize, report:
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     report.figure("and after the last of them, all in force", "", vec![started.elapsed()]);
-    let many = compare(pod_ip, service_ip);
-    report.figure("connection through a Service, 1,000 Services", "", many.1.clone());
-    report.ratio("Service / pod, 1,000 Services (<= 1.05)", &many.1, &many.0);
+    ways.compare(&caller, "1,000 Services", report)?;
     report.size("daemon PSS, 1,000 Services more", "", memory::pss(node.pid())?.saturating_sub(before));
-    pods::delete(client, &[name]).await?;
+    pods::delete(client, &[kept.name, caller.name]).await?;
     report.figure("all rules of 1,000 Services written anew", "", resync().await?);
     Ok(())
 }
@@ -68,7 +72,7 @@ pub(crate) async fn measure(node: &Node, client: &Client, rounds: usize, report:
 /// From the Ready condition, as a client sees it, to a connection through the Service.
 async fn first_connection(client: &Client, round: usize) -> Result<Duration> {
     let name = format!("first-{round}");
-    let ip = service(client, &name).await?;
+    let ip = service(client, &name, 8080).await?;
     let connecting = tokio::task::spawn_blocking(move || {
         let started = Instant::now();
         while refuses(SocketAddrV4::new(ip, 80).into()) {
@@ -79,17 +83,23 @@ async fn first_connection(client: &Client, round: usize) -> Result<Duration> {
         }
         Instant::now()
     });
-    let (pod, _) = server(client, &name).await?;
+    let pod = server(client, &name).await?;
     let ready = Instant::now();
     let connected = connecting.await?;
-    pods::delete(client, &[pod]).await?;
+    pods::delete(client, &[pod.name]).await?;
     let services: Api<Service> = Api::default_namespaced(client.clone());
     services.delete(&name, &DeleteParams::default()).await?;
     Ok(connected.saturating_duration_since(ready))
 }
 
-/// A web server that is Ready, and its address.
-async fn server(client: &Client, name: &str) -> Result<(String, Ipv4Addr)> {
+/// A pod with a web server that is Ready.
+struct Server {
+    name: String,
+    ip: Ipv4Addr,
+    namespace: PathBuf,
+}
+
+async fn server(client: &Client, name: &str) -> Result<Server> {
     let api: Api<Pod> = Api::default_namespaced(client.clone());
     let pod = json!({
         "metadata": {"name": name, "labels": {"app": name}},
@@ -105,15 +115,17 @@ async fn server(client: &Client, name: &str) -> Result<(String, Ipv4Addr)> {
     };
     let waiting = kube::runtime::wait::await_condition(api, name, is_ready);
     let pod = tokio::time::timeout(PATIENCE, waiting).await.context("the pod does not get Ready")??;
-    let ip = pod.and_then(|pod| pod.status?.pod_ip).context("the pod has no address")?;
-    Ok((name.to_owned(), ip.parse()?))
+    let pod = pod.context("the pod is gone")?;
+    let ip = pod.status.and_then(|status| status.pod_ip).context("the pod has no address")?;
+    let namespace = wire::namespace(pod.metadata.uid.as_deref().context("the pod has no uid")?)?;
+    Ok(Server { name: name.to_owned(), ip: ip.parse()?, namespace })
 }
 
-async fn service(client: &Client, name: &str) -> Result<Ipv4Addr> {
+async fn service(client: &Client, name: &str, target: u16) -> Result<Ipv4Addr> {
     let api: Api<Service> = Api::default_namespaced(client.clone());
     let service = json!({
         "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": target}]},
     });
     let made = api.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
     cluster_ip(&made)
@@ -150,19 +162,36 @@ async fn many(client: &Client) -> Result<()> {
     stream::iter((0..SERVICES).map(create)).buffered(16).try_collect::<()>().await
 }
 
-/// Connections to the pod and through the Service, one after the other.
-fn compare(pod: Ipv4Addr, service: Ipv4Addr) -> (Vec<Duration>, Vec<Duration>) {
-    let (mut direct, mut through) = (Vec::new(), Vec::new());
-    for _ in 0..CONNECTIONS {
-        for (ip, port, times) in [(pod, 8080, &mut direct), (service, 80, &mut through)] {
-            let started = Instant::now();
-            let connected = TcpStream::connect(SocketAddrV4::new(ip, port));
-            if connected.is_ok() {
-                times.push(started.elapsed());
-            }
+/// The same server, by its pod's address and by its Service's.
+struct Ways {
+    pod: SocketAddrV4,
+    service: SocketAddrV4,
+}
+
+impl Ways {
+    /// Connections from another pod and from the machine. Beside the ratio stands that of the pod to itself, which is what the
+    /// method makes of nothing.
+    fn compare(&self, caller: &Server, services: &str, report: &mut Report) -> Result<()> {
+        for (from, namespace) in [("a pod", Some(&caller.namespace)), ("the machine", None)] {
+            let [direct, through, again] =
+                wire::within(namespace, || wire::connect([self.pod, self.service, self.pod], CONNECTIONS))?;
+            report.ratio(&format!("connection from {from}, Service / pod, {services} (<= 1.05)"), &through, &direct);
+            report.ratio("pod / the same pod, in the same run (noise)", &again, &direct);
+            report.figure(&format!("connection from {from} to a pod"), "", direct);
+            report.figure("the same through its Service", "", through);
         }
+        Ok(())
     }
-    (direct, through)
+
+    /// Bytes from one pod to another.
+    fn transfer(&self, caller: &Server, report: &mut Report) -> Result<()> {
+        let receive = || wire::receive([self.pod, self.service], TRANSFERS);
+        let [direct, through] = wire::within(Some(&caller.namespace), receive)?;
+        report.rate("megabytes from pod to pod", wire::rates(&direct));
+        report.rate("megabytes from pod to pod through its Service", wire::rates(&through));
+        report.ratio("time of a transfer, Service / pod (<= 1.05)", &through, &direct);
+        Ok(())
+    }
 }
 
 fn refuses(to: SocketAddr) -> bool {

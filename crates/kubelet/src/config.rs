@@ -47,6 +47,8 @@ pub struct KubeletConfig {
     pub register_with_taints: Vec<k8s_openapi::api::core::v1::Taint>,
     /// How many pods may run here.
     pub max_pods: u32,
+    /// How many ids a pod with `hostUsers: false` has; a multiple of 65,536.
+    pub ids_per_pod: u32,
     /// Pods per core, when that makes fewer than `max_pods`; 0 for no such limit.
     pub pods_per_core: u32,
     /// What is kept from pods for the system: resource name to quantity.
@@ -159,6 +161,7 @@ impl KubeletConfig {
             labels: BTreeMap::new(),
             register_with_taints: Vec::new(),
             max_pods: 110,
+            ids_per_pod: crate::user_namespaces::UNIT,
             pods_per_core: 0,
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),

@@ -100,6 +100,7 @@ impl Kubelet {
                 std::path::Path::new("/etc"),
                 &config.data_dir.join("pods"),
                 config.max_pods,
+                config.ids_per_pod,
             ),
             started: config.clock.now(),
             memory_capacity: capacity::memory_bytes(),

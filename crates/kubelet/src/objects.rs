@@ -1,6 +1,8 @@
-//! Objects that pods refer to: ConfigMaps and Secrets by name, once or followed as they change, Services by watch.
+//! Objects that pods refer to: ConfigMaps and Secrets by name, once or followed as they change, ClusterTrustBundles and
+//! Services by watch.
 
 mod followed;
+mod trust_bundles;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +15,7 @@ use kube::runtime::watcher::{self, watcher};
 use tokio::sync::watch;
 
 pub(crate) use followed::{Followed, Following};
+pub(crate) use trust_bundles::{Bundles, FollowedBundles, TrustBundles};
 
 /// Services by namespace and name.
 type Services = BTreeMap<(String, String), Arc<Service>>;
@@ -25,6 +28,8 @@ pub(crate) struct Objects {
     pub(crate) config_maps: Following<ConfigMap>,
     /// Secrets in volumes.
     pub(crate) secrets: Following<Secret>,
+    /// ClusterTrustBundles in volumes.
+    pub(crate) trust_bundles: TrustBundles,
     services: Arc<Mutex<Services>>,
     services_read: watch::Receiver<bool>,
 }
@@ -36,7 +41,8 @@ impl Objects {
         let services: Arc<Mutex<Services>> = Arc::default();
         let task = tokio::spawn(watch_services(client.clone(), Arc::clone(&services), read));
         let (config_maps, secrets) = (Following::new(client.clone()), Following::new(client.clone()));
-        (Self { client, config_maps, secrets, services, services_read }, task)
+        let trust_bundles = TrustBundles::new(client.clone());
+        (Self { client, config_maps, secrets, trust_bundles, services, services_read }, task)
     }
 
     /// A ConfigMap, or `None` when there is none of that name.

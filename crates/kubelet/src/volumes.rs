@@ -7,12 +7,14 @@ pub(crate) mod container_mounts;
 mod empty_dir;
 pub(crate) mod env_file;
 mod host_path;
+mod huge_pages;
 pub(crate) mod kernel_mounts;
 mod ownership;
 mod payload;
 mod removal;
 mod sub_path;
 mod token;
+mod trust_anchors;
 mod unsupported;
 pub(crate) mod upkeep;
 

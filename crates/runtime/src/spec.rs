@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{handlers, user_namespace};
 
-pub(crate) mod capabilities;
+pub(crate) mod apparmor;
+mod capabilities;
 mod devices;
 pub(crate) mod host;
 mod mounts;

@@ -269,6 +269,7 @@ pub(super) fn of(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Val
             let role = format!("{}/{}", text("/roleRef/kind"), text("/roleRef/name"));
             row![role, age(), of("User"), of("Group"), of("ServiceAccount")]
         }
+        ("certificates.k8s.io", "ClusterTrustBundle") => row![or(str_at(object, "/spec/signerName"), NONE)],
         ("certificates.k8s.io", _) => {
             let seconds = object.pointer("/spec/expirationSeconds").and_then(Value::as_i64);
             let requested = seconds.map_or(NONE.to_owned(), duration::human);

@@ -184,6 +184,7 @@ pub(super) fn of(resource: &Resource) -> &'static [Column] {
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             columns![NAME, text("Role"), AGE, wide("Users"), wide("Groups"), wide("ServiceAccounts")]
         }
+        ("certificates.k8s.io", "ClusterTrustBundle") => columns![NAME, text("SignerName")],
         ("certificates.k8s.io", _) => columns![
             NAME,
             AGE,

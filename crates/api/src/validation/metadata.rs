@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Errors, IMMUTABLE, invalid_all, labels};
+use super::{Errors, IMMUTABLE, invalid_all, labels, trust_bundle};
 use crate::{
     FieldError,
     field::Path,
@@ -31,13 +31,19 @@ pub fn name_messages(resource: &Resource, name: &str, prefix: bool) -> Vec<Strin
 pub fn validate_metadata(resource: &Resource, object: &Value, out: &mut Vec<FieldError>) {
     let path = Path::new("metadata");
     let (name, generate) = (meta::name(object), meta::generate_name(object));
+    let messages = |name: &str, prefix: bool| match resource.kind {
+        "ClusterTrustBundle" => {
+            trust_bundle::name_messages(meta::str_at(object, "/spec/signerName"), name, prefix)
+        }
+        _ => name_messages(resource, name, prefix),
+    };
     if !generate.is_empty() {
-        invalid_all(name_messages(resource, generate, true), generate, &path.child("generateName"), out);
+        invalid_all(messages(generate, true), generate, &path.child("generateName"), out);
     }
     if name.is_empty() {
         out.push(FieldError::required(path.child("name"), "name or generateName is required"));
     } else {
-        invalid_all(name_messages(resource, name, false), name, &path.child("name"), out);
+        invalid_all(messages(name, false), name, &path.child("name"), out);
     }
     let namespace = meta::namespace(object);
     match (resource.namespaced, namespace.is_empty()) {

@@ -4,6 +4,7 @@ mod container;
 mod env;
 mod network;
 mod probe;
+mod projected;
 mod resize;
 mod resources;
 mod restart;

@@ -121,6 +121,7 @@ const CLUSTER_ROLES: &[ClusterRole] = &[
     ClusterRole("system:certificates.k8s.io:kube-apiserver-client-kubelet-approver", "", "", &[named(CERTIFICATES, &["signers"], &["kubernetes.io/kube-apiserver-client-kubelet"], &["approve"])]),
     ClusterRole("system:certificates.k8s.io:kubelet-serving-approver", "", "", &[named(CERTIFICATES, &["signers"], &["kubernetes.io/kubelet-serving"], &["approve"])]),
     ClusterRole("system:certificates.k8s.io:legacy-unknown-approver", "", "", &[named(CERTIFICATES, &["signers"], &["kubernetes.io/legacy-unknown"], &["approve"])]),
+    ClusterRole("system:cluster-trust-bundle-discovery", "", "", &[on(CERTIFICATES, &["clustertrustbundles"], READ)]),
     ClusterRole("system:discovery", "", "", &[urls(&["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"], &["get"])]),
     ClusterRole("system:heapster", "", "", &[on(CORE, &["events", "namespaces", "nodes", "pods"], READ), on(EXTENSIONS, &["deployments"], READ)]),
     ClusterRole("system:kube-aggregator", "", "", &[on(CORE, &["endpoints", "services"], READ)]),
@@ -369,6 +370,7 @@ const NODE_RULES: &[Rule] = &[
     on(CORE, &["persistentvolumeclaims", "persistentvolumes"], &["get"]),
     on(CORE, &["endpoints"], &["get"]),
     on(CERTIFICATES, &["certificatesigningrequests"], &["create", "get", "list", "watch"]),
+    on(CERTIFICATES, &["clustertrustbundles"], READ),
     on(COORDINATION, &["leases"], &["create", "delete", "get", "patch", "update"]),
     on(STORAGE, &["volumeattachments"], &["get"]),
     on(CORE, &["serviceaccounts/token"], CREATE),
@@ -408,6 +410,7 @@ type Subjects = &'static [&'static str];
 const CLUSTER_ROLE_BINDINGS: &[(&str, Subjects)] = &[
     ("cluster-admin", &["g:system:masters"]),
     ("system:basic-user", &["g:system:authenticated"]),
+    ("system:cluster-trust-bundle-discovery", &["g:system:serviceaccounts"]),
     ("system:discovery", &["g:system:authenticated"]),
     ("system:kube-controller-manager", &["u:system:kube-controller-manager"]),
     ("system:kube-dns", &["s:kube-system/kube-dns"]),

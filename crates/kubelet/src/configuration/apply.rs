@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{ConfigurationError, KubeletConfiguration};
 use crate::eviction::{Amount, EvictionConfig, Signal, Threshold, default_hard, hard, parse_amount};
 use crate::shutdown::ShutdownStep;
+use crate::user_namespaces::UNIT;
 use crate::{ImageConfig, KubeletConfig, VerificationPolicy, go_duration, quantities};
 
 /// Upstream's lowest priority of a critical pod.
@@ -40,6 +41,7 @@ impl KubeletConfiguration {
         set(&mut config.node_lease_duration_seconds, self.number("nodeLeaseDurationSeconds"));
         set(&mut config.max_pods, self.number("maxPods"));
         set(&mut config.pods_per_core, self.number("podsPerCore"));
+        set(&mut config.ids_per_pod, self.ids_per_pod());
         set(&mut config.pod_pids_limit, self.number("podPidsLimit"));
         set(&mut config.container_log_max_files, self.number("containerLogMaxFiles"));
         let log_size = self.value["containerLogMaxSize"].as_str().and_then(quantities::value);
@@ -134,6 +136,9 @@ impl KubeletConfiguration {
         if by_priority.is_some_and(|list| !list.is_empty()) && !all.is_zero() {
             return wrong("shutdownGracePeriodByPodPriority", "cannot stand beside shutdownGracePeriod");
         }
+        if self.ids_per_pod().is_some_and(|ids| !ids.is_multiple_of(UNIT)) {
+            return wrong("userNamespaces.idsPerPod", &format!("must be a multiple of {UNIT}"));
+        }
         let period = self.duration(&self.value["cpuCFSQuotaPeriod"]);
         if period.is_some_and(|p| p < Duration::from_millis(1) || p > Duration::from_secs(1)) {
             return wrong("cpuCFSQuotaPeriod", "must be between 1ms and 1s");
@@ -195,6 +200,10 @@ impl KubeletConfiguration {
     fn duration(&self, value: &Value) -> Option<Duration> {
         // In upstream's file a zero is "the default", but for the periods of shutdown and ages of images.
         value.as_str().and_then(go_duration::parse)
+    }
+
+    fn ids_per_pod(&self) -> Option<u32> {
+        u32::try_from(self.value["userNamespaces"]["idsPerPod"].as_u64()?).ok()
     }
 
     fn texts(&self, field: &str) -> Option<Vec<String>> {

@@ -94,6 +94,8 @@ const fn only_text(value: &'static str) -> Support {
 const PORT: Kind = Int(0, 65_535);
 const COUNT: Kind = Int(0, i32::MAX as i64);
 const PERCENT: Kind = Int(0, 100);
+/// Half of all ids there are at most: the host has some itself.
+const IDS: Kind = Int(65_536, 1 << 31);
 
 /// All fields of the configuration.
 #[rustfmt::skip]
@@ -239,5 +241,5 @@ pub(super) const FIELDS: &[Field] = &[
     ("containerRuntimeEndpoint", Text, Yes),
     ("imageServiceEndpoint", Text, No),
     ("failCgroupV1", Bool, only(false)),
-    ("userNamespaces", Any, No),
+    ("userNamespaces", Object(&[("idsPerPod", IDS, Yes)]), Yes),
 ];

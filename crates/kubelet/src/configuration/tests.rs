@@ -25,7 +25,7 @@ async fn what_is_set_takes_effect_and_the_rest_keeps_upstreams_defaults() {
         "maxPods: 7\npodPidsLimit: 100\nclusterDNS: [10.0.0.10]\nsyncFrequency: 30s\nstaticPodPath: /etc/m\n\
          containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 3\nserializeImagePulls: true\ncpuCFSQuota: false\nsingleProcessOOMKill: true\n\
          crashLoopBackOff: {maxContainerRestartPeriod: 20s}\nsystemReserved: {cpu: 100m}\n\
-         registerWithTaints: [{key: a, effect: NoSchedule}]\n",
+         registerWithTaints: [{key: a, effect: NoSchedule}]\nuserNamespaces: {idsPerPod: 131072}\n",
     );
     assert_eq!((config.max_pods, config.pod_pids_limit, config.images.max_parallel_image_pulls), (7, 100, 1));
     assert_eq!(config.cluster_dns, ["10.0.0.10".parse::<std::net::IpAddr>().unwrap()]);
@@ -35,6 +35,7 @@ async fn what_is_set_takes_effect_and_the_rest_keeps_upstreams_defaults() {
     assert_eq!(config.max_container_restart_period, Duration::from_secs(20));
     assert_eq!(config.system_reserved["cpu"], "100m");
     assert_eq!(config.register_with_taints[0].key, "a");
+    assert_eq!(config.ids_per_pod, 131_072);
     assert!(!config.cpu_cfs_quota);
     assert_eq!(config.single_process_oom_kill, Some(true));
     assert_eq!(config.node_status_update_frequency, Duration::from_secs(10));
@@ -107,6 +108,8 @@ fn mistakes_are_errors_with_their_path() {
         ("registerWithTaints: [{key: a, effect: Never}]\n", "registerWithTaints[0].effect"),
         ("shutdownGracePeriod: 1s\nshutdownGracePeriodCriticalPods: 2s\n", "shutdownGracePeriodCriticalPods"),
         ("enforceNodeAllocatable: [pods, none]\n", "enforceNodeAllocatable[1]"),
+        ("userNamespaces: {idsPerPod: 65537}\n", "userNamespaces.idsPerPod: must be a multiple of 65536"),
+        ("userNamespaces: {idsPerPod: 1}\n", "userNamespaces.idsPerPod: 1 is not between"),
         ("maxPods: 1\nmaxPods: 2\n", "maxPods: given twice"),
         ("maxPods: [\n", "kubelet configuration"),
     ] {

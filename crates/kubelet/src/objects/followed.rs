@@ -46,7 +46,7 @@ impl Follow for Secret {
 }
 
 /// What is known of an object. No `Debug`: it may be a Secret.
-enum Known<K> {
+pub(super) enum Known<K> {
     /// Nothing. Moves on with the API's first answer.
     Nothing,
     /// Nothing, since the API does not tell: why. Moves on when it does.
@@ -76,7 +76,8 @@ struct Watch<K: Follow> {
     _task: AbortOnDropHandle<()>,
 }
 
-struct Shared<K> {
+/// What one watch tells all its readers.
+pub(super) struct Shared<K> {
     known: watch::Sender<Known<K>>,
     /// Who is told that something changed.
     listeners: Mutex<Vec<Weak<Notify>>>,
@@ -101,8 +102,7 @@ impl<K: Follow> Following<K> {
     }
 
     fn watch(&self, namespace: &str, name: &str) -> Watch<K> {
-        let shared =
-            Arc::new(Shared { known: watch::Sender::new(Known::Nothing), listeners: Mutex::default() });
+        let shared = Arc::new(Shared::new());
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let task = tokio::spawn(follow(api, name.to_owned(), Arc::clone(&shared)));
         Watch { shared, _task: AbortOnDropHandle::new(task) }
@@ -123,10 +123,7 @@ async fn follow<K: Follow>(api: Api<K>, name: String, shared: Arc<Shared<K>>) {
             Ok(None) => shared.set(Known::Absent),
             Err(error) => {
                 tracing::debug!(name, %error, "watch of an object in a volume");
-                // What was known is still the best there is.
-                if matches!(*shared.known.borrow(), Known::Nothing | Known::Failure(_)) {
-                    shared.set(Known::Failure(error.to_string()));
-                }
+                shared.fail(error.to_string());
             }
         }
     }
@@ -140,13 +137,18 @@ impl<K: Follow> Watch<K> {
 }
 
 impl<K> Shared<K> {
-    fn listen(&self, listener: &Arc<Notify>) {
+    pub(super) fn new() -> Self {
+        Self { known: watch::Sender::new(Known::Nothing), listeners: Mutex::default() }
+    }
+
+    /// Notifies `listener` of every change from now on.
+    pub(super) fn listen(&self, listener: &Arc<Notify>) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(Arc::downgrade(listener));
     }
 
-    fn set(&self, known: Known<K>) {
+    pub(super) fn set(&self, known: Known<K>) {
         self.known.send_replace(known);
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         for listener in listeners.iter().filter_map(Weak::upgrade) {
@@ -155,13 +157,18 @@ impl<K> Shared<K> {
     }
 }
 
-impl<K: Follow> Followed<K> {
-    /// The object as it is now, `None` when there is none.
-    ///
-    /// # Errors
-    /// The API has never told, and why.
-    pub(crate) async fn read(&self) -> Result<Option<Arc<K>>, String> {
-        let mut known = self.0.shared.known.subscribe();
+impl<K> Shared<K> {
+    /// The watch failed: what was known is still the best there is.
+    pub(super) fn fail(&self, why: String) {
+        let knows_nothing = matches!(*self.known.borrow(), Known::Nothing | Known::Failure(_));
+        if knows_nothing {
+            self.set(Known::Failure(why));
+        }
+    }
+
+    /// What is known once the API has answered.
+    pub(super) async fn read(&self) -> Result<Option<Arc<K>>, String> {
+        let mut known = self.known.subscribe();
         let answered = known.wait_for(|known| !matches!(known, Known::Nothing));
         match tokio::time::timeout(FIRST_ANSWER, answered).await {
             Ok(Ok(known)) => match &*known {
@@ -175,9 +182,19 @@ impl<K: Follow> Followed<K> {
     }
 }
 
+impl<K: Follow> Followed<K> {
+    /// The object as it is now, `None` when there is none.
+    ///
+    /// # Errors
+    /// The API has never told, and why.
+    pub(crate) async fn read(&self) -> Result<Option<Arc<K>>, String> {
+        self.0.shared.read().await
+    }
+}
+
 /// Short waits at first: a node's authorizer learns of a pod a moment after its kubelet.
 #[derive(Default)]
-struct Retries(u32);
+pub(super) struct Retries(u32);
 
 impl Iterator for Retries {
     type Item = Duration;

@@ -1,11 +1,11 @@
-//! `emptyDir`: a directory of the pod's own, on the node's disk or in memory (ENV-46). Its `sizeLimit` on disk is the
+//! `emptyDir`: a directory of the pod's own, on the node's disk, in memory or in huge pages (ENV-46). Its `sizeLimit` on disk is the
 //! business of [`crate::eviction`].
 
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 
-use super::{kernel_mounts, ownership, removal};
+use super::{huge_pages, kernel_mounts, ownership, removal};
 use crate::context::NodeContext;
 use crate::pod_ref;
 use crate::quantities;
@@ -29,8 +29,15 @@ pub(super) fn set_up(
             std::fs::create_dir_all(dir).map_err(failed)?;
             kernel_mounts::mount_tmpfs(dir, size(ctx, pod, source), mode, group)
         }
+        medium if huge_pages::is_meant(medium) => {
+            let pages = huge_pages::of(pod, source)?;
+            std::fs::create_dir_all(dir).map_err(failed)?;
+            kernel_mounts::mount_huge_pages(dir, pages.size, pages.limit)?;
+            // The mount's own option knows no setgid.
+            ownership::set(dir, mode, group).map_err(failed)
+        }
         medium => Err(format!(
-            "an emptyDir volume of medium {medium:?} is not supported by this node: use \"\" (disk) or \"Memory\""
+            "an emptyDir volume of medium {medium:?} is not supported by this node: use \"\" (disk), \"Memory\" or \"HugePages\""
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! The mounts that volumes need: tmpfs, bind mounts for subPath, and their removal.
+//! The mounts that volumes need: tmpfs, huge pages, bind mounts for subPath, and their removal.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -32,6 +32,22 @@ pub(super) fn mount_tmpfs(
     mount(format!("{options},noswap"))
         .or_else(|_| mount(options))
         .map_err(|error| format!("mount tmpfs on {}: {error}", dir.display()))
+}
+
+/// Mounts a file system of huge pages of `page_size` bytes, at most `size` bytes of them, unless something is mounted
+/// there already.
+pub(super) fn mount_huge_pages(dir: &Path, page_size: i64, size: i64) -> Result<(), String> {
+    if is_mount_point(dir) {
+        return Ok(());
+    }
+    let options = format!("pagesize={page_size},size={size}");
+    let mount = std::ffi::CString::new(options).map_err(|_| rustix::io::Errno::INVAL).and_then(|options| {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("hugetlbfs", dir, "hugetlbfs", flags, Some(options.as_c_str()))
+    });
+    mount.map_err(|error| {
+        format!("mount huge pages of {} KiB on {}: {error}", page_size / 1_024, dir.display())
+    })
 }
 
 /// Bind-mounts `source` on `target`.

@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 
 use super::atomic_writer::{File, Files};
 use super::token::Tokens;
-use super::unsupported;
+use super::{trust_anchors, unsupported};
 use crate::context::NodeContext;
 use crate::generate::fields::{self, Addresses};
-use crate::objects::Followed;
+use crate::objects::{Followed, FollowedBundles};
 use crate::pod_ref;
 
 const DEFAULT_MODE: i32 = 0o644;
@@ -24,6 +24,8 @@ const DEFAULT_MODE: i32 = 0o644;
 pub(super) struct Sources {
     config_maps: HashMap<String, Followed<ConfigMap>>,
     secrets: HashMap<String, Followed<Secret>>,
+    /// Followed once a volume wants some of them.
+    trust_bundles: Option<FollowedBundles>,
     tokens: Tokens,
     news: Arc<Notify>,
 }
@@ -112,12 +114,19 @@ async fn project_source(
         let (mode, owner) = token_mode(pod, mode);
         files.insert(source.path.clone(), File { content: token.into_bytes(), mode, owner });
         Ok(())
+    } else if let Some(source) = &projection.cluster_trust_bundle {
+        let follow = || ctx.objects.trust_bundles.follow(&sources.news);
+        let bundles = sources.trust_bundles.get_or_insert_with(follow).read().await?;
+        let content = trust_anchors::of(source, &bundles)?;
+        let (mode, owner) = token_mode(pod, mode);
+        files.insert(source.path.clone(), File { content, mode, owner });
+        Ok(())
     } else {
         Err(unsupported::projection(projection))
     }
 }
 
-/// A token is for its container's user only: 0600 and owned by that user when all containers have the same
+/// A token, as what it is checked with, is for its container's user only: 0600 and owned by that user when all containers have the same
 /// one, group-readable with an fsGroup, else the volume's mode.
 fn token_mode(pod: &Pod, mode: i32) -> (u32, Option<u32>) {
     let context = pod_ref::spec(pod).security_context.as_ref();

@@ -51,10 +51,9 @@ pub(super) fn projection(source: &VolumeProjection) -> String {
     let kind =
         value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).next().unwrap_or_default();
     let instead = match kind {
-        "clusterTrustBundle" => "put the certificates into a configMap",
         "podCertificate" => "put key and certificate into a secret",
         "" => "the source is empty, give it one",
-        _ => "use one of configMap, secret, downwardAPI and serviceAccountToken",
+        _ => "use one of configMap, secret, downwardAPI, serviceAccountToken and clusterTrustBundle",
     };
     format!("sources of type {kind:?} in a projected volume are not supported by this node: {instead}")
 }
@@ -78,7 +77,7 @@ mod tests {
         );
         let claim = text("persistentVolumeClaim", json!({"claimName": "c"}));
         assert!(claim.starts_with("volumes of type \"persistentVolumeClaim\"") && claim.contains("emptyDir"));
-        let bundle = json!({"clusterTrustBundle": {"name": "b", "path": "ca.pem"}});
-        assert!(projection(&serde_json::from_value(bundle).unwrap()).contains("configMap"));
+        let certificate = json!({"podCertificate": {"signerName": "example.com/s", "keyType": "ED25519"}});
+        assert!(projection(&serde_json::from_value(certificate).unwrap()).contains("into a secret"));
     }
 }

@@ -144,16 +144,18 @@ fn masquerading(config: &RuleTableConfig, loopback: Ipv4Cidr) -> Vec<Expressions
                 .masquerade(),
         );
     }
-    // From a pod to itself over a Service or a host port: it would not take a packet from its own address.
+    // From a pod to itself over a Service or a host port: it would not take a packet from its own address. Ranges are
+    // compared first, here and below: that is cheaper than to look into a set.
     rules.push(
         Expressions::default()
             .translated()
+            .within(Address::Source, config.pod_cidr, true)
             .load_address(Address::Source, Register(0))
             .load_address(Address::Destination, Register(1))
             .in_set(HAIRPINS, 0, Register(0))
             .masquerade(),
     );
-    let remote = Expressions::default().translated();
+    let remote = Expressions::default().translated().within(Address::Destination, config.pod_cidr, false);
     rules.push(
         remote
             .load_address(Address::Destination, Register(0))

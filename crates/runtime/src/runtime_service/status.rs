@@ -39,7 +39,7 @@ pub(super) async fn status(runtime: &Runtime, request: v1::StatusRequest) -> v1:
             "runDir": runtime.config.run_dir,
             "defaultHandler": runtime.handlers.default_name(),
             "cgroupVersion": if runtime.host.cgroups.is_v2() { 2 } else { 1 },
-            "appArmor": runtime.host.apparmor,
+            "appArmor": runtime.host.apparmor.is_enabled(),
             "sandboxes": runtime.sandbox_map().len(),
             "containers": runtime.container_map().len(),
         });

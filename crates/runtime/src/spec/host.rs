@@ -4,6 +4,7 @@ use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
+use super::apparmor::AppArmor;
 use super::capabilities::{self, CapabilitySet};
 use crate::cgroups::Cgroups;
 
@@ -21,8 +22,8 @@ pub(crate) struct Host {
     pub(crate) open_files: u64,
     /// The machine's cgroups.
     pub(crate) cgroups: Cgroups,
-    /// The AppArmor module is there and on.
-    pub(crate) apparmor: bool,
+    /// The kernel's AppArmor profiles.
+    pub(crate) apparmor: AppArmor,
     /// The kernel's hostname: that of pods in the host's network.
     pub(crate) hostname: String,
 }
@@ -35,8 +36,7 @@ impl Host {
             oom_score_adj: read_number("/proc/self/oom_score_adj"),
             open_files: hard.min(MAX_OPEN_FILES),
             cgroups: Cgroups::detect(),
-            apparmor: fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-                .is_ok_and(|text| text.trim() == "Y"),
+            apparmor: AppArmor::detect(),
             hostname: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         }
     }

@@ -32,7 +32,8 @@ pub(super) fn process(
         "noNewPrivileges": security.no_new_privs && !security.privileged,
         "oomScoreAdj": inputs.host.clamp_oom_score_adj(inputs.resources().oom_score_adj),
     });
-    if let Some(profile) = apparmor(inputs, security)? {
+    let profile = inputs.host.apparmor.profile(security).map_err(|problem| SpecError::invalid(problem.to_string()))?;
+    if let Some(profile) = profile {
         process["apparmorProfile"] = json!(profile);
     }
     if let Some(label) = selinux(security) {
@@ -88,37 +89,6 @@ fn environment(inputs: &Inputs<'_>, user: &User) -> Vec<String> {
         set(&pair.key, &pair.value);
     }
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
-}
-
-/// The AppArmor profile. Who asks for none runs unconfined; `RuntimeDefault` is refused where there is AppArmor, since
-/// this runtime has no profile of its own to load.
-fn apparmor(
-    inputs: &Inputs<'_>,
-    security: &v1::LinuxContainerSecurityContext,
-) -> Result<Option<String>, SpecError> {
-    use v1::security_profile::ProfileType;
-    let named = match &security.apparmor {
-        Some(profile) if profile.profile_type() == ProfileType::Localhost => profile.localhost_ref.clone(),
-        Some(_) => String::new(),
-        #[allow(deprecated, reason = "older kubelets send only this")]
-        None => security.apparmor_profile.strip_prefix("localhost/").unwrap_or_default().to_owned(),
-    };
-    if security.privileged {
-        return Ok(None);
-    }
-    let default = |profile: &v1::SecurityProfile| profile.profile_type() == ProfileType::RuntimeDefault;
-    if inputs.host.apparmor && security.apparmor.as_ref().is_some_and(default) {
-        return Err(SpecError::invalid(
-            "there is no default AppArmor profile: name one that is loaded on the node (type: Localhost), or none",
-        ));
-    }
-    if named.is_empty() {
-        return Ok(None);
-    }
-    if !inputs.host.apparmor {
-        return Err(SpecError::invalid("AppArmor is not enabled on this host"));
-    }
-    Ok(Some(named))
 }
 
 fn selinux(security: &v1::LinuxContainerSecurityContext) -> Option<String> {

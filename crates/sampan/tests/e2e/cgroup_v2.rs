@@ -67,6 +67,13 @@ fn copy_modules(from: &Path, to: &Path) {
     fs::write(to.join("order"), order.join("\n")).unwrap();
 }
 
+/// Copies the program that loads profiles, where it is on any machine, with its libraries and its dialect of rules.
+fn copy_parser(root: &Path) {
+    let copy = "for file in $(ldd $1 | grep -o '/[^ ]*') $1 /etc/apparmor/parser.conf /etc/apparmor.d/abi/3.0; do \
+                mkdir -p $2${file%/*} && cp -L $file $2$file || exit 1; done";
+    succeed(Command::new("sh").args(["-e", "-c", copy, "sh", "/usr/sbin/apparmor_parser"]).arg(root));
+}
+
 /// Everything that the guest has, as an initramfs.
 fn initramfs(dir: &Path, binary: &Path, modules: &Path) -> PathBuf {
     let root = dir.join("root");
@@ -85,6 +92,7 @@ fn initramfs(dir: &Path, binary: &Path, modules: &Path) -> PathBuf {
     fs::write(&profile, include_str!("cgroup_v2/profile.txt")).unwrap();
     let compile = ["--skip-kernel-load", "--skip-cache", "--ofile"];
     succeed(Command::new("apparmor_parser").args(compile).arg(root.join("profile")).arg(&profile));
+    copy_parser(&root);
     let image = dir.join("initramfs");
     let pack = "cd \"$1\" && find . | busybox cpio -o -H newc > \"$2\"";
     succeed(Command::new("sh").args(["-c", pack, "sh"]).arg(&root).arg(&image));
@@ -164,6 +172,9 @@ fn rtc_25_rtc_26_cgroup_v2_and_apparmor_in_a_guest() {
     assert_eq!(fact("exact.sees"), "0");
     assert_eq!(fact("greedy.code"), "137");
     assert_eq!(fact("guarded.profile"), "smpt-no-touch (enforce)");
+    assert_eq!(fact("exact.profile"), "sampan-default (enforce)");
+    assert_eq!(fact("best.profile"), "sampan-default (enforce)", "who names none has the default");
+    assert_eq!(fact("burst.profile"), "unconfined");
     assert!(fact("guarded.write").contains("ermission denied"), "{}", fact("guarded.write"));
     assert!(fact("stats").parse::<u32>().unwrap() >= 4, "{}", fact("stats"));
     assert_eq!(fact("remains"), "0");

@@ -2,9 +2,11 @@
 //! what hostile pods make of them.
 
 mod content;
+mod huge_pages;
 mod missing;
 mod mounts;
 mod trouble;
+mod trust_bundles;
 
 use std::{
     fs,

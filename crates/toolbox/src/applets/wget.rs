@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket},
     process::ExitCode,
     time::Duration,
 };
@@ -11,31 +11,77 @@ use std::{
 use super::nc::connect;
 use crate::{Failure, about};
 
-const USAGE: &str = "wget [-q] [-S] [-T SECONDS] [-O FILE] [--post-data TEXT] http://HOST[:PORT]/PATH";
+const USAGE: &str =
+    "wget [-q] [-S] [-T SECONDS] [-t TRIES] [-O FILE] [--post-data TEXT] http://HOST[:PORT]/PATH";
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is asked for.
+struct Wanted<'a> {
+    url: &'a str,
+    timeout: Duration,
+    /// How often; who is not there yet may be a second later.
+    tries: u32,
+    show_head: bool,
+    /// A file, or `-`.
+    target: &'a str,
+    post: Option<&'a str>,
+}
 
 /// Prints the body to standard output (unlike the usual wget: a container has nowhere to keep it); exit
 /// code 1 for a status of 400 or more and for an answer that is missing or cut short, as the usual one.
 pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
-    let (mut url, mut timeout, mut show_head, mut target, mut post) = (None, 10, false, "-", None);
-    let mut args = args.iter().map(String::as_str);
-    while let Some(arg) = args.next() {
-        match arg {
-            "-q" => {}
-            "-S" => show_head = true,
-            "-T" => {
-                timeout = args.next().and_then(|n| n.parse().ok()).ok_or_else(|| Failure::usage(USAGE))?
+    let wanted = Wanted::parse(args)?;
+    let mut tried = 1;
+    let answer = loop {
+        match ask(&wanted) {
+            Err(_) if tried < wanted.tries => {
+                tried += 1;
+                std::thread::sleep(PAUSE);
             }
-            "-O" => target = args.next().ok_or_else(|| Failure::usage(USAGE))?,
-            "-O-" | "-qO-" => target = "-",
-            "--post-data" => post = Some(args.next().ok_or_else(|| Failure::usage(USAGE))?),
-            _ if url.is_none() && !arg.starts_with('-') => url = Some(arg),
-            _ => return Err(Failure::usage(USAGE)),
+            answer => break answer?,
         }
+    };
+    let (mut reader, head) = answer;
+    let mut output: Box<dyn Write> = match wanted.target {
+        "-" => Box::new(io::stdout().lock()),
+        path => Box::new(File::create(path).map_err(about(path))?),
+    };
+    copy_body(&mut reader, &head, &mut output).map_err(about(wanted.url))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl<'a> Wanted<'a> {
+    fn parse(args: &'a [String]) -> Result<Self, Failure> {
+        let usage = || Failure::usage(USAGE);
+        let (mut url, mut timeout, mut tries) = (None, 10, 1);
+        let (mut show_head, mut target, mut post) = (false, "-", None);
+        let mut args = args.iter().map(String::as_str);
+        while let Some(arg) = args.next() {
+            match arg {
+                "-q" => {}
+                "-S" => show_head = true,
+                "-T" => timeout = args.next().and_then(|n| n.parse().ok()).ok_or_else(usage)?,
+                "-t" => tries = args.next().and_then(|n| n.parse().ok()).ok_or_else(usage)?,
+                "-O" => target = args.next().ok_or_else(usage)?,
+                "-O-" | "-qO-" => target = "-",
+                "--post-data" => post = Some(args.next().ok_or_else(usage)?),
+                _ if url.is_none() && !arg.starts_with('-') => url = Some(arg),
+                _ => return Err(usage()),
+            }
+        }
+        let url = url.ok_or_else(usage)?;
+        if url.starts_with("https://") {
+            return Err(Failure::new("https is not supported by this small wget"));
+        }
+        Ok(Self { url, timeout: Duration::from_secs(timeout), tries, show_head, target, post })
     }
-    let url = url.ok_or_else(|| Failure::usage(USAGE))?;
-    if url.starts_with("https://") {
-        return Err(Failure::new("https is not supported by this small wget"));
-    }
+}
+
+/// Sends the request and reads the answer's head.
+fn ask(wanted: &Wanted<'_>) -> Result<(BufReader<TcpStream>, Head), Failure> {
+    let url = wanted.url;
     let rest = url.strip_prefix("http://").unwrap_or(url);
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
     let (host, port) = match authority.rsplit_once(':') {
@@ -45,27 +91,21 @@ pub(super) fn run(args: &[String]) -> Result<ExitCode, Failure> {
         _ => (authority, 80),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let timeout = Duration::from_secs(timeout);
-    let stream = connect(host, port, timeout)?;
-    stream.set_read_timeout(Some(timeout)).map_err(about(url))?;
-    let method = if post.is_some() { "POST" } else { "GET" };
-    let body = post.unwrap_or_default();
-    let length = post.map(|body| format!("Content-Length: {}\r\n", body.len())).unwrap_or_default();
+    let stream = connect(host, port, wanted.timeout)?;
+    stream.set_read_timeout(Some(wanted.timeout)).map_err(about(url))?;
+    let method = if wanted.post.is_some() { "POST" } else { "GET" };
+    let body = wanted.post.unwrap_or_default();
+    let length = wanted.post.map(|body| format!("Content-Length: {}\r\n", body.len())).unwrap_or_default();
     let request = format!(
         "{method} /{path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: sampan-toolbox\r\n{length}\r\n{body}"
     );
     (&stream).write_all(request.as_bytes()).map_err(about(url))?;
     let mut reader = BufReader::new(stream);
-    let head = read_head(&mut reader, show_head).map_err(about(url))?;
+    let head = read_head(&mut reader, wanted.show_head).map_err(about(url))?;
     if head.status >= 400 {
         return Err(Failure::new(format!("server returned error: HTTP {}", head.status)));
     }
-    let mut output: Box<dyn Write> = match target {
-        "-" => Box::new(io::stdout().lock()),
-        path => Box::new(File::create(path).map_err(about(path))?),
-    };
-    copy_body(&mut reader, &head, &mut output).map_err(about(url))?;
-    Ok(ExitCode::SUCCESS)
+    Ok((reader, head))
 }
 
 /// What comes before a page.
@@ -236,6 +276,28 @@ mod tests {
     fn literals_need_no_lookup() {
         assert_eq!(resolve("10.1.2.3").unwrap(), [IpAddr::from([10, 1, 2, 3])]);
         assert_eq!(resolve("::1").unwrap(), [IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]);
+    }
+
+    #[test]
+    fn who_is_not_there_yet_is_asked_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = std::thread::spawn(move || {
+            for answer in ["HTTP/1.0 502 Bad Gateway\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                while request.read_line(&mut line).unwrap() > 2 {
+                    line.clear();
+                }
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let page = tempfile::NamedTempFile::new().unwrap();
+        let args = ["-q", "-t", "2", "-O", page.path().to_str().unwrap(), &format!("http://{address}/")];
+        assert!(run(&args.map(str::to_owned)).is_ok());
+        serving.join().unwrap();
+        assert!(run(&["-t".to_owned(), "0x".to_owned(), "http://a/".to_owned()]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::env;
+use super::projected::projected;
 use crate::{
     FieldError, Quantity,
     field::Path,
@@ -109,14 +110,14 @@ fn host_path(source: &Value, path: &Path, out: &mut Errors) {
     one_of(str_of(source, "type"), &kinds, &path.child("type"), out);
 }
 
-fn mode(source: &Value, field: &str, path: &Path, out: &mut Errors) {
+pub(super) fn mode(source: &Value, field: &str, path: &Path, out: &mut Errors) {
     if let Some(n) = source.get(field).and_then(Value::as_i64).filter(|n| !(0..=0o777).contains(n)) {
         out.push(FieldError::invalid(path.child(field), n, MODE));
     }
 }
 
 /// `defaultMode` and `items` of secrets and config maps.
-fn files(source: &Value, path: &Path, out: &mut Errors) {
+pub(super) fn files(source: &Value, path: &Path, out: &mut Errors) {
     mode(source, "defaultMode", path, out);
     for (i, item) in items(source, "items").iter().enumerate() {
         let path = path.child("items").index(i);
@@ -128,7 +129,7 @@ fn files(source: &Value, path: &Path, out: &mut Errors) {
     }
 }
 
-fn downward(source: &Value, path: &Path, out: &mut Errors) {
+pub(super) fn downward(source: &Value, path: &Path, out: &mut Errors) {
     mode(source, "defaultMode", path, out);
     for (i, item) in items(source, "items").iter().enumerate() {
         let path = path.child("items").index(i);
@@ -153,40 +154,6 @@ fn downward(source: &Value, path: &Path, out: &mut Errors) {
             }
         }
         mode(item, "mode", &path, out);
-    }
-}
-
-fn projected(source: &Value, path: &Path, out: &mut Errors) {
-    mode(source, "defaultMode", path, out);
-    for (i, part) in items(source, "sources").iter().enumerate() {
-        let path = path.child("sources").index(i);
-        for (n, (kind, inner)) in part.as_object().into_iter().flatten().enumerate() {
-            let path = path.child(kind);
-            if n > 0 {
-                out.push(FieldError::forbidden(&path, "may not specify more than 1 volume type per source"));
-            }
-            match kind.as_str() {
-                "secret" | "configMap" => {
-                    required_text(inner, "name", &path, out);
-                    files(inner, &path, out);
-                }
-                "downwardAPI" => downward(inner, &path, out),
-                "serviceAccountToken" => {
-                    let seconds = inner.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
-                    if seconds < 600 {
-                        let message = "may not specify a duration less than 10 minutes";
-                        out.push(FieldError::invalid(path.child("expirationSeconds"), seconds, message));
-                    }
-                    if required_text(inner, "path", &path, out) {
-                        non_reserved(str_of(inner, "path"), &path.child("path"), out);
-                    }
-                }
-                "clusterTrustBundle" => {
-                    required_text(inner, "path", &path, out);
-                }
-                _ => {}
-            }
-        }
     }
 }
 

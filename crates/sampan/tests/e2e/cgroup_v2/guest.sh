@@ -5,7 +5,7 @@ if [ ! -e /moved ]; then
   /bin/busybox mkdir /new
   /bin/busybox mount -t tmpfs -o size=90% tmpfs /new
   /bin/busybox mkdir /new/proc /new/sys /new/dev /new/tmp /new/var /new/run /new/root
-  /bin/busybox cp -a /bin /etc /modules /init /pods.yaml /profile /new/
+  /bin/busybox cp -a /bin /etc /lib /lib64 /usr /modules /init /pods.yaml /profile /new/
   : > /new/moved
   exec /bin/busybox switch_root /new /init
 fi
@@ -59,6 +59,9 @@ reason() { of greedy '{.status.containerStatuses[0].state.terminated.reason}'; }
 until_is reason OOMKilled
 fact greedy.code "$(of greedy '{.status.containerStatuses[0].state.terminated.exitCode}')"
 fact guarded.profile "$(kubectl exec guarded -- cat /proc/self/attr/current)"
+fact exact.profile "$(kubectl exec exact -- cat /proc/self/attr/current)"
+fact burst.profile "$(kubectl exec burst -- cat /proc/self/attr/current)"
+fact best.profile "$(kubectl exec best -- cat /proc/self/attr/current)"
 fact guarded.write "$(kubectl exec guarded -- touch /tmp/x 2>&1 | head -1)"
 kubectl get --raw /api/v1/nodes/guest/proxy/stats/summary > /stats
 fact stats "$(tr -d ' \n' < /stats | grep -o '"workingSetBytes":[1-9][0-9]*' | wc -l)"

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{container, image, output, pod, start, waiting};
+use crate::fixture::{Node, Registry};
 
 #[test]
 fn env_02_env_03_command_user_and_directory_come_from_pod_and_image() {
@@ -186,4 +187,35 @@ fn env_01_what_a_container_may_do() {
         |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
     let said = output(&node, "hosts", "c");
     assert!(said.contains(&ours("ipc")) && said.contains(&ours("pid")), "{said}");
+}
+
+#[test]
+fn unsafe_sysctls_are_the_nodes_to_allow() {
+    let registry = Registry::start();
+    let mut node = Node::prepare(&["--stop-pods=true"]);
+    let file = node.path("kubelet.yaml");
+    let config = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
+                  allowedUnsafeSysctls: ['kernel.msg*', net.core.somaxconn]\n";
+    std::fs::write(&file, config).unwrap();
+    node.add_option("--kubelet-config", &file.display().to_string());
+    node.launch();
+    let plain = image(&registry, "plain", &json!({"Env": ["PATH=/bin"]}));
+    let with = |name: &str, sysctls: &[(&str, &str)]| {
+        let list: Vec<String> =
+            sysctls.iter().map(|(name, value)| format!("{{name: {name}, value: '{value}'}}")).collect();
+        let spec = format!("  securityContext: {{sysctls: [{}]}}\n", list.join(", "));
+        let read = "cat /proc/sys/kernel/msgmax /proc/sys/net/core/somaxconn";
+        pod(name, &spec, &container("c", &plain, read, ""))
+    };
+    node.apply(
+        &[
+            with("allowed", &[("kernel.msgmax", "9000"), ("net.core.somaxconn", "300")]),
+            with("other", &[("kernel.msgmax", "9000"), ("kernel.sem", "1 1 1 1")]),
+        ]
+        .concat(),
+    );
+    assert_eq!(output(&node, "allowed", "c"), "9000\n300\n");
+    node.wait_for("pod/other", "{.status.reason}", "SysctlForbidden");
+    let message = node.field("pod/other", "{.status.message}");
+    assert!(message.contains("kernel.sem"), "{message}");
 }

@@ -50,7 +50,7 @@ fn pods_with_users_of_their_own() {
     );
     let mounts = ", volumeMounts: [{name: v, mountPath: /v}, {name: m, mountPath: /m}, {name: s, mountPath: /s}, {name: h, mountPath: /h}]";
     let probe = "id -u; cd /v && touch made && ls -ln made; ls -ln /h/theirs; cat /s/k; echo; touch /m/x /h/x /dev/shm/x /etc/x && ls -lnd / /etc/x | grep -c ' 0 '; ls -ln /etc/hosts /etc/resolv.conf /bin/busybox | grep -c ' 0        0 '; hostname; echo words > /dev/termination-log; echo out > /dev/stdout; cat /proc/sys/net/core/somaxconn; mount -t tmpfs t /tmp && echo mounted";
-    let rights = ", securityContext: {capabilities: {add: [SYS_ADMIN]}}";
+    let rights = ", securityContext: {capabilities: {add: [SYS_ADMIN]}, appArmorProfile: {type: Unconfined}}";
     node.apply(
         &[
             "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: hidden}\n---\n".to_owned(),

@@ -1,5 +1,7 @@
 //! Variables and last words: ENV-04, ENV-05, ENV-18 to ENV-23, ENV-27 to ENV-45.
 
+use serde_json::json;
+
 use super::{container, eventually, output, pod, start, waiting};
 
 /// A variable from a field, as an entry of `env`.
@@ -259,4 +261,34 @@ fn env_05_env_44_env_45_restarts_read_again_and_last_words_are_kept() {
     );
     node.kubectl(&["exec", "again", "--", "touch", "/v/go"]).ok();
     eventually("the second run", || (node.kubectl(&["logs", "again"]).out == "run new\n").then_some(()));
+}
+
+#[test]
+fn env_34_an_environment_too_large_names_the_service_links() {
+    let (_registry, node, plain) = start(&[]);
+    // Links of two megabytes in few Services: long names, many ports.
+    let services = (0..40).map(|n| {
+        let ports = (1..=100).map(|port| json!({"name": format!("{}{port:03}", "p".repeat(60)), "port": port}));
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("{}{n:02}", "s".repeat(61))},
+            "spec": {"ports": ports.collect::<Vec<_>>()}})
+    });
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": services.collect::<Vec<_>>()});
+    node.with_manifest(&["create"], &all.to_string()).ok();
+    node.apply(
+        &[
+            pod("linked", "", &container("c", &plain, "true", "")),
+            pod("unlinked", "  enableServiceLinks: false\n", &container("c", &plain, "env", "")),
+        ]
+        .concat(),
+    );
+    let (reason, message) = waiting(&node, "linked", "c");
+    assert_eq!(reason, "CreateContainerConfigError");
+    assert!(
+        message.starts_with("the environment is too large: ")
+            && message.contains("are the links to the Services of the namespace")
+            && message.contains("enableServiceLinks: false"),
+        "{message}"
+    );
+    let said = output(&node, "unlinked", "c");
+    assert!(said.contains("KUBERNETES_SERVICE_HOST=") && !said.contains("SSS_PORT"), "{said}");
 }

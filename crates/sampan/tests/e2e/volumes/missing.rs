@@ -83,9 +83,10 @@ fn env_48_what_is_missing_is_waited_for_and_what_is_not_done_is_refused() {
             "ephemeral",
         ),
         (
-            "bundle",
-            json!({"projected": {"sources": [{"clusterTrustBundle": {"name": "b", "path": "ca.pem"}}]}}),
-            "clusterTrustBundle",
+            "certificate",
+            json!({"projected": {"sources": [{"podCertificate": {"signerName": "example.com/s",
+                "keyType": "ED25519", "credentialBundlePath": "all.pem"}}]}}),
+            "podCertificate",
         ),
     ];
     for (name, source, _) in &unsupported {

@@ -1,7 +1,16 @@
 //! How volumes are mounted: parts of them, on links, read-only, with mounts that travel.
 
-use std::fs;
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use serde_json::{Value, json};
 use tar::EntryType::{Directory, Symlink};
@@ -9,52 +18,92 @@ use tar::EntryType::{Directory, Symlink};
 use super::{SLEEP, config_map, image, pod, ready};
 use crate::fixture::{Layer, Node, Registry, TestImage, busybox_layer, eventually, tar_with};
 
+/// A directory and a link to the host change places all the time; ends with the directory in its place.
+struct Swapper {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<usize>>,
+}
+
+impl Swapper {
+    /// Swaps `volume`/swap and `volume`/away.
+    fn start(volume: &Path) -> Self {
+        let (directory, link) = (volume.join("swap"), volume.join("away"));
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        let swap = move || {
+            let mut swaps = 0;
+            while !ends.load(Ordering::Relaxed) || swaps % 2 == 1 {
+                renameat_with(CWD, &directory, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                swaps += 1;
+            }
+            swaps
+        };
+        Self { over, thread: Some(std::thread::spawn(swap)) }
+    }
+
+    fn stop(&mut self) -> usize {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.take().map_or(0, |thread| thread.join().unwrap())
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn env_52_53_sub_paths_stay_inside() {
     let (registry, node) = (Registry::start(), Node::start());
     let image = image(&registry);
-    // An init container prepares links out of the volume; then a companion swaps a directory and such a link all the
-    // time while another container, which mounts it, starts again and again.
+    // An init container prepares links out of the volume and waits; then a directory and a link to the host change places
+    // thousands of times a second, while containers that mount it start one after the other.
     let volumes = json!([{"name": "v", "emptyDir": {}}]);
-    let had_new = std::path::Path::new("/new").exists();
+    let had_new = Path::new("/new").exists();
     let host = node.path("host");
     fs::create_dir_all(host.join("etc")).unwrap();
     fs::write(host.join("etc/hostname"), "of the host\n").unwrap();
-    let host = host.display();
-    let prepare = "ln -s / /v/root; ln -s ../../../../../../../.. /v/up; mkdir -p /v/swap/etc; echo inside > /v/swap/etc/hostname";
-    let swap =
-        format!("while :; do mv /v/swap /v/away; ln -s {host} /v/swap; rm /v/swap; mv /v/away /v/swap; done");
-    let look = "cat /m/hostname; ls /up; echo $(ls /made)";
-    let mut pod = pod(
-        "p",
-        &image,
-        look,
-        &volumes,
-        &json!([
-            {"name": "v", "mountPath": "/m", "subPath": "swap/etc"},
-            {"name": "v", "mountPath": "/up", "subPath": "up/root/new"},
-            {"name": "v", "mountPath": "/made", "subPathExpr": "$(WHO)/logs"},
-        ]),
+    let prepare = format!(
+        "ln -s / /v/root; ln -s ../../../../../../../.. /v/up; ln -s {} /v/away; mkdir -p /v/swap/etc; \
+         echo inside > /v/swap/etc/hostname; until test -e /v/go; do sleep 0.1; done",
+        host.display()
     );
+    let look = "cat /m/hostname; ls /up; echo $(ls /made)";
+    let names: Vec<String> = (0..8).map(|n| format!("c{n}")).collect();
+    let looking = names.iter().map(|name| {
+        json!({"name": name, "image": image, "command": ["sh", "-c", look], "env": [{"name": "WHO", "value": "me"}],
+            "volumeMounts": [
+                {"name": "v", "mountPath": "/m", "subPath": "swap/etc"},
+                {"name": "v", "mountPath": "/up", "subPath": "up/root/new"},
+                {"name": "v", "mountPath": "/made", "subPathExpr": "$(WHO)/logs"},
+            ]})
+    });
+    let mut pod = pod("p", &image, look, &volumes, &json!([]));
     let spec = &mut pod["spec"];
-    spec["restartPolicy"] = json!("Always");
-    spec["containers"][0]["env"] = json!([{"name": "WHO", "value": "me"}]);
+    spec["containers"] = looking.collect();
     spec["initContainers"] = json!([{"name": "prepare", "image": image, "command": ["sh", "-c", prepare],
         "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]);
-    let all = spec["containers"].as_array_mut().unwrap();
-    all.push(json!({"name": "swapper", "image": image, "command": ["sh", "-c", swap],
-        "volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
     node.apply(&pod.to_string());
-    eventually("another start", || {
-        let logs = node.kubectl(&["logs", "p", "-c", "c", "--previous"]).out;
-        assert!(!logs.contains("of the host"), "{logs}");
-        let count = node.field("pod/p", "{.status.containerStatuses[?(@.name==\"c\")].restartCount}");
-        (count.parse().unwrap_or(0) >= 1).then_some(())
+    let uid = node.field("pod/p", "{.metadata.uid}");
+    let volume = node.path(&format!("data/kubelet/pods/{uid}/volumes/kubernetes.io~empty-dir/v"));
+    eventually("what is to be swapped", || volume.join("swap/etc/hostname").exists().then_some(()));
+    let mut swapper = Swapper::start(&volume);
+    fs::write(volume.join("go"), "").unwrap();
+    // Each has started, or was refused since it met the link at the wrong moment; then it starts later.
+    let tried = r#"{range .status.containerStatuses[*]}{.state.terminated.reason}{.state.waiting.message}{"\n"}{end}"#;
+    eventually("a try of each", || {
+        (node.field("pod/p", tried).lines().filter(|line| !line.is_empty()).count() == names.len()).then_some(())
     });
-    let volume = fs::read_dir(node.path("data/kubelet/pods")).unwrap().next().unwrap().unwrap().path();
-    let volume = volume.join("volumes/kubernetes.io~empty-dir/v");
+    assert_ne!(swapper.stop(), 0);
+    node.wait_for("pod/p", "{.status.phase}", "Succeeded");
+    for name in &names {
+        let logs = node.kubectl(&["logs", "p", "-c", name]).ok();
+        assert!(!logs.contains("of the host"), "{logs}");
+    }
+    assert_eq!(fs::read_dir(host.join("etc")).unwrap().count(), 1, "something was made on the host");
     assert!(volume.join("me/logs").is_dir() && volume.join("new").is_dir());
-    assert_eq!(std::path::Path::new("/new").exists(), had_new);
+    assert_eq!(Path::new("/new").exists(), had_new);
 
     let bad = |name: &str, mut mount: Value| {
         mount["name"] = json!("v");
