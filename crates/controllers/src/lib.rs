@@ -47,11 +47,7 @@ pub struct ControllersConfig {
 
 impl Default for ControllersConfig {
     fn default() -> Self {
-        Self {
-            ca_pem: String::new(),
-            ended_pods: 12_500,
-            idle_runtime_classes: Duration::from_secs(300),
-        }
+        Self { ca_pem: String::new(), ended_pods: 12_500, idle_runtime_classes: Duration::from_secs(300) }
     }
 }
 

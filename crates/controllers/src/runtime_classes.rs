@@ -31,11 +31,7 @@ struct Classes {
 }
 
 /// Runs the controller; `patience` is how long a class stays without a node that offers its handler.
-pub(crate) fn run(
-    client: Client,
-    patience: Duration,
-    feeds: &mut Feeds,
-) -> impl Future<Output = ()> + use<> {
+pub(crate) fn run(client: Client, patience: Duration, feeds: &mut Feeds) -> impl Future<Output = ()> + use<> {
     let mut changes = feeds.subscribe("", "nodes");
     async move {
         let mut nodes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

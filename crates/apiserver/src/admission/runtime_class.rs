@@ -129,8 +129,8 @@ fn merge_tolerations(first: &[Value], second: &[Value]) -> Vec<Value> {
     let mut merged: Vec<Value> = Vec::new();
     for (index, toleration) in all.iter().enumerate() {
         let wider = |other: &&Value| *other != *toleration && covers(other, toleration);
-        let covered = all[index + 1..].iter().any(wider)
-            || merged.iter().any(|other| covers(other, toleration));
+        let covered =
+            all[index + 1..].iter().any(wider) || merged.iter().any(|other| covers(other, toleration));
         if !covered {
             merged.push((*toleration).clone());
         }

@@ -8,8 +8,8 @@ mod policy;
 mod records;
 
 use std::path::Path;
-use std::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 

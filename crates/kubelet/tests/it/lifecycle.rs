@@ -204,7 +204,10 @@ async fn pod_20_24_a_dead_sandbox_is_replaced_and_init_runs_again() {
 #[tokio::test(start_paused = true)]
 async fn rtc_18_only_a_handler_that_is_not_there_fails_the_pod() {
     for (error, phase) in [
-        (Status::unavailable("the runtime for \"slow\" cannot be used: it did not answer within 5 s"), "Running"),
+        (
+            Status::unavailable("the runtime for \"slow\" cannot be used: it did not answer within 5 s"),
+            "Running",
+        ),
         (Status::failed_precondition("the runtime for \"slow\" cannot be used: it does not exist"), "Failed"),
     ] {
         let world = World::new().await;

@@ -68,11 +68,14 @@ pub enum Unusable {
 impl Unusable {
     /// By whether the same may go well a moment later.
     fn of(error: &io::Error, text: String) -> Self {
-        use io::ErrorKind::{ExecutableFileBusy, Interrupted, OutOfMemory, ResourceBusy, TimedOut, WouldBlock};
-        let of_the_moment = matches!(
-            error.kind(),
-            ExecutableFileBusy | Interrupted | OutOfMemory | ResourceBusy | TimedOut | WouldBlock
-        ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::EIO));
+        use io::ErrorKind::{
+            ExecutableFileBusy, Interrupted, OutOfMemory, ResourceBusy, TimedOut, WouldBlock,
+        };
+        let of_the_moment =
+            matches!(
+                error.kind(),
+                ExecutableFileBusy | Interrupted | OutOfMemory | ResourceBusy | TimedOut | WouldBlock
+            ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::EIO));
         if of_the_moment { Self::NotNow(text) } else { Self::Wrong(text) }
     }
 }
@@ -129,9 +132,8 @@ async fn run(path: &Path, argument: &str) -> Result<String, Unusable> {
         .current_dir("/")
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = command
-        .spawn()
-        .map_err(|error| Unusable::of(&error, format!("{shown} cannot be run: {error}")))?;
+    let mut child =
+        command.spawn().map_err(|error| Unusable::of(&error, format!("{shown} cannot be run: {error}")))?;
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     let mut stdout = child.stdout.take();
     let answer = async {

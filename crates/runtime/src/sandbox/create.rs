@@ -155,8 +155,7 @@ async fn prepare(runtime: &Arc<Runtime>, mut record: SandboxRecord) -> Result<Ve
             move |error: std::io::Error| Status::internal(format!("failed to create sandbox {what}: {error}"))
         };
         runtime.state.save_sandbox(&record).map_err(failed("record"))?;
-        record.own_cgroups =
-            runtime.host.cgroups.create(&record.cgroup_parent).map_err(failed("cgroup"))?;
+        record.own_cgroups = runtime.host.cgroups.create(&record.cgroup_parent).map_err(failed("cgroup"))?;
         if !record.own_cgroups.is_empty() {
             runtime.state.save_sandbox(&record).map_err(failed("record"))?;
         }

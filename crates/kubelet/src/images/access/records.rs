@@ -238,7 +238,9 @@ impl Records {
         for path in entries(&self.pulled) {
             let Ok(Some(record)) = read::<PulledRecord>(&path) else { continue };
             // Records have whole seconds: one written after `since` must not seem older.
-            if record.last_updated_time.as_second() < since.as_second() && !present.contains(&record.image_ref) {
+            if record.last_updated_time.as_second() < since.as_second()
+                && !present.contains(&record.image_ref)
+            {
                 let _ = fs::remove_file(path);
             }
         }

@@ -218,12 +218,7 @@ impl Plugin {
         self.take(response, repository, identity)
     }
 
-    fn take(
-        &self,
-        response: Response,
-        repository: &str,
-        identity: &Identity,
-    ) -> Result<Entries, String> {
+    fn take(&self, response: Response, repository: &str, identity: &Identity) -> Result<Entries, String> {
         if response.kind != "CredentialProviderResponse" || response.api_version != self.provider.api_version
         {
             return Err(format!("it answered with {} {}", response.api_version, response.kind));
@@ -337,15 +332,21 @@ echo '{{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kub
         let plugin = plugin(dir.path(), "Image", "");
         let text = std::fs::read_to_string(dir.path().join("plug")).unwrap();
         // It notes what it is asked, and never ends for one image.
-        let hangs = format!("{text}tail -n 1 {}/log | grep -q slow && exec sleep 600\nexit 0\n", dir.path().display());
+        let hangs = format!(
+            "{text}tail -n 1 {}/log | grep -q slow && exec sleep 600\nexit 0\n",
+            dir.path().display()
+        );
         std::fs::write(dir.path().join("plug"), hangs).unwrap();
         let anonymous = Identity::default();
-        let hanging = async { tokio::join!(plugin.ask("a.reg.io/slow", &anonymous), plugin.ask("a.reg.io/slow", &anonymous)) };
+        let hanging = async {
+            tokio::join!(plugin.ask("a.reg.io/slow", &anonymous), plugin.ask("a.reg.io/slow", &anonymous))
+        };
         let other = async {
             while !runs(dir.path()).iter().any(|request| request["image"] == "a.reg.io/slow") {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            let (one, two) = tokio::join!(plugin.ask("a.reg.io/x", &anonymous), plugin.ask("a.reg.io/x", &anonymous));
+            let (one, two) =
+                tokio::join!(plugin.ask("a.reg.io/x", &anonymous), plugin.ask("a.reg.io/x", &anonymous));
             assert_eq!(one.unwrap(), two.unwrap());
         };
         tokio::select! {
