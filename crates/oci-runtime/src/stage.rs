@@ -36,15 +36,11 @@ struct Copy {
 impl Stage {
     /// Copies the root, the namespaces and the sources of all bind mounts; `config` then names the copies. `needed` are
     /// paths that must stay reachable. In a user namespace, those mounts that want it have their ids mapped.
-    pub(crate) fn gather(
-        config: &mut Value,
-        needed: &[&Path],
-        user: Option<&UserNamespace>,
-    ) -> Result<Self> {
+    pub(crate) fn gather(config: &mut Value, needed: &[&Path], user: Option<&UserNamespace>) -> Result<Self> {
         let usable = |place: &&Path| place.is_dir() && !needed.iter().any(|path| path.starts_with(place));
         let place = PLACES.map(Path::new).into_iter().find(usable);
-        let place =
-            place.ok_or_else(|| Error::text(format!("a container needs one of the directories {PLACES:?}")))?;
+        let place = place
+            .ok_or_else(|| Error::text(format!("a container needs one of the directories {PLACES:?}")))?;
         let root = PathBuf::from(config.pointer("/root/path").and_then(Value::as_str).unwrap_or_default());
         let tree = mounts::copy(&root, true).map_err(Error::file("copy the mount of", &root))?;
         let mut copies = vec![Copy { target: place.join("rootfs"), is_dir: true, tree }];
