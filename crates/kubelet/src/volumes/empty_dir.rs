@@ -56,15 +56,45 @@ fn on_disk(dir: &Path, mode: u32, group: Option<u32>) -> std::io::Result<()> {
     std::fs::rename(&new, dir)
 }
 
-/// The least of the volume's own limit, the pod's memory limit and what the node has for pods.
 fn size(ctx: &NodeContext, pod: &Pod, source: &EmptyDirVolumeSource) -> Option<i64> {
-    let own = source.size_limit.as_ref().and_then(|limit| quantities::value(&limit.0));
-    let (resources, _) = crate::generate::resources::pod_resources(pod);
-    let level = pod_ref::spec(pod).resources.as_ref().and_then(|level| level.limits.as_ref());
     let node = quantities::listed(Some(&ctx.allocatable), "memory").unwrap_or(ctx.memory_capacity);
-    [own, quantities::listed(level, "memory"), Some(resources.memory_limit_in_bytes), Some(node)]
+    least(pod, source, node)
+}
+
+/// The least of the volume's own limit, the memory limit of the pod or of its containers together, and what the node has
+/// for pods.
+fn least(pod: &Pod, source: &EmptyDirVolumeSource, node: i64) -> Option<i64> {
+    let own = source.size_limit.as_ref().and_then(|limit| quantities::value(&limit.0));
+    let level = pod_ref::spec(pod).resources.as_ref().and_then(|level| level.limits.as_ref());
+    let (containers, _) = crate::generate::resources::pod_resources(pod);
+    [own, quantities::listed(level, "memory"), Some(containers.memory_limit_in_bytes), Some(node)]
         .into_iter()
         .flatten()
         .filter(|limit| *limit > 0)
         .min()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn env_46_a_volume_in_memory_has_no_more_than_its_pod() {
+        let size = |pod: Value, container: Value, own: Value| {
+            let spec = json!({"resources": {"limits": pod}, "containers": [
+                {"name": "c", "resources": {"limits": container}}]});
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let source: EmptyDirVolumeSource =
+                serde_json::from_value(json!({"medium": "Memory", "sizeLimit": own})).unwrap();
+            least(&pod, &source, 1 << 30).unwrap() >> 20
+        };
+        let memory = |amount: &str| json!({"memory": amount});
+        assert_eq!(size(json!({}), json!({}), Value::Null), 1024);
+        assert_eq!(size(memory("64Mi"), json!({}), Value::Null), 64);
+        assert_eq!(size(memory("64Mi"), memory("32Mi"), Value::Null), 32);
+        assert_eq!(size(memory("64Mi"), json!({}), json!("16Mi")), 16);
+    }
 }

@@ -383,6 +383,12 @@ fn the_dns_server_answers_pods_and_the_machine_but_nobody_outside() {
     assert_eq!(said(Command::new(&here[0]).args(&here[1..]).output().unwrap()), api);
     let there = query(&address, port);
     assert_eq!(said(outside.run(&there.each_ref().map(String::as_str))), "", "outside");
+    // Nobody takes the cluster's DNS away with its slice.
+    node.kubectl(&["delete", "endpointslice", "kube-dns", "-n", "kube-system"]).ok();
+    eventually("the slice again", || {
+        (node.kubectl(&[&slice[..], &["name"]].concat()).code == 0).then_some(())
+    });
+    eventually("an answer again", || (in_pod(&service, 53) == api).then_some(()));
 }
 
 /// The example, with a node port that nobody else has.
