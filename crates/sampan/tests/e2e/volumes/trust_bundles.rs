@@ -113,12 +113,14 @@ fn env_49_bundles_that_say_something_wrong_are_refused() {
     assert!(said.contains("must be named with prefix example.com:t:") && said.contains("field is immutable"), "{said}");
 
     // Who may write bundles, but not attest for the signer, writes none of that signer's.
-    for (name, arguments) in [
-        ("writer", ["--verb=create,update,patch,get", "--resource=clustertrustbundles.certificates.k8s.io"]),
-        ("attester", ["--verb=attest", "--resource=signers.certificates.k8s.io"]),
+    for (name, resource, verbs, only) in [
+        ("writer", "clustertrustbundles", json!(["create"]), json!([])),
+        ("attester", "signers", json!(["attest"]), json!(["example.org/*"])),
     ] {
-        let only = if name == "attester" { "--resource-name=example.org/*" } else { "--dry-run=none" };
-        node.kubectl(&["create", "clusterrole", name, arguments[0], arguments[1], only]).ok();
+        let rule = json!({"apiGroups": ["certificates.k8s.io"], "resources": [resource], "verbs": verbs, "resourceNames": only});
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": name}, "rules": [rule]});
+        node.apply(&role.to_string());
     }
     node.kubectl(&["create", "clusterrolebinding", "writer", "--clusterrole=writer", "--user=ann"]).ok();
     let as_ann = |bundle: &Value| node.with_manifest(&["create", "--as=ann"], &bundle.to_string());
