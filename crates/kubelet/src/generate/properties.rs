@@ -48,9 +48,9 @@ fn service() -> impl Strategy<Value = Value> {
 
 /// Field paths as people write them, right and wrong.
 fn field_path() -> impl Strategy<Value = String> {
-    let words = ["metadata", "spec", "status", "name", "namespace", "uid", "nodeName", "serviceAccountName", "hostIP",
+    const WORDS: &[&str] = &["metadata", "spec", "status", "name", "namespace", "uid", "nodeName", "serviceAccountName", "hostIP",
         "hostIPs", "podIP", "podIPs", "labels", "annotations", "labels['a']", "annotations['a/b']", "labels['", "x"];
-    prop::collection::vec(prop::sample::select(&words[..]), 1..4).prop_map(|parts| parts.join("."))
+    prop::collection::vec(prop::sample::select(WORDS), 1..4).prop_map(|parts| parts.join("."))
 }
 
 proptest! {
