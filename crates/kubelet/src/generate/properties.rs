@@ -48,8 +48,26 @@ fn service() -> impl Strategy<Value = Value> {
 
 /// Field paths as people write them, right and wrong.
 fn field_path() -> impl Strategy<Value = String> {
-    const WORDS: &[&str] = &["metadata", "spec", "status", "name", "namespace", "uid", "nodeName", "serviceAccountName", "hostIP",
-        "hostIPs", "podIP", "podIPs", "labels", "annotations", "labels['a']", "annotations['a/b']", "labels['", "x"];
+    const WORDS: &[&str] = &[
+        "metadata",
+        "spec",
+        "status",
+        "name",
+        "namespace",
+        "uid",
+        "nodeName",
+        "serviceAccountName",
+        "hostIP",
+        "hostIPs",
+        "podIP",
+        "podIPs",
+        "labels",
+        "annotations",
+        "labels['a']",
+        "annotations['a/b']",
+        "labels['",
+        "x",
+    ];
     prop::collection::vec(prop::sample::select(WORDS), 1..4).prop_map(|parts| parts.join("."))
 }
 

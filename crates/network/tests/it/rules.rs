@@ -126,7 +126,11 @@ async fn the_whole_table_is_what_it_was() {
     let elsewhere = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 9), 8080);
     let services = vec![
         port("ns/one/tcp/http", 1, &[pod(2, 8080)]),
-        ServicePort { protocol: Protocol::Udp, port: 53, ..port("ns/two/udp/", 2, &[pod(2, 53), pod(3, 53)]) },
+        ServicePort {
+            protocol: Protocol::Udp,
+            port: 53,
+            ..port("ns/two/udp/", 2, &[pod(2, 53), pod(3, 53)])
+        },
         port("ns/none/tcp/", 3, &[]),
         ServicePort {
             affinity: Some(Duration::from_secs(10_800)),
@@ -141,7 +145,8 @@ async fn the_whole_table_is_what_it_was() {
         },
     ];
     net.network.rules().replace_services(services).await.unwrap();
-    let prefix = |ip: Ipv4Addr| ip.to_string().rsplit_once('.').map(|(prefix, _)| format!("{prefix}.")).unwrap();
+    let prefix =
+        |ip: Ipv4Addr| ip.to_string().rsplit_once('.').map(|(prefix, _)| format!("{prefix}.")).unwrap();
     let listing = net
         .listing()
         .replace(&net.config.bridge, "BRIDGE")
