@@ -128,7 +128,7 @@ fn volumes_and_rights_of_pods_with_users_of_their_own() {
     let volumes = "  volumes: [{name: e, emptyDir: {}}, {name: c, configMap: {name: c, items: [{key: k, path: deep/k}]}}, {name: p, projected: {sources: [{configMap: {name: c}}, {serviceAccountToken: {path: token}}, {downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}]}}]\n";
     let mounts = ", volumeMounts: [{name: e, mountPath: /e}, {name: c, mountPath: /c}, {name: p, mountPath: /p}, {name: e, mountPath: /sub, subPath: made}]";
     let content = "cat /c/deep/k /p/k /p/name; echo; stat -Lc '%u %g %a' /c/deep/k /p/token /p/k /p/name; touch /e/x /sub/y && stat -c '%u %g' /e/x /sub/y; echo no > /p/k || echo kept";
-    let mighty = "id -u; mount -t tmpfs t /mnt && echo mounted; hostname changed && hostname; grep -c ' /proc/' /proc/mounts; echo 1 > /proc/sys/kernel/core_uses_pid || echo refused; touch /e/x && echo written";
+    let mighty = "id -u; mount -t tmpfs t /tmp && echo mounted; hostname changed && hostname; grep -c ' /proc/' /proc/mounts; echo 1 > /proc/sys/kernel/core_uses_pid || echo refused; touch /e/x && echo written";
     let unmasked = "grep -c ' /proc/' /proc/mounts; unshare -Urpf --mount-proc true && echo own";
     node.apply(
         &[
