@@ -153,6 +153,8 @@ async fn the_whole_table_is_what_it_was() {
         .replace(&prefix(net.config.pod_cidr.nth(0)), "POD.")
         .replace(&prefix(net.service_ip(0)), "SERVICE.");
     let table: String = sorted(&listing).iter().map(|block| format!("{block}\n")).collect();
+    // How much a set may hold when nothing is said is the kernel's choice.
+    let table = [" size 65535", " size 65536"].iter().fold(table, |table, size| table.replace(size, ""));
     let expected = include_str!("rules/table.txt");
     assert_eq!(table, expected, "\n{table}");
     net.clean(&[]).await;
