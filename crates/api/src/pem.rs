@@ -87,8 +87,11 @@ mod tests {
             encode("Y", &[7; 100])
         );
         let found = blocks(&text);
-        let block =
-            |label: &str, has_headers, content: &[u8]| Block { label: label.into(), has_headers, content: content.into() };
+        let block = |label: &str, has_headers, content: &[u8]| Block {
+            label: label.into(),
+            has_headers,
+            content: content.into(),
+        };
         assert_eq!(
             found,
             [block("X", false, b"one"), block("Y", false, &[7; 100]), block("B", true, &[0, 1, 2])]

@@ -45,7 +45,8 @@ pub(crate) async fn measure(node: &Node, client: &Client, rounds: usize, report:
     wire::serve(&kept.namespace)?;
     let service_ip = service(client, "kept", wire::PORT).await?;
     reach(SocketAddrV4::new(service_ip, 80).into()).await?;
-    let ways = Ways { pod: SocketAddrV4::new(kept.ip, wire::PORT), service: SocketAddrV4::new(service_ip, 80) };
+    let ways =
+        Ways { pod: SocketAddrV4::new(kept.ip, wire::PORT), service: SocketAddrV4::new(service_ip, 80) };
     ways.compare(&caller, "1 Service", report)?;
     ways.transfer(&caller, report)?;
 
@@ -175,7 +176,11 @@ impl Ways {
         for (from, namespace) in [("a pod", Some(&caller.namespace)), ("the machine", None)] {
             let [direct, through, again] =
                 wire::within(namespace, || wire::connect([self.pod, self.service, self.pod], CONNECTIONS))?;
-            report.ratio(&format!("connection from {from}, Service / pod, {services} (<= 1.05)"), &through, &direct);
+            report.ratio(
+                &format!("connection from {from}, Service / pod, {services} (<= 1.05)"),
+                &through,
+                &direct,
+            );
             report.ratio("pod / the same pod, in the same run (noise)", &again, &direct);
             report.figure(&format!("connection from {from} to a pod"), "", direct);
             report.figure("the same through its Service", "", through);

@@ -12,6 +12,8 @@ pub mod fields;
 pub mod hostname;
 pub mod hosts;
 pub(crate) mod node_defaults;
+#[cfg(test)]
+mod properties;
 pub mod resources;
 pub mod sandbox;
 pub mod security;

@@ -80,7 +80,11 @@ fn range(subuid: &str, subgid: &str, max_pods: u32, ids: u32) -> Result<(u32, u3
         (None, None) => Ok((UNIT, max_pods.min((u32::MAX - UNIT) / ids))),
         (Some((users, [])), Some((groups, []))) if users == groups => {
             let (first, count) = *users;
-            if first < UNIT || !first.is_multiple_of(UNIT) || count < ids || first.checked_add(count).is_none() {
+            if first < UNIT
+                || !first.is_multiple_of(UNIT)
+                || count < ids
+                || first.checked_add(count).is_none()
+            {
                 return Err(format!(
                     "/etc/subuid gives {USER} the ids {first}:{count}: the first must be a multiple of {UNIT} and not \
                      0, and there must be {ids} for each pod"

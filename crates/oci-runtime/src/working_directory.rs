@@ -15,6 +15,8 @@ use rustix::io::Errno;
 
 /// Mode of a directory that was made.
 const MODE: u32 = 0o755;
+/// How often the kernel may give up: it does when anything on the machine is renamed or mounted while it follows a `..`.
+const TRIES: u32 = 256;
 
 /// Makes `directory` inside `root`, never outside of it; what is made belongs to `owner` on the host. Names that lead
 /// to no directory are left: [`enter`] will say so.
@@ -22,7 +24,14 @@ pub(crate) fn prepare(root: &Path, directory: &Path, owner: (u32, u32)) -> io::R
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty())?;
     let open = |path: &str| -> rustix::io::Result<OwnedFd> {
-        openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut tries = 1;
+        loop {
+            match openat2(&root, path, flags, Mode::empty(), within) {
+                Err(Errno::AGAIN) if tries < TRIES => tries += 1,
+                other => return other,
+            }
+        }
     };
     let mut so_far = String::from(".");
     for name in names(directory) {

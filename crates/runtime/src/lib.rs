@@ -18,6 +18,7 @@ pub mod handlers;
 mod ids;
 pub mod image_service;
 pub mod images;
+mod in_root;
 mod network;
 mod removal;
 mod restart;

@@ -542,11 +542,14 @@ fn services_lead_to_nothing_that_only_the_machine_reaches() {
 
 #[test]
 fn env_49_projected_sources_do_not_share_a_path() {
-    let volume = |sources: Value| pod(|p| p["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": sources}}]));
+    let volume = |sources: Value| {
+        pod(|p| p["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": sources}}]))
+    };
     let token = json!({"serviceAccountToken": {"path": "same"}});
     let map = json!({"configMap": {"name": "m", "items": [{"key": "k", "path": "same"}]}});
     let secret = json!({"secret": {"name": "s", "items": [{"key": "k", "path": "same"}]}});
-    let down = json!({"downwardAPI": {"items": [{"path": "same", "fieldRef": {"fieldPath": "metadata.name"}}]}});
+    let down =
+        json!({"downwardAPI": {"items": [{"path": "same", "fieldRef": {"fieldPath": "metadata.name"}}]}});
     let bundle = json!({"clusterTrustBundle": {"name": "b", "path": "same"}});
     let all = [(&token, "same"), (&map, "m"), (&secret, "s"), (&down, "same"), (&bundle, "same")];
     for (source, shown) in all {
@@ -557,16 +560,21 @@ fn env_49_projected_sources_do_not_share_a_path() {
             [format!("spec.volumes[0].projected: Invalid value: \"{shown}\": conflicting duplicate paths")]
         );
     }
-    let twice = json!([{"secret": {"name": "s", "items": [{"key": "a", "path": "x"}, {"key": "b", "path": "x"}]}}]);
+    let twice =
+        json!([{"secret": {"name": "s", "items": [{"key": "a", "path": "x"}, {"key": "b", "path": "x"}]}}]);
     assert_eq!(volume(twice).len(), 1);
-    let long = volume(json!([{"serviceAccountToken": {"path": "t", "expirationSeconds": (1_i64 << 32) + 1}}]));
+    let long =
+        volume(json!([{"serviceAccountToken": {"path": "t", "expirationSeconds": (1_i64 << 32) + 1}}]));
     assert!(long[0].contains("may not specify a duration larger than 2^32 seconds"), "{long:?}");
 }
 
 #[test]
 fn env_49_trust_bundle_sources_name_a_bundle_or_a_signer() {
     let source = |source: Value| {
-        pod(|p| p["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": [{"clusterTrustBundle": source}]}}]))
+        pod(|p| {
+            p["spec"]["volumes"] =
+                json!([{"name": "v", "projected": {"sources": [{"clusterTrustBundle": source}]}}])
+        })
     };
     for valid in [
         json!({"name": "b", "path": "p"}),
@@ -579,11 +587,17 @@ fn env_49_trust_bundle_sources_name_a_bundle_or_a_signer() {
     for (wrong, text) in [
         (json!({"path": "p"}), "either name or signerName must be specified"),
         (json!({"name": "b", "signerName": "example.com/s", "path": "p"}), "only one of name and signerName"),
-        (json!({"name": "b", "labelSelector": {}, "path": "p"}), "labelSelector must be unset if name is specified"),
+        (
+            json!({"name": "b", "labelSelector": {}, "path": "p"}),
+            "labelSelector must be unset if name is specified",
+        ),
         (json!({"name": "B", "path": "p"}), "clusterTrustBundle.name: Invalid value: \"B\""),
         (json!({"signerName": "s", "path": "p"}), "must be a fully qualified domain and path"),
         (json!({"signerName": "Example.com/s", "path": "p"}), "validating label \"Example\""),
-        (json!({"signerName": "example.com/s", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "x"}]}, "path": "p"}), "not a valid selector operator"),
+        (
+            json!({"signerName": "example.com/s", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "x"}]}, "path": "p"}),
+            "not a valid selector operator",
+        ),
         (json!({"name": "b"}), "clusterTrustBundle.path: Required value"),
         (json!({"name": "b", "path": "../x"}), "must not contain '..'"),
     ] {

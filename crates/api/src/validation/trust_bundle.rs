@@ -34,9 +34,9 @@ pub(super) fn name_messages(signer: &str, name: &str, prefix: bool) -> Vec<Strin
     let wanted = format!("{}:", signer.replace('/', ":"));
     match name.strip_prefix(&wanted) {
         Some(rest) => names::dns1123_subdomain(&masked(rest)),
-        None => vec![format!(
-            "ClusterTrustBundle for signerName {signer} must be named with prefix {wanted}"
-        )],
+        None => {
+            vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {wanted}")]
+        }
     }
 }
 
@@ -91,7 +91,8 @@ pub(super) fn signer_name(signer: &str, path: &Path, out: &mut Errors) {
         out.push(FieldError::too_long(path, MAX_DOMAIN));
     }
     let mut labels = |segment: &str, check: fn(&str) -> Vec<String>| {
-        let wrong = segment.split('.').map(|label| (label, check(label))).find(|(_, wrong)| !wrong.is_empty());
+        let wrong =
+            segment.split('.').map(|label| (label, check(label))).find(|(_, wrong)| !wrong.is_empty());
         for message in wrong.iter().flat_map(|(_, messages)| messages) {
             let label = wrong.as_ref().map(|(label, _)| go_quote(label)).unwrap_or_default();
             out.push(FieldError::invalid(path, segment, format!("validating label {label}: {message}")));

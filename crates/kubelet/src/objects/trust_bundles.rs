@@ -66,7 +66,8 @@ impl FollowedBundles {
 async fn follow(api: Api<ClusterTrustBundle>, shared: Arc<Shared<Bundles>>) {
     let (mut bundles, mut fresh) = (Bundles::new(), Bundles::new());
     let mut events = watcher(api, watcher::Config::default()).backoff(Retries::default()).boxed();
-    let named = |bundle: ClusterTrustBundle| (bundle.metadata.name.clone().unwrap_or_default(), Arc::new(bundle));
+    let named =
+        |bundle: ClusterTrustBundle| (bundle.metadata.name.clone().unwrap_or_default(), Arc::new(bundle));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => {

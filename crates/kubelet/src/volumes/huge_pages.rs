@@ -41,12 +41,16 @@ pub(super) fn of(pod: &Pod, source: &EmptyDirVolumeSource) -> Result<Pages, Stri
             asked.get_key_value(&size)
         }
         None if asked.len() > 1 => {
-            return Err(format!("medium {medium} can't be used if container requests multiple huge page sizes"));
+            return Err(format!(
+                "medium {medium} can't be used if container requests multiple huge page sizes"
+            ));
         }
         None => asked.first_key_value(),
     };
     let (size, limit) = found.ok_or_else(|| {
-        format!("medium {medium}: hugePages storage requested, but there is no resource request for huge pages")
+        format!(
+            "medium {medium}: hugePages storage requested, but there is no resource request for huge pages"
+        )
     })?;
     let own = source.size_limit.as_ref().and_then(|limit| quantities::value(&limit.0));
     let limit = own.filter(|own| *own > 0).map_or(*limit, |own| own.min(*limit));

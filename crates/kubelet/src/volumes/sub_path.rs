@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+/// How often the kernel may give up: it does when anything on the machine is renamed or mounted while it follows a `..`.
+const TRIES: u32 = 256;
+
 /// What happens when there is nothing at a `subPath`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
@@ -66,14 +69,22 @@ fn resolve(volume: &Path, sub_path: &str, missing: Missing) -> rustix::io::Resul
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(volume, directory, Mode::empty())?;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let open =
-        |path: &str| rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), within);
+    let open = |path: &str| {
+        let mut tries = 1;
+        loop {
+            match rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), within) {
+                Err(Errno::AGAIN) if tries < TRIES => tries += 1,
+                other => return other,
+            }
+        }
+    };
     match open(sub_path) {
         Err(Errno::NOENT) if missing == Missing::Made => {}
         other => return other,
     }
-    // Missing directories have the volume's own mode, so that whoever may write the volume may write them.
-    let mode = Mode::from_raw_mode(rustix::fs::fstat(&root)?.st_mode & 0o777);
+    // Missing directories have the volume's own mode, so that whoever may write the volume may write them, and what is
+    // written belongs to its group.
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&root)?.st_mode & 0o7777);
     let mut so_far = String::new();
     for part in sub_path.split('/').filter(|part| !part.is_empty()) {
         if part == ".." {
@@ -123,6 +134,9 @@ mod tests {
         std::fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         resolve(&volume, "c/d", Missing::Made).unwrap();
         assert_eq!((mode("c") & 0o7777, mode("c/d") & 0o7777), (0o777, 0o777));
+        std::fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o2770)).unwrap();
+        resolve(&volume, "e/f", Missing::Made).unwrap();
+        assert_eq!((mode("e") & 0o7777, mode("e/f") & 0o7777), (0o2770, 0o2770));
         assert!(resolve(&volume, "new/../../x", Missing::Made).is_err());
     }
 

@@ -28,7 +28,9 @@ pub(super) fn of(source: &ClusterTrustBundleProjection, bundles: &Bundles) -> Re
         (None, Some(signer)) => {
             let chosen = of_signer(signer, source, bundles)?;
             if chosen.is_empty() && !optional {
-                return Err("combination of signerName and labelSelector matched zero ClusterTrustBundles".to_owned());
+                return Err(
+                    "combination of signerName and labelSelector matched zero ClusterTrustBundles".to_owned()
+                );
             }
             chosen
         }

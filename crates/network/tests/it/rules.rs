@@ -105,6 +105,61 @@ fn changes_lead_to_the_same_rules_as_a_replacement() {
     runtime.block_on(net.clean(&[]));
 }
 
+/// All kinds of Services in one table, as `nft` reads it back: what a packet meets, word by word.
+#[tokio::test]
+async fn the_whole_table_is_what_it_was() {
+    let net = Fixture::new().await;
+    let pod = |last: u32, port: u16| SocketAddrV4::new(net.config.pod_cidr.nth(last), port);
+    let port = |name: &str, number: u32, endpoints: &[SocketAddrV4]| ServicePort {
+        name: name.to_owned(),
+        protocol: Protocol::Tcp,
+        port: 80,
+        cluster_ips: vec![net.service_ip(number)],
+        external_ips: Vec::new(),
+        node_port: None,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        endpoints: endpoints.to_vec(),
+        local_endpoints: endpoints.to_vec(),
+    };
+    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 9), 8080);
+    let services = vec![
+        port("ns/one/tcp/http", 1, &[pod(2, 8080)]),
+        ServicePort {
+            protocol: Protocol::Udp,
+            port: 53,
+            ..port("ns/two/udp/", 2, &[pod(2, 53), pod(3, 53)])
+        },
+        port("ns/none/tcp/", 3, &[]),
+        ServicePort {
+            affinity: Some(Duration::from_secs(10_800)),
+            ..port("ns/sticky/tcp/", 4, &[pod(2, 8080), pod(3, 8080)])
+        },
+        ServicePort {
+            node_port: Some(30_080),
+            external_ips: vec![Ipv4Addr::new(192, 0, 2, 1)],
+            external_policy: TrafficPolicy::Local,
+            endpoints: vec![pod(2, 8080), elsewhere],
+            ..port("ns/outside/tcp/web", 5, &[pod(2, 8080)])
+        },
+    ];
+    net.network.rules().replace_services(services).await.unwrap();
+    let prefix =
+        |ip: Ipv4Addr| ip.to_string().rsplit_once('.').map(|(prefix, _)| format!("{prefix}.")).unwrap();
+    let listing = net
+        .listing()
+        .replace(&net.config.bridge, "BRIDGE")
+        .replace(&prefix(net.config.pod_cidr.nth(0)), "POD.")
+        .replace(&prefix(net.service_ip(0)), "SERVICE.");
+    let table: String = sorted(&listing).iter().map(|block| format!("{block}\n")).collect();
+    // How much a set may hold when nothing is said is the kernel's choice.
+    let table = [" size 65535", " size 65536"].iter().fold(table, |table, size| table.replace(size, ""));
+    let expected = include_str!("rules/table.txt");
+    assert_eq!(table, expected, "\n{table}");
+    net.clean(&[]).await;
+}
+
 #[tokio::test]
 async fn thousands_of_services_and_endpoints_fit_and_each_change_is_small() {
     let net = Fixture::new().await;

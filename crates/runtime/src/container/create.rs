@@ -251,9 +251,9 @@ pub(super) fn image_mount_dir(bundle: &Path, index: usize) -> PathBuf {
 
 /// A directory inside an image: links are followed inside it only.
 fn sub_path(root: &Path, sub: &str) -> std::io::Result<PathBuf> {
-    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+    use rustix::fs::{CWD, Mode, OFlags, openat};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = openat(CWD, root, flags, Mode::empty())?;
-    let found = openat2(&dir, sub, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    let found = crate::in_root::open(&dir, sub, flags)?;
     fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found)))
 }

@@ -32,7 +32,8 @@ pub(super) fn process(
         "noNewPrivileges": security.no_new_privs && !security.privileged,
         "oomScoreAdj": inputs.host.clamp_oom_score_adj(inputs.resources().oom_score_adj),
     });
-    let profile = inputs.host.apparmor.profile(security).map_err(|problem| SpecError::invalid(problem.to_string()))?;
+    let profile =
+        inputs.host.apparmor.profile(security).map_err(|problem| SpecError::invalid(problem.to_string()))?;
     if let Some(profile) = profile {
         process["apparmorProfile"] = json!(profile);
     }

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use sampan_cri::v1;
 
 use super::SpecError;
+use crate::in_root;
 
 /// A passwd file of a real distribution has 2 KiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -163,7 +164,7 @@ fn read_inside(rootfs: &Path, file: &str) -> io::Result<String> {
     let root = openat(CWD, rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     // NONBLOCK: a FIFO in the image must not hang us.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let fd = openat2(&root, file, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    let fd = in_root::open(&root, file, flags)?;
     let file = File::from(fd);
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));

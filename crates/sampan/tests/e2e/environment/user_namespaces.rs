@@ -114,3 +114,52 @@ fn pods_with_users_of_their_own() {
         node.wait_for_event("foreign", "FailedCreatePodSandBox", text);
     }
 }
+
+/// A node that can do it, with its image and registry; none where the kernel or the runtime cannot.
+fn start_able() -> Option<(crate::fixture::Registry, Node, String)> {
+    let (registry, node, plain) = start(&[]);
+    let features = "{.status.runtimeHandlers[0].features.userNamespaces}";
+    (node.field(&format!("node/{}", node.name()), features) == "true").then_some((registry, node, plain))
+}
+
+#[test]
+fn volumes_and_rights_of_pods_with_users_of_their_own() {
+    let Some((_registry, node, plain)) = start_able() else { return };
+    let volumes = "  volumes: [{name: e, emptyDir: {}}, {name: c, configMap: {name: c, items: [{key: k, path: deep/k}]}}, {name: p, projected: {sources: [{configMap: {name: c}}, {serviceAccountToken: {path: token}}, {downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}]}}]\n";
+    let mounts = ", volumeMounts: [{name: e, mountPath: /e}, {name: c, mountPath: /c}, {name: p, mountPath: /p}, {name: e, mountPath: /sub, subPath: made}]";
+    let content = "cat /c/deep/k /p/k /p/name; echo; stat -Lc '%u %g %a' /c/deep/k /p/token /p/k /p/name; touch /e/x /sub/y && stat -c '%u %g' /e/x /sub/y; echo no > /p/k || echo kept";
+    let mighty = "id -u; mount -t tmpfs t /tmp && echo mounted; hostname changed && hostname; grep -c ' /proc/' /proc/mounts; echo 1 > /proc/sys/kernel/core_uses_pid || echo refused; touch /e/x && echo written";
+    let unmasked = "grep -c ' /proc/' /proc/mounts; unshare -Urpf --mount-proc true && echo own";
+    node.apply(
+        &[
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {k: v}\n---\n".to_owned(),
+            pod(
+                "content",
+                &format!("  hostUsers: false\n  securityContext: {{runAsUser: 1000, fsGroup: 777}}\n{volumes}"),
+                &container("c", &plain, content, mounts),
+            ),
+            pod(
+                "mighty",
+                &format!("  hostUsers: false\n{volumes}"),
+                &container("c", &plain, mighty, &format!("{mounts}, securityContext: {{privileged: true}}")),
+            ),
+            pod(
+                "unmasked",
+                "  hostUsers: false\n",
+                &container("c", &plain, unmasked, ", securityContext: {procMount: Unmasked, capabilities: {add: [SYS_ADMIN]}, appArmorProfile: {type: Unconfined}}"),
+            ),
+        ]
+        .concat(),
+    );
+    // Both streams are in one log: their order is nobody's.
+    let lines = |pod: &str| -> Vec<String> {
+        output(&node, pod, "c").lines().filter(|line| !line.starts_with("sh: ")).map(str::to_owned).collect()
+    };
+    assert_eq!(
+        lines("content"),
+        ["vvcontent", "0 777 644", "0 777 640", "0 777 644", "0 777 644", "1000 777", "1000 777", "kept"]
+    );
+    // Root in its own namespaces, nobody on the machine.
+    assert_eq!(lines("mighty"), ["0", "mounted", "changed", "0", "refused", "written"]);
+    assert_eq!(lines("unmasked"), ["0", "own"]);
+}

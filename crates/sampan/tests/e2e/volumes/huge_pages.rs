@@ -68,7 +68,8 @@ fn env_46_huge_pages_are_a_medium() {
         assert!(says("grep ' /huge ' /proc/mounts").contains("pagesize=2M"), "{name}");
         assert_eq!(says("stat -c '%a %g' /huge"), "2777 2000");
         // Two pages and no third.
-        let fill = |pages: u64| format!("fallocate -l {} /huge/x && stat -c %s /huge/x || echo full", pages * PAGE);
+        let fill =
+            |pages: u64| format!("fallocate -l {} /huge/x && stat -c %s /huge/x || echo full", pages * PAGE);
         assert_eq!(says(&fill(2)), (2 * PAGE).to_string());
         assert!(says(&fill(3)).ends_with("full"));
         node.kubectl(&["delete", "pod", name]).ok();

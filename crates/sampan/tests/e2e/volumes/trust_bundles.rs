@@ -40,7 +40,8 @@ fn env_49_cluster_trust_bundles_are_files_that_follow_the_api() {
     };
     let mut named = source(json!({"name": "plain"}));
     let mut maybe = source(json!({"name": "later", "optional": true}));
-    let mut signed = source(json!({"signerName": "example.com/s", "labelSelector": {"matchLabels": {"live": "yes"}}}));
+    let mut signed =
+        source(json!({"signerName": "example.com/s", "labelSelector": {"matchLabels": {"live": "yes"}}}));
     for (source, path) in [(&mut named, "named"), (&mut maybe, "maybe"), (&mut signed, "deep/signed")] {
         source["clusterTrustBundle"]["path"] = json!(path);
     }
@@ -70,9 +71,19 @@ fn env_49_cluster_trust_bundles_are_files_that_follow_the_api() {
     node.kubectl(&["delete", "clustertrustbundle", "later"]).ok();
     until(&node, "p", &count("maybe"), "0");
     let shown = node.kubectl(&["get", "clustertrustbundles"]).ok();
-    assert!(shown.lines().next().is_some_and(|line| line.starts_with("NAME") && line.contains("SIGNERNAME")), "{shown}");
+    assert!(
+        shown.lines().next().is_some_and(|line| line.starts_with("NAME") && line.contains("SIGNERNAME")),
+        "{shown}"
+    );
     assert!(shown.contains("example.com/s") && shown.contains("<none>"), "{shown}");
-    let found = node.kubectl(&["get", "clustertrustbundles", "--field-selector", "spec.signerName=example.com/s", "-o", "name"]);
+    let found = node.kubectl(&[
+        "get",
+        "clustertrustbundles",
+        "--field-selector",
+        "spec.signerName=example.com/s",
+        "-o",
+        "name",
+    ]);
     assert_eq!(found.ok().lines().count(), 3);
     // A signer without bundles.
     let none = json!([{"name": "v", "projected": {"sources": [source(json!({"signerName": "example.com/other", "labelSelector": {}}))]}}]);
@@ -94,7 +105,10 @@ fn env_49_bundles_that_say_something_wrong_are_refused() {
         (bundle("b", None, "", &[&good, &leaf]), "entry 1 does not have the CA bit set"),
         (bundle("b", None, "", &[junk]), "entry 0 does not parse as X.509"),
         (bundle("b", None, "", &[&key]), "entry 0 has bad block type: PRIVATE KEY"),
-        (bundle("a:b", None, "", &[&good]), "ClusterTrustBundle without signer name must not have \":\" in its name"),
+        (
+            bundle("a:b", None, "", &[&good]),
+            "ClusterTrustBundle without signer name must not have \":\" in its name",
+        ),
         (
             bundle("b", Some("example.com/s"), "", &[&good]),
             "ClusterTrustBundle for signerName example.com/s must be named with prefix example.com:s:",
@@ -110,15 +124,20 @@ fn env_49_bundles_that_say_something_wrong_are_refused() {
     let mut other = mine.clone();
     other["spec"]["signerName"] = json!("example.com/t");
     let said = node.with_manifest(&["apply"], &other.to_string()).fails();
-    assert!(said.contains("must be named with prefix example.com:t:") && said.contains("field is immutable"), "{said}");
+    assert!(
+        said.contains("must be named with prefix example.com:t:") && said.contains("field is immutable"),
+        "{said}"
+    );
 
     // Who may write bundles, but not attest for the signer, writes none of that signer's.
-    for (name, arguments) in [
-        ("writer", ["--verb=create,update,patch,get", "--resource=clustertrustbundles.certificates.k8s.io"]),
-        ("attester", ["--verb=attest", "--resource=signers.certificates.k8s.io"]),
+    for (name, resource, verbs, only) in [
+        ("writer", "clustertrustbundles", json!(["create"]), json!([])),
+        ("attester", "signers", json!(["attest"]), json!(["example.org/*"])),
     ] {
-        let only = if name == "attester" { "--resource-name=example.org/*" } else { "--dry-run=none" };
-        node.kubectl(&["create", "clusterrole", name, arguments[0], arguments[1], only]).ok();
+        let rule = json!({"apiGroups": ["certificates.k8s.io"], "resources": [resource], "verbs": verbs, "resourceNames": only});
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": name}, "rules": [rule]});
+        node.apply(&role.to_string());
     }
     node.kubectl(&["create", "clusterrolebinding", "writer", "--clusterrole=writer", "--user=ann"]).ok();
     let as_ann = |bundle: &Value| node.with_manifest(&["create", "--as=ann"], &bundle.to_string());
