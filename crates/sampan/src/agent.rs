@@ -4,6 +4,8 @@ mod client;
 mod identity;
 mod renewal;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use sampan_apiserver::{CertifiedKeyPem, pki};
@@ -14,6 +16,9 @@ use crate::{
     config::AgentConfig,
     node::{self, Api, Node, RunLock},
 };
+
+/// How often an API server that does not answer is asked who it is.
+const GREETING: Duration = Duration::from_secs(5);
 
 /// A running agent.
 pub(crate) struct Agent {
@@ -89,8 +94,25 @@ async fn api(config: &AgentConfig, renewals: &mut JoinSet<()>) -> Result<Api> {
         };
         renewals.spawn(renewal::keep(Purpose::Serving, serving, keys, client.clone(), show));
     }
-    let version = client.apiserver_version().await;
-    let version = version.with_context(|| format!("the API server of {} does not answer", path.display()))?;
-    tracing::info!(server = version.git_version, node = name, "joining the cluster");
+    tokio::spawn(greet(client.clone(), name.clone()));
     Ok(Api { node: client.clone(), proxy: client, serving: shown, ca_pem })
+}
+
+/// Says which cluster it is, as soon as its API server answers. Nothing waits for it: what runs here runs without.
+async fn greet(client: kube::Client, node: String) {
+    let mut told = false;
+    loop {
+        match client.apiserver_version().await {
+            Ok(version) => {
+                tracing::info!(server = version.git_version, node, "joining the cluster");
+                return;
+            }
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(%error, "the API server does not answer yet: this node runs what it has");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(GREETING).await;
+    }
 }

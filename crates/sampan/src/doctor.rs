@@ -3,6 +3,8 @@
 
 mod checks;
 
+use std::path::Path;
+
 use crate::config::Directories;
 
 /// One thing that was looked at.
@@ -48,6 +50,7 @@ pub(crate) fn checks(directories: &Directories) -> Vec<Check> {
         checks::bridge(),
         checks::nftables(),
         checks::forwarding(),
+        checks::resolver(Path::new("/etc/resolv.conf")),
         checks::seccomp(),
         checks::resources(),
         checks::engines(),

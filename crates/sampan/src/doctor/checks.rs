@@ -6,6 +6,7 @@ use std::{
 };
 
 use rustix::{process::geteuid, system::uname};
+use sampan_kubelet::generate::dns::node_resolv_conf;
 use sampan_runtime::handlers::{KNOWN_ENGINES, identify};
 
 use super::Check;
@@ -132,6 +133,26 @@ pub(super) fn forwarding() -> Check {
             "IP forwarding",
             "off, and /proc/sys is read-only",
             "sysctl net.ipv4.ip_forward=1 on the host",
+        ),
+    }
+}
+
+/// What pods with `dnsPolicy: Default` ask.
+pub(super) fn resolver(path: &Path) -> Check {
+    let config = node_resolv_conf(path);
+    let servers = config.servers.join(", ");
+    match (config.servers.is_empty(), config.is_reachable_from_pods()) {
+        (true, _) => Check::warning(
+            "name servers",
+            format!("{} names none", path.display()),
+            "name one there: pods with dnsPolicy Default find no names",
+        ),
+        (_, true) => Check::good("name servers", servers),
+        (_, false) => Check::warning(
+            "name servers",
+            format!("{} names only the machine's loopback ({servers})", path.display()),
+            "pods with dnsPolicy Default cannot reach it: set resolvConf in the kubelet's configuration to a file that \
+             names the servers behind it",
         ),
     }
 }

@@ -1,5 +1,5 @@
 //! Chaos, bounded and seeded: pods are made, deleted and forced away, their processes are killed, the daemon is killed
-//! with SIGKILL and started again, in an order that only the seed knows. Then everything has to be true: no leaked
+//! with SIGKILL and started again, in an order that only the seed knows; some have hooks, probes, sidecars, volumes. Then everything has to be true: no leaked
 //! resource (the fixture looks), every status as it must be, every log line there once, restart counts right.
 //!
 //! `SAMPAN_CHAOS_SECONDS` (20) and `SAMPAN_CHAOS_SEED` (4) choose another run.
@@ -39,6 +39,34 @@ enum Kind {
 struct Expected {
     kind: Kind,
     kills: u32,
+    sidecar: bool,
+}
+
+/// What the pods with volumes show.
+const CONFIG: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {k: v}\n";
+
+/// What a pod has besides its container: fields of the container, fields of the pod, whether there is a sidecar.
+fn extras(dice: &mut Dice, image: &str) -> (String, String, bool) {
+    let (mut container, mut pod) = (String::new(), String::new());
+    let [hooks, probe, sidecar, volumes] = std::array::from_fn(|_| dice.roll(3) == 0);
+    let exec = "{exec: {command: [sh, -c, 'exit 0']}";
+    if hooks {
+        container += &format!(", lifecycle: {{postStart: {exec}}}, preStop: {exec}}}}}");
+    }
+    if probe {
+        container += &format!(", readinessProbe: {exec}, periodSeconds: 1, timeoutSeconds: 60}}");
+    }
+    if sidecar {
+        let script = "trap \"exit 0\" TERM; while :; do sleep 0.1; done";
+        pod += &format!(
+            "  initContainers:\n  - {{name: s, image: {image}, restartPolicy: Always, command: [sh, -c, '{script}']}}\n"
+        );
+    }
+    if volumes {
+        container += ", volumeMounts: [{name: e, mountPath: /e}, {name: m, mountPath: /m/k, subPath: k}]";
+        pod += "  volumes: [{name: e, emptyDir: {}}, {name: m, configMap: {name: m}}]\n";
+    }
+    (container, pod, sidecar)
 }
 
 struct Chaos {
@@ -74,10 +102,11 @@ impl Chaos {
             Kind::Once(code) => ("Never", format!("echo bye; sleep 0.2; exit {code}")),
         };
         let image = &self.image;
+        let (fields, pod, sidecar) = extras(&mut self.dice, image);
         self.node.apply(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: {policy}\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {{name: c, image: {image}, command: [sh, -c, '{script}']}}\n"
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: {policy}\n  terminationGracePeriodSeconds: 1\n{pod}  containers:\n  - {{name: c, image: {image}, command: [sh, -c, '{script}']{fields}}}\n"
         ));
-        self.pods.insert(name, Expected { kind, kills: 0 });
+        self.pods.insert(name, Expected { kind, kills: 0, sidecar });
     }
 
     fn any(&mut self) -> Option<String> {
@@ -124,6 +153,10 @@ impl Chaos {
                         "{.status.phase} {.status.containerStatuses[0].ready} {.status.containerStatuses[0].restartCount}",
                         &format!("Running true {}", expected.kills),
                     );
+                    if expected.sidecar {
+                        let restarts = "{.status.initContainerStatuses[0].restartCount}";
+                        assert_eq!(self.node.field(&pod, restarts), "0", "{name}");
+                    }
                     self.lines_once(name, &[]);
                     if expected.kills > 0 {
                         assert_eq!(first("lastState.terminated.exitCode"), "137", "{name}");
@@ -189,6 +222,7 @@ fn chaos_leaves_everything_true() {
     .unwrap();
     node.add_option("--kubelet-config", config.to_str().unwrap());
     node.launch();
+    node.apply(CONFIG);
     let mut chaos =
         Chaos { node, image, dice: Dice(seed * 2 + 1), pods: BTreeMap::new(), made: 0, crashes: 0 };
     let end = Instant::now() + Duration::from_secs(seconds);
