@@ -71,7 +71,7 @@ pub(super) fn on_update(scope: &Scope<'_>, object: &mut Value) -> Result<(), Sta
 fn parse(scope: &Scope<'_>, object: &Value) -> Result<SigningRequest, Status> {
     let encoded = object["spec"]["request"].as_str().unwrap_or_default();
     SigningRequest::from_base64(encoded).map_err(|error| {
-        let found = FieldError::invalid("spec.request", encoded, &error.to_string());
+        let found = FieldError::invalid("spec.request", encoded, error.to_string());
         Status::invalid(scope.resource.group, scope.resource.kind, meta::name(object), &[found])
     })
 }
