@@ -75,9 +75,15 @@ pub(crate) fn run(client: Client, pods: PodIndex, feeds: &mut Feeds) -> impl Fut
                 return Ok(Next::Wait);
             };
             let silence = heartbeats.silence(&name);
-            if silence >= GRACE && is_known(&node) {
-                tracing::warn!(node = name, "the node has not renewed its Lease for {}s", silence.as_secs());
-                node = set_unknown(&api, &node).await?;
+            if silence >= GRACE {
+                if is_known(&node) {
+                    tracing::warn!(
+                        node = name,
+                        "the node has not renewed its Lease for {}s",
+                        silence.as_secs()
+                    );
+                    node = set_unknown(&api, &node).await?;
+                }
                 mark_pods(&client, &pods, &name).await?;
             }
             taints::set(&api, &node).await?;
@@ -120,19 +126,59 @@ async fn set_unknown(
 /// Pods of a silent node do not count as ready: Services should not send anything there.
 async fn mark_pods(client: &Client, pods: &PodIndex, node: &str) -> Result<(), kube::Error> {
     let now = format_time(jiff::Timestamp::now());
+    let mut failed = Ok(());
     for pod in pods.filter(|pod| pod.ready && pod.node == node) {
         let ready =
             json!({"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": now});
         let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [ready]}});
         let api = kinds::api::<DynamicObject>(client, kinds::find("", "pods"), &pod.namespace);
-        or_gone(api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await)?;
+        let patched = api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
+        if let Err(error) = or_gone(patched) {
+            // The others all the same; this one comes again.
+            failed = Err(error);
+        }
     }
-    Ok(())
+    failed
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http_body_util::{BodyExt, Full};
+
     use super::*;
+    use crate::pods::PodSummary;
+
+    #[tokio::test]
+    async fn a_pod_that_cannot_be_marked_keeps_no_other_from_it() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let path = request.uri().path().to_owned();
+            seen.lock().unwrap().push(path.clone());
+            let (code, answer) = match path.contains("/a/") {
+                true => (
+                    500,
+                    json!({"kind": "Status", "status": "Failure", "code": 500, "message": "no", "reason": "InternalError"}),
+                ),
+                false => (200, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "b"}})),
+            };
+            let body = Full::new(bytes::Bytes::from(answer.to_string())).boxed();
+            let answer = http::Response::builder().status(code).body(body).unwrap();
+            std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+        });
+        let client = Client::new(service, "default");
+        let pods = PodIndex::default();
+        for name in ["a", "b"] {
+            let (namespace, name, node) = ("n".to_owned(), name.to_owned(), "silent".to_owned());
+            pods.set(PodSummary { namespace, name, node, ready: true, ..PodSummary::default() });
+        }
+        assert!(mark_pods(&client, &pods, "silent").await.is_err());
+        assert_eq!(
+            *asked.lock().unwrap(),
+            ["/api/v1/namespaces/n/pods/a/status", "/api/v1/namespaces/n/pods/b/status"]
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_changed_renewal_is_a_sign_of_life() {

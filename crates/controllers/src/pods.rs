@@ -122,7 +122,7 @@ impl PodIndex {
         pods.map(|(_, pod)| pod.clone()).collect()
     }
 
-    fn set(&self, pod: PodSummary) {
+    pub(crate) fn set(&self, pod: PodSummary) {
         let key = (pod.namespace.clone(), pod.name.clone());
         let now = Arc::new(pod);
         let before = self.lock().pods.insert(key, now.clone());

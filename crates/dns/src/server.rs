@@ -182,7 +182,8 @@ fn udp_limit(packet: &[u8]) -> u16 {
     edns.map_or(PLAIN_PAYLOAD, |edns| edns.max_payload().clamp(PLAIN_PAYLOAD, answer::PAYLOAD))
 }
 
-/// The answer in bytes; when it does not fit, without records and marked so that the client asks over TCP.
+/// The answer in bytes. When it does not fit, with as many records as do (the first ones: names that lead to others
+/// stay), and marked so that the client asks over TCP; some clients never do, and take what they get.
 fn encode(mut message: Message, limit: u16) -> Vec<u8> {
     let mut bytes = to_bytes(&message);
     if bytes.as_ref().is_none_or(|bytes| bytes.len() > limit.into()) && !message.additionals.is_empty() {
@@ -191,10 +192,19 @@ fn encode(mut message: Message, limit: u16) -> Vec<u8> {
         bytes = to_bytes(&message);
     }
     if bytes.as_ref().is_none_or(|bytes| bytes.len() > limit.into()) {
-        message.answers.clear();
         message.authorities.clear();
         message.metadata.truncation = true;
+        let all = std::mem::take(&mut message.answers);
         bytes = to_bytes(&message);
+        let (mut fit, mut too_many) = (0, all.len() + 1);
+        while too_many - fit > 1 {
+            let count = fit.midpoint(too_many);
+            message.answers = all[..count].to_vec();
+            match to_bytes(&message).filter(|bytes| bytes.len() <= limit.into()) {
+                Some(fitting) => (fit, bytes) = (count, Some(fitting)),
+                None => too_many = count,
+            }
+        }
     }
     bytes.unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use crate::cgroups::PodCgroups;
 use crate::config::KubeletConfig;
 use crate::events::EventRecorder;
 use crate::eviction::Pressure;
-use crate::generate::dns::{DnsConfig, NodeDns, parse_resolv_conf};
+use crate::generate::dns::{NodeDns, node_resolv_conf};
 use crate::images::Images;
 use crate::images::collect::RoomRequests;
 use crate::metrics::Metrics;
@@ -22,6 +22,7 @@ use crate::objects::Objects;
 use crate::static_pods::mirror::Mirrors;
 use crate::status::writer::StatusWriter;
 use crate::user_namespaces::UserNamespaces;
+use crate::volumes::Removals;
 
 /// A container that ran this long before it ended starts its back-off afresh (POD-12).
 const STABLE_AFTER: Duration = Duration::from_secs(600);
@@ -50,6 +51,8 @@ pub(crate) struct NodeContext {
     pub(crate) pressure: tokio::sync::watch::Sender<Vec<Pressure>>,
     /// The cgroups of the node, its classes and its pods.
     pub(crate) cgroups: PodCgroups,
+    /// Where what pods leave behind is removed.
+    pub(crate) removals: Removals,
     /// The ids of pods with user namespaces of their own.
     pub(crate) user_namespaces: UserNamespaces,
     /// When this kubelet began.
@@ -92,11 +95,8 @@ impl NodeContext {
 
     /// The node's view of DNS; the resolver file is read each time, since DHCP clients rewrite it.
     pub(crate) fn node_dns(&self) -> NodeDns {
-        let resolv_conf = std::fs::read_to_string(&self.config.resolv_conf)
-            .map(|text| parse_resolv_conf(&text))
-            .unwrap_or_else(|_| DnsConfig::default());
         NodeDns {
-            resolv_conf,
+            resolv_conf: node_resolv_conf(&self.config.resolv_conf),
             cluster_dns: self.config.cluster_dns.clone(),
             cluster_domain: self.config.cluster_domain.clone(),
         }

@@ -122,13 +122,24 @@ pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
         .unwrap_or_else(|_| Err(format!("dial tcp {target}: i/o timeout")))
 }
 
-/// The request that a redirect leads to, when it stays on the host.
+/// The request that a redirect leads to, when it stays on the host. What has no scheme is relative to the request.
 fn redirect(request: &HttpGet, location: &str) -> Option<HttpGet> {
-    let uri: Uri = location.parse().ok()?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let Some(host) = uri.host() else {
-        return Some(HttpGet { path, ..request.clone() });
+    let location = location.split('#').next().unwrap_or_default();
+    let absolute = match location.split_once(':') {
+        // A colon after the beginning of a path, query or host is none of a scheme.
+        Some((scheme, _)) if !scheme.contains(['/', '?']) => location.to_owned(),
+        _ if location.starts_with("//") => {
+            format!("{}:{location}", if request.https { "https" } else { "http" })
+        }
+        _ => return Some(HttpGet { path: relative(&request.path, location), ..request.clone() }),
     };
+    let uri: Uri = absolute.parse().ok()?;
+    let https = match uri.scheme_str()? {
+        "https" => true,
+        "http" => false,
+        _ => return None,
+    };
+    let host = uri.host()?;
     let current = request
         .headers
         .get(HOST)
@@ -137,9 +148,37 @@ fn redirect(request: &HttpGet, location: &str) -> Option<HttpGet> {
     if host.trim_matches(['[', ']']) != current && host.trim_matches(['[', ']']) != request.host {
         return None;
     }
-    let https = uri.scheme_str() == Some("https");
+    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
     Some(HttpGet { https, port, path, ..request.clone() })
+}
+
+/// What `reference` means in a document at `base` (RFC 3986, section 5.2), both paths with or without a query.
+fn relative(base: &str, reference: &str) -> String {
+    let base = base.split(['?', '#']).next().unwrap_or_default();
+    let (path, query) = match reference.find('?') {
+        Some(at) => reference.split_at(at),
+        None => (reference, ""),
+    };
+    let joined = match path {
+        "" => base.to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => format!("{}/{path}", base.rsplit_once('/').map_or("", |(directory, _)| directory)),
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in joined.split('/').skip_while(|part| part.is_empty()) {
+        match part {
+            "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    if matches!(joined.rsplit('/').next(), Some("." | "..")) {
+        parts.push("");
+    }
+    format!("/{}{query}", parts.join("/"))
 }
 
 async fn get_once(request: &HttpGet) -> Result<(HttpAnswer, Option<String>), String> {
@@ -256,5 +295,38 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn pod_40_a_redirect_is_relative_to_the_request_and_stays_on_the_host() {
+        let request = HttpGet {
+            https: false,
+            host: "10.0.0.2".into(),
+            port: 8080,
+            path: "/app/health?full".into(),
+            headers: HeaderMap::new(),
+        };
+        for (location, leads_to) in [
+            ("login", Some("http://10.0.0.2:8080/app/login")),
+            ("login?next=http://x/", Some("http://10.0.0.2:8080/app/login?next=http://x/")),
+            ("./a/../b/", Some("http://10.0.0.2:8080/app/b/")),
+            ("../..", Some("http://10.0.0.2:8080/")),
+            ("?again", Some("http://10.0.0.2:8080/app/health?again")),
+            ("/login#top", Some("http://10.0.0.2:8080/login")),
+            ("//10.0.0.2/x", Some("http://10.0.0.2:80/x")),
+            ("https://10.0.0.2:8443/x", Some("https://10.0.0.2:8443/x")),
+            ("http://elsewhere/x", None),
+            ("//elsewhere", None),
+            ("mailto:x", None),
+        ] {
+            let next = redirect(&request, location).map(|next| next.url());
+            assert_eq!(next.as_deref(), leads_to, "{location}");
+        }
     }
 }

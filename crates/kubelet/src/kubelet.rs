@@ -23,6 +23,7 @@ use crate::server;
 use crate::static_pods::mirror::Mirrors;
 use crate::status::writer::StatusWriter;
 use crate::user_namespaces::UserNamespaces;
+use crate::volumes::Removals;
 use crate::{eviction, log_rotation, node, static_pods};
 
 /// How long a stop waits for pods that were deleted just before.
@@ -87,6 +88,7 @@ impl Kubelet {
             runtime_name: version.runtime_name,
             systemd_cgroups,
             cgroups: PodCgroups::new(&config, systemd_cgroups),
+            removals: Removals::default(),
             user_namespaces: UserNamespaces::read(
                 std::path::Path::new("/etc"),
                 &config.data_dir.join("pods"),

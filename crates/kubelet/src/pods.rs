@@ -4,5 +4,6 @@ pub mod actions;
 pub mod allocation;
 pub mod restart;
 pub mod runtime_pod;
+pub(crate) mod runtime_pods;
 pub(crate) mod source;
 pub(crate) mod worker;

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::context::NodeContext;
 use crate::pod_ref;
+use crate::pods::runtime_pods::RuntimePods;
 use crate::pods::source::Workers;
 
 /// The annotation that says where a pod came from: `api` or `file`.
@@ -25,6 +26,9 @@ pub(crate) const HASH: &str = "kubernetes.io/config.hash";
 pub(crate) const SEEN: &str = "kubernetes.io/config.seen";
 /// The annotation of a mirror pod: the hash of what it shows.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// When a runtime that did not answer is asked again.
+const RUNTIME_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
@@ -64,7 +68,8 @@ pub(crate) async fn run(
             }
         }
         reported.retain(|file, _| reading.errors.contains_key(file));
-        apply(&workers, reading);
+        let known = adopt_predecessors(&ctx, &workers, &reading).await;
+        apply(&workers, reading, known);
         ctx.mirrors.wake();
         if let Some(ready) = ready.take() {
             let _ = ready.send(());
@@ -72,15 +77,38 @@ pub(crate) async fn run(
         tokio::select! {
             () = changes.next() => {}
             _ = ended.changed() => {}
-            () = tokio::time::sleep(ctx.config.file_check_frequency) => {}
+            () = tokio::time::sleep(if known { ctx.config.file_check_frequency } else { RUNTIME_RETRY }) => {}
         }
     }
 }
 
-/// Starts what is new and ends what is gone. A manifest that cannot be read now keeps its pod.
-fn apply(workers: &Workers, reading: manifest::Reading) {
-    let running: Vec<Arc<Pod>> = workers.pods().into_iter().filter(|pod| is_static(pod)).collect();
-    for pod in &running {
+/// Gives workers to what still runs of earlier versions of these pods: of manifests that were edited while no kubelet
+/// ran. False when the runtime does not say.
+async fn adopt_predecessors(ctx: &NodeContext, workers: &Workers, reading: &manifest::Reading) -> bool {
+    let new: Vec<&Pod> = reading.pods.iter().filter(|pod| !workers.knows(pod_ref::uid(pod))).collect();
+    if new.is_empty() {
+        return true;
+    }
+    let running = match RuntimePods::read(ctx).await {
+        Ok(pods) => pods.running_static(),
+        Err(status) => {
+            tracing::warn!(%status, "static pods wait until the runtime says what of them runs");
+            return false;
+        }
+    };
+    for old in running {
+        if new.iter().any(|pod| full_name(pod) == full_name(&old) && pod.metadata.uid != old.metadata.uid) {
+            workers.adopt_orphan(old);
+        }
+    }
+    true
+}
+
+/// Starts what is new, if it `may_start`, and ends what is gone. A manifest that cannot be read now keeps its pod, and a
+/// directory that cannot be read all of them.
+fn apply(workers: &Workers, reading: manifest::Reading, may_start: bool) {
+    let all = workers.pods();
+    for pod in all.iter().filter(|pod| is_static(pod) && !reading.incomplete) {
         let wanted = reading.pods.iter().any(|wanted| wanted.metadata.uid == pod.metadata.uid);
         let unreadable = reading
             .errors
@@ -92,10 +120,12 @@ fn apply(workers: &Workers, reading: manifest::Reading) {
     }
     for pod in reading.pods {
         // The earlier version of an edited manifest ends first; then we are called again.
-        let predecessor = running
-            .iter()
-            .any(|other| full_name(other) == full_name(&pod) && other.metadata.uid != pod.metadata.uid);
-        if !predecessor {
+        let predecessor = all.iter().any(|other| {
+            full_name(other) == full_name(&pod)
+                && other.metadata.uid != pod.metadata.uid
+                && (is_static(other) || workers.is_ending(pod_ref::uid(other)))
+        });
+        if may_start && !predecessor {
             workers.start_static(pod);
         }
     }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::context::NodeContext;
 use crate::pod_ref;
@@ -159,8 +159,49 @@ fn write(dir: &Path, files: &Files, in_memory: bool, group: Option<u32>) -> Resu
     Ok(())
 }
 
-/// Unmounts everything of a pod and keeps the files, as a reboot does.
-pub(crate) fn unmount(pod_dir: &Path) -> Result<(), String> {
+/// Where directories are emptied: beside the tasks of the node, which a directory with a million files would hold up
+/// (its lease, its probes), and few at a time, which a disk does as fast as many.
+pub(crate) struct Removals(Semaphore);
+
+impl Default for Removals {
+    fn default() -> Self {
+        Self(Semaphore::new(2))
+    }
+}
+
+impl Removals {
+    /// Unmounts and removes everything in `pod_dir`. What is in use stays and is reported.
+    pub(crate) async fn tear_down(&self, pod_dir: PathBuf) -> Result<(), String> {
+        self.run(move || {
+            unmount(&pod_dir)?;
+            removal::remove(&pod_dir).map_err(|error| format!("remove {}: {error}", pod_dir.display()))
+        })
+        .await
+    }
+
+    /// Unmounts everything of a pod and keeps the files, as a reboot does.
+    pub(crate) async fn unmount(&self, pod_dir: PathBuf) -> Result<(), String> {
+        self.run(move || unmount(&pod_dir)).await
+    }
+
+    /// Removes the directory of a pod's logs.
+    pub(crate) async fn remove_logs(&self, dir: PathBuf) -> Result<(), String> {
+        self.run(move || match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(format!("remove {}: {error}", dir.display()))
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    async fn run(&self, work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
+        let _turn = self.0.acquire().await.expect("nobody closes it");
+        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+    }
+}
+
+fn unmount(pod_dir: &Path) -> Result<(), String> {
     let left = kernel_mounts::unmount_below(pod_dir)
         .map_err(|error| format!("the mounts of {}: {error}", pod_dir.display()))?;
     match left.is_empty() {
@@ -169,8 +210,27 @@ pub(crate) fn unmount(pod_dir: &Path) -> Result<(), String> {
     }
 }
 
-/// Unmounts and removes everything of the pod `uid`. What is in use stays and is reported.
-pub(crate) fn tear_down(pod_dir: &Path) -> Result<(), String> {
-    unmount(pod_dir)?;
-    removal::remove(pod_dir).map_err(|error| format!("remove {}: {error}", pod_dir.display()))
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_removal_holds_up_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let [pod, logs] = ["pod", "logs"].map(|name| dir.path().join(name));
+        for dir in [&pod, &logs] {
+            std::fs::create_dir(dir).unwrap();
+            std::fs::write(dir.join("file"), "x").unwrap();
+        }
+        let removals = Removals::default();
+        let mut torn_down = std::pin::pin!(removals.tear_down(pod.clone()));
+        let mut removed = std::pin::pin!(removals.remove_logs(logs.clone()));
+        // The first look at the future does none of the work.
+        assert!(futures::poll!(&mut torn_down).is_pending() && futures::poll!(&mut removed).is_pending());
+        torn_down.await.unwrap();
+        removed.await.unwrap();
+        assert!(!pod.exists() && !logs.exists());
+        removals.remove_logs(logs).await.unwrap();
+    }
 }

@@ -116,17 +116,19 @@ impl RuleTable {
         }
         state.host_ports.insert(sandbox.to_owned(), (ip, wanted.to_vec()));
         state.claims.take(&host_ports::owner(sandbox), host_ports::elements(ip, wanted));
-        self.apply_claims(&mut state).await
+        self.apply_claims(&mut state).await?;
+        self.forget_host_ports(ip, wanted, true).await;
+        Ok(())
     }
 
     /// Takes a sandbox's host ports away.
     pub(crate) async fn unmap_ports(&self, sandbox: &str) -> Result<(), Error> {
         let mut state = self.state.lock().await;
-        if state.host_ports.remove(sandbox).is_none() {
-            return Ok(());
-        }
+        let Some((ip, mappings)) = state.host_ports.remove(sandbox) else { return Ok(()) };
         state.claims.take(&host_ports::owner(sandbox), Vec::new());
-        self.apply_claims(&mut state).await
+        self.apply_claims(&mut state).await?;
+        self.forget_host_ports(ip, &mappings, false).await;
+        Ok(())
     }
 
     async fn apply_claims(&self, state: &mut State) -> Result<(), Error> {
@@ -305,11 +307,22 @@ impl RuleTable {
                 state.services.contains_key(&service.name),
             );
         }
+        self.forget(stale).await;
+    }
+
+    /// A sender that keeps its port would go on to the sandbox before, or past the one that has come.
+    async fn forget_host_ports(&self, ip: Ipv4Addr, mappings: &[PortMapping], there: bool) {
+        let mut stale = conntrack::Stale::default();
+        mappings.iter().for_each(|mapping| stale.add_host_port(mapping, ip, there));
+        self.forget(stale).await;
+    }
+
+    async fn forget(&self, stale: conntrack::Stale) {
         if stale.is_empty() {
             return;
         }
-        let table = self.name.clone();
-        let forgotten = tokio::task::spawn_blocking(move || stale.forget()).await;
+        let (table, services) = (self.name.clone(), self.config.service_cidr);
+        let forgotten = tokio::task::spawn_blocking(move || stale.forget(services)).await;
         match forgotten {
             Ok(Ok(0)) => {}
             Ok(Ok(count)) => tracing::debug!(table = &*table, count, "UDP flows to former endpoints ended"),

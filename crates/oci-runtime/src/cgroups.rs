@@ -60,6 +60,11 @@ impl Hierarchy {
     }
 }
 
+/// Whether controllers are on v1 hierarchies here.
+pub(crate) fn are_v1() -> bool {
+    hierarchies().iter().any(|hierarchy| !hierarchy.plain)
+}
+
 /// The container's directory in each hierarchy.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let relative = path.strip_prefix("/").unwrap_or(path);

@@ -4,7 +4,8 @@
 //! container clones without exec and changes the caller's directory. libcontainer does namespaces, mounts
 //! and cgroups; what it lacks is here: seccomp ([`seccomp`]), capabilities that let the filter be loaded last
 //! ([`executor`]), runc's lookup of the command and runc's error texts, clamped limits ([`limits`]), the cgroup
-//! hierarchies without controllers ([`cgroups`]), mounts and execs in a user namespace ([`user_namespace`]), and a kill and delete that wait for what they ended.
+//! hierarchies without controllers ([`cgroups`]), mounts and execs in a user namespace ([`user_namespace`]), a place
+//! where what a container needs of the host is gathered ([`stage`]), and a kill and delete that wait for what they ended.
 
 mod bundle;
 mod cgroups;
@@ -16,6 +17,7 @@ mod journal;
 mod kernel;
 mod limits;
 mod seccomp;
+mod stage;
 mod user_namespace;
 mod working_directory;
 

@@ -2,22 +2,19 @@
 //!
 //! libcontainer joins the namespace first and makes everything from inside. There it is a stranger to the host:
 //! it cannot pass through directories that are closed to others, and it does not map the ids of mounts. So before it
-//! starts, [`UserNamespace::stage`] copies the root, the other namespaces' pins and everything that will be bound to a place
-//! that all can reach, in a mount namespace that goes with this process, and maps the ids of those mounts that want
-//! it. `exec` is the other way round: libcontainer does not join a container's user namespace at all, so
+//! starts, a stage ([`crate::stage`]) is set that all can reach, in a mount namespace that goes with this process, and
+//! the ids of those mounts that want it are mapped. `exec` is the other way round: libcontainer does not join a container's user namespace at all, so
 //! the command's process joins it as its last step ([`Member`]).
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::kernel::{credentials, mounts};
 use crate::{Error, Result};
-
-/// Directories that every machine has and everybody may enter; the first that does not hide what is needed is used.
-const STAGES: [&str; 4] = ["/dev/shm", "/mnt", "/srv", "/media"];
 
 /// A range of ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,52 +101,18 @@ impl UserNamespace {
         })
     }
 
-    /// Gathers the root, the namespaces and the sources of all bind mounts; `config` then names the copies. `needed` are paths that
-    /// must stay reachable.
-    pub(crate) fn stage(&self, config: &mut Value, needed: &[&Path]) -> Result<()> {
-        mounts::unshare().map_err(|error| Error::text(format!("unshare the mount namespace: {error}")))?;
-        let usable = |stage: &&Path| stage.is_dir() && !needed.iter().any(|path| path.starts_with(stage));
-        let stage = STAGES.map(Path::new).into_iter().find(usable).ok_or_else(|| {
-            Error::text(format!("a container in a user namespace needs one of the directories {STAGES:?}"))
-        })?;
-        let root = PathBuf::from(config.pointer("/root/path").and_then(Value::as_str).unwrap_or_default());
-        // Everything is taken before anything is hidden by the stage.
-        let tree = mounts::copy(&root, true).map_err(Error::file("copy the mount of", &root))?;
-        let mut copies = vec![(stage.join("rootfs"), true, tree)];
-        let namespaces = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
-        for namespace in namespaces.into_iter().flatten().filter(|namespace| namespace["type"] != "user") {
-            let Some(path) = namespace["path"].as_str().filter(|path| !path.is_empty()) else { continue };
-            let path = Path::new(path);
-            let pin = mounts::copy(path, false).map_err(Error::file("copy the mount of", path))?;
-            let target = stage.join(namespace["type"].as_str().unwrap_or_default());
-            namespace["path"] = json!(target);
-            copies.push((target, false, pin));
+    /// Maps the ids of the copy of a mount's source, if it wants that.
+    pub(crate) fn map_ids(&self, mount: &Value, source: &Path, tree: &OwnedFd) -> Result<()> {
+        if !self.is_mapped(mount)? {
+            return Ok(());
         }
-        let list = config["mounts"].as_array_mut();
-        for (index, mount) in list.into_iter().flatten().enumerate() {
-            let Some(recursive) = bound(mount) else { continue };
-            let source = PathBuf::from(mount["source"].as_str().unwrap_or_default());
-            let tree = mounts::copy(&source, recursive).map_err(Error::file("copy the mount of", &source))?;
-            if self.is_mapped(mount)? {
-                mounts::map_ids(&tree, &*self.namespace).map_err(|error| {
-                    Error::text(format!(
-                        "map the ids of {} for {}: {error} (its file system may not support id-mapped mounts)",
-                        source.display(),
-                        mount["destination"].as_str().unwrap_or_default(),
-                    ))
-                })?;
-            }
-            let target = stage.join(index.to_string());
-            mount["source"] = json!(target);
-            copies.push((target, source.is_dir(), tree));
-        }
-        config["root"]["path"] = json!(stage.join("rootfs"));
-        mounts::empty(stage).map_err(Error::file("mount", stage))?;
-        for (target, is_dir, tree) in &copies {
-            let made = if *is_dir { fs::create_dir(target) } else { File::create(target).map(drop) };
-            made.and_then(|()| mounts::attach(tree, target)).map_err(Error::file("attach", target))?;
-        }
-        Ok(())
+        mounts::map_ids(tree, &*self.namespace).map_err(|error| {
+            Error::text(format!(
+                "map the ids of {} for {}: {error} (its file system may not support id-mapped mounts)",
+                source.display(),
+                mount["destination"].as_str().unwrap_or_default(),
+            ))
+        })
     }
 
     /// Whether a mount wants its ids mapped: as the container's are, or not at all.
@@ -164,16 +127,6 @@ impl UserNamespace {
         let destination = mount["destination"].as_str().unwrap_or_default();
         Err(Error::text(format!("mount {destination}: ids can only be mapped as the container's are")))
     }
-}
-
-/// Whether it is a bind mount, and whether of the whole tree.
-fn bound(mount: &Value) -> Option<bool> {
-    let options = mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let options: Vec<&str> = options.collect();
-    if options.contains(&"rbind") {
-        return Some(true);
-    }
-    (mount["type"] == "bind" || options.contains(&"bind")).then_some(false)
 }
 
 fn ranges(list: &Value) -> Result<Vec<Range>> {
@@ -200,6 +153,8 @@ fn on_host(id: u32, ranges: &[Range]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -210,13 +165,6 @@ mod tests {
         assert_eq!(on_host(65_535, &ranges), Some(196_607));
         assert_eq!(on_host(65_536, &ranges), None);
         assert!(super::ranges(&json!([{"containerID": 0}])).is_err());
-    }
-
-    #[test]
-    fn bind_mounts_are_known_by_type_and_option() {
-        assert_eq!(bound(&json!({"type": "bind", "options": ["rbind", "ro"]})), Some(true));
-        assert_eq!(bound(&json!({"type": "none", "options": ["bind"]})), Some(false));
-        assert_eq!(bound(&json!({"type": "tmpfs"})), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-/// The Service, as the watch names it.
+/// The Service and its slice, as the watch names them.
 pub(crate) const KEY: &str = "kube-system/kube-dns";
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
@@ -32,7 +32,7 @@ pub struct ClusterDns {
     pub endpoint: SocketAddr,
 }
 
-/// Brings the Service and its slice in order, now and whenever the Service is deleted.
+/// Brings the Service and its slice in order, now and whenever one of them is deleted.
 pub(crate) async fn keep(client: &Client, dns: &ClusterDns, gone: &Notify) {
     loop {
         let mut backoff = FIRST_BACKOFF;

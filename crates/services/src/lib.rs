@@ -87,7 +87,12 @@ async fn follow(config: &ServicesConfig, proxy: &Proxy, dns_gone: &tokio::sync::
                     dirty.extend(view.remove_service(&key));
                 }
                 Event::Slice(Change::Set(slice)) => dirty.extend(view.set_slice(&slice)),
-                Event::Slice(Change::Gone(key)) => dirty.extend(view.remove_slice(&key)),
+                Event::Slice(Change::Gone(key)) => {
+                    if key == cluster_dns::KEY {
+                        dns_gone.notify_one();
+                    }
+                    dirty.extend(view.remove_slice(&key));
+                }
                 Event::Service(Change::Listed) => services_listed = true,
                 Event::Slice(Change::Listed) => slices_listed = true,
             }

@@ -378,5 +378,10 @@ pub(super) fn disruption_budget(object: &Value, out: &mut Errors) {
             out.push(FieldError::invalid(path.child(field), n, super::NON_NEGATIVE));
         }
     }
+    let policies = ["AlwaysAllow", "IfHealthyBudget"];
+    if let Some(policy) = spec["unhealthyPodEvictionPolicy"].as_str().filter(|one| !policies.contains(one)) {
+        let field = path.child("unhealthyPodEvictionPolicy");
+        out.push(FieldError::not_supported(field, policy, &policies));
+    }
     label_selector(&spec["selector"], &path.child("selector"), out);
 }

@@ -43,24 +43,71 @@ pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<
     let pod = pod.ok_or_else(|| scope.not_found(&name))?;
     let unprotected = meta::is_deleting(&pod)
         || matches!(meta::str_at(&pod, "/status/phase"), "Succeeded" | "Failed" | "Pending");
-    if !unprotected {
-        budget(scope, &pod, dry_run).await?;
+    let passage = if unprotected { Passage::Open } else { budget(scope, &pod, dry_run).await? };
+    if let (Passage::Unready(budget), None) = (&passage, &options.resource_version) {
+        options.resource_version = Some(meta::resource_version(&pod).to_owned());
+        remove(scope, &pod, dry_run, options).await.map_err(|error| match error.code {
+            // It is another one now, perhaps ready: it is judged again when the client comes back.
+            409 => in_process(budget),
+            _ => error,
+        })?;
+    } else {
+        remove(scope, &pod, dry_run, options).await?;
     }
-    if !dry_run && !meta::is_deleting(&pod) {
-        note_disruption(scope, &name, &mut options).await?;
-    }
-    let whole = Scope { subresource: "", dry_run, ..*scope };
-    delete::delete(&whole, &name, &options).await?;
     respond::value(context, &accepted, 201, &Status::success(201).to_value())
 }
 
-/// Takes one disruption from the pod's budget, if it has one.
-async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<(), Status> {
-    let Some(resource) = scheme::find("policy", "v1", "poddisruptionbudgets") else { return Ok(()) };
+/// How a pod got past its budget.
+enum Passage {
+    /// It has none, or a disruption was taken from it.
+    Open,
+    /// Nothing was taken from this budget, because the pod is not ready: that holds for this version of the pod only.
+    Unready(String),
+}
+
+async fn remove(
+    scope: &Scope<'_>,
+    pod: &Value,
+    dry_run: bool,
+    mut options: DeleteOptions,
+) -> Result<(), Status> {
+    let name = meta::name(pod);
+    if !dry_run && !meta::is_deleting(pod) {
+        note_disruption(scope, name, &mut options).await?;
+    }
+    let whole = Scope { subresource: "", dry_run, ..*scope };
+    delete::delete(&whole, name, &options).await.map(drop)
+}
+
+/// The budget is about to say something else.
+fn in_process(budget: &str) -> Status {
+    let cause = format!("The disruption budget {budget} is still being processed by the server.");
+    Status::too_many_requests(REFUSED, RETRY_SECONDS).with_cause("DisruptionBudget", &cause)
+}
+
+/// Whether the budget lets a pod go that is not ready, whatever it allows (`unhealthyPodEvictionPolicy`): always, or
+/// (`IfHealthyBudget`, the default) when those it protects are there without it.
+fn lets_unready_go(budget: &Value) -> bool {
+    let number = |pointer: &str| budget.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+    let desired = number("/status/desiredHealthy");
+    meta::str_at(budget, "/spec/unhealthyPodEvictionPolicy") == "AlwaysAllow"
+        || (desired > 0 && number("/status/currentHealthy") >= desired)
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// Takes one disruption from the pod's budget, if it has one and needs it.
+async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<Passage, Status> {
+    let Some(resource) = scheme::find("policy", "v1", "poddisruptionbudgets") else {
+        return Ok(Passage::Open);
+    };
     let registry = &scope.server.registry;
     for _ in 0..ATTEMPTS {
         registry.catch_up().await?;
-        let Some(cache) = registry.cache(resource) else { return Ok(()) };
+        let Some(cache) = registry.cache(resource) else { return Ok(Passage::Open) };
         let all = cache.snapshot(scope.namespace, 0).objects;
         let matching: Vec<Value> = all
             .iter()
@@ -72,7 +119,7 @@ async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<(), Sta
             .collect();
         let mut budget = match <[Value; 1]>::try_from(matching) {
             Ok([budget]) => budget,
-            Err(none) if none.is_empty() => return Ok(()),
+            Err(none) if none.is_empty() => return Ok(Passage::Open),
             Err(_) => {
                 return Err(Status::internal_error(
                     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
@@ -80,12 +127,12 @@ async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<(), Sta
             }
         };
         let name = meta::name(&budget).to_owned();
+        if !is_ready(pod) && lets_unready_go(&budget) {
+            return Ok(Passage::Unready(name));
+        }
         let number = |pointer: &str| budget.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
         if number("/status/observedGeneration") < meta::generation(&budget) {
-            let cause = format!("The disruption budget {name} is still being processed by the server.");
-            return Err(
-                Status::too_many_requests(REFUSED, RETRY_SECONDS).with_cause("DisruptionBudget", &cause)
-            );
+            return Err(in_process(&name));
         }
         let allowed = number("/status/disruptionsAllowed");
         if allowed <= 0 {
@@ -97,7 +144,7 @@ async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<(), Sta
             return Err(Status::too_many_requests(REFUSED, 0).with_cause("DisruptionBudget", &cause));
         }
         if dry_run {
-            return Ok(());
+            return Ok(Passage::Open);
         }
         let revision = meta::resource_version(&budget).parse().unwrap_or_default();
         let status = meta::object_mut(&mut budget["status"]);
@@ -105,7 +152,7 @@ async fn budget(scope: &Scope<'_>, pod: &Value, dry_run: bool) -> Result<(), Sta
         let disrupted = meta::object_mut(status.entry("disruptedPods").or_insert(Value::Null));
         disrupted.insert(meta::name(pod).to_owned(), json!(meta::format_time(Timestamp::now())));
         if registry.put(resource, scope.namespace, &name, &budget, revision).await?.is_some() {
-            return Ok(());
+            return Ok(Passage::Open);
         }
     }
     Err(Status::too_many_requests(REFUSED, RETRY_SECONDS))

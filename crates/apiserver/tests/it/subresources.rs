@@ -1,6 +1,6 @@
 //! Parts of objects: status, scale, binding, eviction, ephemeral containers.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Api, PODS};
 
@@ -74,24 +74,70 @@ async fn deployments_are_scaled() {
     assert_eq!(api.merge(&format!("{path}/d/scale"), json!({"spec": {"replicas": -1}})).await.code, 422);
 }
 
+const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+
+/// A running pod that the budget `b` selects.
+async fn budgeted_pod(api: &Api, name: &str, ready: &str) {
+    let running = json!({"metadata": {"labels": {"app": "x"}},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}});
+    api.pod(name, Some("a")).await;
+    api.merge(&format!("{PODS}/{name}"), running.clone()).await.expect(200);
+    api.merge(&format!("{PODS}/{name}/status"), running).await.expect(200);
+}
+
+/// Makes or changes the budget `b`, and says what its controller would.
+async fn budget(api: &Api, more: Value, mut status: Value) {
+    let budget = json!({"metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
+    api.post(BUDGETS, budget).await;
+    let made = api.merge(&format!("{BUDGETS}/b"), json!({"spec": more})).await.expect(200);
+    status["observedGeneration"] = made["metadata"]["generation"].clone();
+    status["expectedPods"] = json!(2);
+    api.merge(&format!("{BUDGETS}/b/status"), json!({"status": status})).await.expect(200);
+}
+
+#[tokio::test]
+async fn an_unready_pod_is_evicted_without_a_charge() {
+    let api = Api::start().await;
+    for name in ["broken", "spoilt"] {
+        budgeted_pod(&api, name, "False").await;
+    }
+    let evict = async |name: &str, options: Value| {
+        let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name},
+            "deleteOptions": options});
+        api.post(&format!("{PODS}/{name}/eviction"), body).await.code
+    };
+    // Too few are healthy: the unready one may be about to become so.
+    let few = json!({"disruptionsAllowed": 0, "desiredHealthy": 2, "currentHealthy": 1});
+    budget(&api, json!({}), few.clone()).await;
+    assert_eq!(evict("broken", json!({})).await, 429);
+    // Those it protects are there without it.
+    budget(&api, json!({}), json!({"disruptionsAllowed": 0, "desiredHealthy": 2, "currentHealthy": 2})).await;
+    let stale = json!({"preconditions": {"resourceVersion": "1"}});
+    assert_eq!(evict("broken", stale).await, 409);
+    assert_eq!(evict("broken", json!({})).await, 201);
+    assert!(
+        api.get(&format!("{PODS}/broken")).await.expect(200)["metadata"]["deletionTimestamp"].is_string()
+    );
+    budget(&api, json!({"unhealthyPodEvictionPolicy": "IfHealthyBudget"}), few.clone()).await;
+    assert_eq!(evict("spoilt", json!({})).await, 429);
+    let unknown = json!({"spec": {"unhealthyPodEvictionPolicy": "Sometimes"}});
+    assert_eq!(api.merge(&format!("{BUDGETS}/b"), unknown).await.code, 422);
+    budget(&api, json!({"unhealthyPodEvictionPolicy": "AlwaysAllow"}), few).await;
+    assert_eq!(evict("spoilt", json!({})).await, 201);
+    let left = api.get(&format!("{BUDGETS}/b")).await.expect(200);
+    assert!(left["status"]["disruptedPods"].is_null(), "{left}");
+}
+
 #[tokio::test]
 async fn an_eviction_heeds_the_budget() {
     let api = Api::start().await;
     let evict =
         |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
-    let running = json!({"metadata": {"labels": {"app": "x"}}, "status": {"phase": "Running"}});
     for name in ["p", "q"] {
-        api.pod(name, Some("a")).await;
-        api.merge(&format!("{PODS}/{name}"), running.clone()).await.expect(200);
-        api.merge(&format!("{PODS}/{name}/status"), running.clone()).await.expect(200);
+        budgeted_pod(&api, name, "True").await;
     }
-    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
-    let made = api.post(budgets, budget).await.expect(201);
-    let generation = made["metadata"]["generation"].as_i64().unwrap_or_default();
-    let status = json!({"status": {"observedGeneration": generation, "disruptionsAllowed": 1, "desiredHealthy": 1,
-        "currentHealthy": 2, "expectedPods": 2}});
-    api.merge(&format!("{budgets}/b/status"), status).await.expect(200);
+    budget(&api, json!({}), json!({"disruptionsAllowed": 1, "desiredHealthy": 1, "currentHealthy": 2})).await;
     // What is insisted on is the version before the eviction notes itself.
     let version = api.get(&format!("{PODS}/p")).await.expect(200)["metadata"]["resourceVersion"].clone();
     let mut insists = evict("p");

@@ -23,8 +23,9 @@ pub(crate) fn of(images: &Images, scratch: &Path) -> Result<()> {
                     loop {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(layer) = images.layers.get(i) else { return Ok(()) };
-                        let dir = scratch.join(i.to_string());
-                        fs::create_dir(&dir)?;
+                        // Of a random name: ext4 places a directory by its name's hash, and the last round's files
+                        // of that place have just been deleted.
+                        let dir = tempfile::Builder::new().prefix("layer-").tempdir_in(scratch)?.keep();
                         one(layer, &dir).with_context(|| layer.display().to_string())?;
                     }
                 })

@@ -72,6 +72,34 @@ pub fn parse_resolv_conf(text: &str) -> DnsConfig {
     config
 }
 
+/// Where systemd-resolved writes the servers that it asks itself.
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The node's resolver configuration for its pods: the file at `path`. When all its servers are on the node's loopback
+/// (a local cache such as systemd-resolved), which a pod's is not, the list of those behind it, if there is one.
+#[must_use]
+pub fn node_resolv_conf(path: &std::path::Path) -> DnsConfig {
+    behind_loopback(path, std::path::Path::new(RESOLVED))
+}
+
+fn behind_loopback(path: &std::path::Path, behind: &std::path::Path) -> DnsConfig {
+    let read = |path| std::fs::read_to_string(path).map(|text| parse_resolv_conf(&text));
+    let config = read(path).unwrap_or_default();
+    if config.is_reachable_from_pods() {
+        return config;
+    }
+    read(behind).ok().filter(DnsConfig::is_reachable_from_pods).unwrap_or(config)
+}
+
+impl DnsConfig {
+    /// Whether it names no servers or one that is not on a loopback.
+    #[must_use]
+    pub fn is_reachable_from_pods(&self) -> bool {
+        let on_loopback = |server: &String| server.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        self.servers.is_empty() || !self.servers.iter().all(on_loopback)
+    }
+}
+
 /// The configuration of `pod`.
 #[must_use]
 pub fn pod_dns(pod: &Pod, node: &NodeDns) -> PodDns {
@@ -200,6 +228,26 @@ mod tests {
 
     fn strings(list: &[&str]) -> Vec<String> {
         list.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn env_16_a_pod_is_not_sent_to_its_own_loopback() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let stub = write("stub", "nameserver 127.0.0.53\nsearch corp\n");
+        let behind = write("behind", "nameserver 192.0.2.53\nsearch corp\n");
+        let servers =
+            |path: &std::path::Path, behind: &std::path::Path| behind_loopback(path, behind).servers;
+        assert_eq!(servers(&stub, &behind), ["192.0.2.53"]);
+        assert_eq!(servers(&stub, &dir.path().join("none")), ["127.0.0.53"]);
+        assert_eq!(servers(&stub, &stub), ["127.0.0.53"]);
+        let mixed = write("mixed", "nameserver 127.0.0.1\nnameserver 9.9.9.9\n");
+        assert_eq!(servers(&mixed, &behind), ["127.0.0.1", "9.9.9.9"]);
+        assert_eq!(servers(&dir.path().join("none"), &behind), [""; 0]);
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub(crate) async fn keep_registered(
                 }
                 Err(error) => {
                     tracing::warn!(%error, "node status not written yet");
+                    if matches!(&error, kube::Error::Api(answer) if answer.code == 404) {
+                        // Somebody deleted it: it is made again.
+                        reported = None;
+                    }
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }

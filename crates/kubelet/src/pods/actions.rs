@@ -9,6 +9,9 @@ use crate::labels::container_hash;
 use crate::pod_ref;
 use crate::probes::ProbeResults;
 
+/// The exit code of what SIGKILL ends: a failure, which only `Never` leaves so.
+const KILLED: i32 = 137;
+
 /// A container that is to be stopped although the pod goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
@@ -92,10 +95,13 @@ pub fn sandbox_change(pod: &Pod, runtime: &RuntimePod) -> (bool, u32) {
 fn plan_new_sandbox(pod: &Pod, runtime: &RuntimePod, attempt: u32, actions: &mut PodActions) {
     actions.kill_pod = true;
     actions.attempt = attempt;
+    if attempt > 0 && ends_with_its_sandbox(pod, runtime) {
+        return;
+    }
     let start: Vec<usize> = pod_ref::containers(pod)
         .iter()
         .enumerate()
-        .filter(|(_, container)| should_start(pod, container, runtime.container(&container.name)))
+        .filter(|(_, container)| starts_in_a_new_sandbox(pod, container, runtime))
         .map(|(index, _)| index)
         .collect();
     // Nothing would run in it: no sandbox only for the sandbox's sake (POD-20).
@@ -112,6 +118,31 @@ fn plan_new_sandbox(pod: &Pod, runtime: &RuntimePod, attempt: u32, actions: &mut
     } else {
         actions.start_init = vec![0];
     }
+}
+
+/// Whether a regular container is started in the sandbox that replaces this one: what still runs is killed with it.
+fn starts_in_a_new_sandbox(pod: &Pod, container: &Container, runtime: &RuntimePod) -> bool {
+    let latest = runtime.container(&container.name);
+    if latest.is_some_and(|run| run.state == State::Running) {
+        return pod.metadata.deletion_timestamp.is_none() && restarts_after_exit(pod, container, KILLED);
+    }
+    should_start(pod, container, latest)
+}
+
+/// Whether the pod is over when its sandbox is: it has had containers, and none of its own may begin twice.
+fn ends_with_its_sandbox(pod: &Pod, runtime: &RuntimePod) -> bool {
+    let begins_twice = |container: &Container| {
+        let ended = runtime.container(&container.name).filter(|run| run.state == State::Exited);
+        restarts_after_exit(pod, container, ended.map_or(KILLED, |run| run.exit_code))
+    };
+    pod_ref::restart_policy(pod) == "Never"
+        && !runtime.containers.is_empty()
+        && !runtime.is_replacing()
+        && !pod_ref::init_containers(pod)
+            .iter()
+            .filter(|container| !pod_ref::is_sidecar(container))
+            .chain(pod_ref::containers(pod))
+            .any(begins_twice)
 }
 
 /// Whether a regular container ever ran, in any sandbox: then all init containers were done once.
@@ -225,8 +256,7 @@ fn plan_containers(pod: &Pod, runtime: &RuntimePod, probes: &ProbeResults, actio
                     continue;
                 };
                 let changed = run.hash != container_hash(container);
-                // An exit by SIGKILL or SIGTERM is a failure: `Never` is the only policy that leaves it so.
-                let restart = changed || restarts_after_exit(pod, container, 137);
+                let restart = changed || restarts_after_exit(pod, container, KILLED);
                 let kill = if restart { restarting(kill) } else { kill };
                 actions.kill.push(kill);
                 if restart {

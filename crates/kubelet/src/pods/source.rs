@@ -2,12 +2,11 @@
 //! API no longer knows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::WatchStreamExt;
@@ -17,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::runtime_pods::RuntimePods;
 use super::worker::PodWorker;
 use super::worker::inbox::{Inbox, NodeEnd, SHUTDOWN_REASON};
 use crate::context::NodeContext;
@@ -32,6 +32,10 @@ const SAFETY_RELIST: Duration = Duration::from_secs(30);
 
 /// How long a stop waits for the first list of pods.
 const LISTING: Duration = Duration::from_secs(5);
+
+/// How long a stop waits for pods that had their time already: for a runtime that does not answer, for an API that has
+/// gone before this node and never hears how they ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// What the status of a pod says that a graceful shutdown of the node ended (upstream's words).
 const SHUTDOWN: &str = "Pod was terminated in response to imminent node shutdown.";
@@ -162,11 +166,19 @@ impl Workers {
             let below = steps.get(index + 1).map(|next| next.priority);
             self.stop_group(index == 0, step, below).await;
         }
+        let mut grace = Duration::ZERO;
         for entry in self.lock().values() {
             entry.inbox.stop();
+            if steps.is_empty() {
+                let own = u64::try_from(entry.inbox.grace_seconds()).unwrap_or(0);
+                grace = grace.max(Duration::from_secs(own));
+            }
         }
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(grace.saturating_add(LAST_WORDS), self.tasks.wait()).await.is_err() {
+            let left: Vec<String> = self.pods().iter().map(|pod| pod_ref::full_name(pod)).collect();
+            tracing::warn!(pods = left.join(", "), "not finished; the next start goes on with them");
+        }
         if !steps.is_empty() {
             self.ctx.metrics.node.shutdown_end.set(self.ctx.config.clock.now().as_second());
         }
@@ -227,7 +239,8 @@ impl Workers {
             .map(|entry| Arc::clone(&entry.pod))
     }
 
-    fn knows(&self, uid: &str) -> bool {
+    /// Whether the pod has a worker.
+    pub(crate) fn knows(&self, uid: &str) -> bool {
         self.lock().contains_key(uid)
     }
 
@@ -254,10 +267,10 @@ impl Workers {
     }
 
     /// A pod that only the runtime knows: it is terminated with the grace period that its containers remember.
-    fn adopt_orphan(&self, pod: Pod) {
+    pub(crate) fn adopt_orphan(&self, pod: Pod) {
         let mut entries = self.lock();
         if !entries.contains_key(pod_ref::uid(&pod)) {
-            tracing::info!(pod = %pod_ref::full_name(&pod), "the API does not know this pod: it is removed");
+            tracing::info!(pod = %pod_ref::full_name(&pod), "nobody wants this pod any more: it is removed");
             self.spawn(&mut entries, Arc::new(pod), true);
         }
     }
@@ -324,27 +337,15 @@ pub(crate) async fn watch_pods(ctx: Arc<NodeContext>, workers: Workers) {
 
 /// Removes sandboxes, containers and directories of pods that the API does not know.
 async fn remove_orphans(ctx: Arc<NodeContext>, workers: Workers) {
-    let cri = &ctx.config.cri;
-    let mut orphans: BTreeMap<String, Pod> = BTreeMap::new();
+    let mut orphans = BTreeMap::new();
     for _ in 0..30 {
-        let (sandboxes, containers) =
-            tokio::join!(cri.list_pod_sandboxes(Default::default()), cri.list_containers(Default::default()));
-        let (Ok(sandboxes), Ok(containers)) = (sandboxes, containers) else {
-            tokio::time::sleep(RELIST).await;
-            continue;
-        };
-        for labels in sandboxes.iter().map(|s| &s.labels).chain(containers.iter().map(|c| &c.labels)) {
-            if let Some(pod) = pod_from_labels(labels) {
-                orphans.entry(pod_ref::uid(&pod).to_owned()).or_insert(pod);
+        match RuntimePods::read(&ctx).await {
+            Ok(found) => {
+                orphans = found.all();
+                break;
             }
+            Err(_) => tokio::time::sleep(RELIST).await,
         }
-        for container in &containers {
-            let uid = container.labels.get(labels::POD_UID).cloned().unwrap_or_default();
-            if let Some(pod) = orphans.get_mut(&uid) {
-                remember_container(pod, container);
-            }
-        }
-        break;
     }
     for (uid, pod) in orphans {
         if !workers.knows(&uid) {
@@ -356,46 +357,21 @@ async fn remove_orphans(ctx: Arc<NodeContext>, workers: Workers) {
     for entry in std::fs::read_dir(pods_dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(uid) = name.to_str().filter(|uid| !workers.knows(uid)) else { continue };
-        remove_logs_of(&ctx.config.log_dir, uid);
-        if let Err(error) = crate::volumes::tear_down(&entry.path()) {
+        remove_logs_of(&ctx, uid).await;
+        if let Err(error) = ctx.removals.tear_down(entry.path()).await {
             tracing::warn!(error, "directory of a removed pod");
         }
     }
 }
 
 /// Removes `<ns>_<pod>_<uid>`; logs of pods that this kubelet has no directory of are somebody else's.
-fn remove_logs_of(log_dir: &Path, uid: &str) {
-    for entry in std::fs::read_dir(log_dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(|name| name.ends_with(&format!("_{uid}"))) {
-            let _ = std::fs::remove_dir_all(entry.path());
+async fn remove_logs_of(ctx: &NodeContext, uid: &str) {
+    for entry in std::fs::read_dir(&ctx.config.log_dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(&format!("_{uid}")))
+            && let Err(error) = ctx.removals.remove_logs(entry.path()).await
+        {
+            tracing::warn!(error, "logs of a removed pod");
         }
-    }
-}
-
-fn pod_from_labels(labels: &HashMap<String, String>) -> Option<Pod> {
-    let of = |key: &str| labels.get(key).cloned();
-    Some(Pod {
-        metadata: ObjectMeta {
-            name: of(labels::POD_NAME),
-            namespace: of(labels::POD_NAMESPACE),
-            uid: Some(of(labels::POD_UID)?),
-            ..ObjectMeta::default()
-        },
-        spec: Some(PodSpec::default()),
-        status: None,
-    })
-}
-
-fn remember_container(pod: &mut Pod, container: &v1::Container) {
-    let Some(spec) = pod.spec.as_mut() else { return };
-    let number = |key: &str| container.annotations.get(key).and_then(|value| value.parse::<i64>().ok());
-    let grace = number(labels::DELETION_GRACE_PERIOD).or_else(|| number(labels::TERMINATION_GRACE_PERIOD));
-    spec.termination_grace_period_seconds = grace.or(spec.termination_grace_period_seconds);
-    if let Some(name) = container.labels.get(labels::CONTAINER_NAME)
-        && !spec.containers.iter().any(|known| known.name == *name)
-    {
-        let ports = container.annotations.get(labels::PORTS).and_then(|json| serde_json::from_str(json).ok());
-        spec.containers.push(Container { name: name.clone(), ports, ..Container::default() });
     }
 }
 

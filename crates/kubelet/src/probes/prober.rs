@@ -58,8 +58,10 @@ impl Prober {
             // Known from an earlier daemon.
             return;
         }
+        // From the container's start, however long it takes to start up.
+        let begins = tokio::time::Instant::now() + delay.saturating_sub(self.running_for);
         self.wait_for_startup(probe_kind).await;
-        tokio::time::sleep(delay.saturating_sub(self.running_for)).await;
+        tokio::time::sleep_until(begins).await;
         let mut ticks = tokio::time::interval(period);
         // A slow answer moves no later question.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

@@ -22,23 +22,18 @@ pub(super) struct Reading {
     pub(super) pods: Vec<Pod>,
     /// Files that could not be used, and why.
     pub(super) errors: BTreeMap<PathBuf, String>,
+    /// Whether there may be files that were not seen: then nothing is known to be gone.
+    pub(super) incomplete: bool,
 }
 
 /// Reads a file, or all files of a directory but hidden ones.
 pub(super) fn read_all(path: &Path, node: &str, seen: Timestamp) -> Reading {
     let mut reading = Reading::default();
-    let mut files = Vec::new();
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-            let hidden = entry.file_name().to_str().is_none_or(|name| name.starts_with('.'));
-            if !hidden && entry.path().is_file() {
-                files.push(entry.path());
-            }
-        }
-        files.sort();
-    } else if path.exists() {
-        files.push(path.to_owned());
-    }
+    let files = list(path).unwrap_or_else(|error| {
+        reading.incomplete = true;
+        reading.errors.insert(path.to_owned(), error.to_string());
+        Vec::new()
+    });
     for file in files {
         match read(&file, node, seen) {
             Ok(pod) => {
@@ -58,6 +53,29 @@ pub(super) fn read_all(path: &Path, node: &str, seen: Timestamp) -> Reading {
         }
     }
     reading
+}
+
+/// The files; none when there is nothing at `path`.
+fn list(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let is = |path: &Path| match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    };
+    let Some(found) = is(path)? else { return Ok(Vec::new()) };
+    if !found.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let hidden = entry.file_name().to_str().is_none_or(|name| name.starts_with('.'));
+        // What cannot be looked at is told of when it is read.
+        if !hidden && is(&entry.path()).map_or(true, |found| found.is_some_and(|found| found.is_file())) {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn read(file: &Path, node: &str, seen: Timestamp) -> Result<Pod, String> {

@@ -44,7 +44,8 @@ pub struct StatusInputs<'a> {
     pub resize: &'a [PodCondition],
     /// Whether the runtime makes mounts read-only with what is mounted in them.
     pub recursive_read_only: bool,
-    /// Phase, reason and message that the kubelet itself decided (deadline, eviction, rejection).
+    /// Phase, reason and message that the kubelet itself decided (deadline, eviction, rejection): the pod's when nothing
+    /// of it runs any more.
     pub verdict: Option<&'a Verdict>,
     /// The node's addresses.
     pub host_ips: &'a [String],
@@ -82,18 +83,19 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
     let ephemeral_statuses =
         statuses_of(ContainerKind::Ephemeral, &ephemeral, old.ephemeral_container_statuses.as_ref());
 
+    // As long as something runs the pod has what it asked for: whoever sees it Failed gives that to somebody else.
+    let runs = inputs.runtime.running().next().is_some();
+    let verdict = inputs.verdict.filter(|_| inputs.terminal || !runs);
     let computed = match old.phase.as_deref() {
         // A finished pod stays what it is (POD-02).
         Some("Succeeded") => "Succeeded",
         Some("Failed") => "Failed",
-        _ if inputs.verdict.is_some() => "Failed",
+        _ if verdict.is_some() => "Failed",
         _ => match phase(pod, &init_statuses, &statuses, inputs.terminal) {
             // What ended is about to begin again, or sidecars still end.
             "Succeeded" | "Failed"
                 if !inputs.terminal
-                    && (!inputs.reset.is_empty()
-                        || inputs.runtime.is_replacing()
-                        || inputs.runtime.running().next().is_some()) =>
+                    && (!inputs.reset.is_empty() || inputs.runtime.is_replacing() || runs) =>
             {
                 match old.phase.as_deref() {
                     Some("Pending") => "Pending",
@@ -130,8 +132,8 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
     PodStatus {
         phase: Some(computed.to_owned()),
         conditions: Some(conditions),
-        reason: inputs.verdict.map(|verdict| verdict.reason.clone()).or_else(|| old.reason.clone()),
-        message: inputs.verdict.map(|verdict| verdict.message.clone()).or_else(|| old.message.clone()),
+        reason: verdict.map(|verdict| verdict.reason.clone()).or_else(|| old.reason.clone()),
+        message: verdict.map(|verdict| verdict.message.clone()).or_else(|| old.message.clone()),
         host_ip: inputs.host_ips.first().cloned(),
         host_ips: Some(inputs.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: pod_ips.first().cloned(),

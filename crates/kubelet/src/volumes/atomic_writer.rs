@@ -90,19 +90,24 @@ fn make_directory(path: &Path, group: Option<u32>) -> std::io::Result<()> {
     ownership::set(path, ownership::of_directory(0o755, group, true), group)
 }
 
-/// Links each first path component to its place below `..data`, and removes links without a file.
+/// Links each first path component to its place below `..data`, and removes links without a file. What is no link is
+/// not of this writer: it stays, except where a link has to be.
 fn link_names(dir: &Path, files: &Files) -> std::io::Result<()> {
     let names: BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
     for name in &names {
         let link = dir.join(name);
-        if std::fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new(DATA).join(name), &link)?;
+        match std::fs::symlink_metadata(&link) {
+            Ok(found) if found.is_symlink() => continue,
+            Ok(_) => super::removal::remove(&link)?,
+            Err(_) => {}
         }
+        symlink(Path::new(DATA).join(name), &link)?;
     }
     for entry in std::fs::read_dir(dir)?.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if !name.starts_with("..") && !names.contains(name) {
+        let is_link = entry.file_type()?.is_symlink();
+        if is_link && !name.starts_with("..") && !names.contains(name) {
             std::fs::remove_file(entry.path())?;
         }
     }
@@ -221,6 +226,18 @@ mod tests {
         assert_eq!(names.len(), 4, "{names:?}");
         assert_eq!((&names[1], &names[2], &names[3]), (&"..data".into(), &"a".into(), &"b".into()));
         assert_eq!(std::fs::read_to_string(dir.path().join("b")).unwrap(), "2");
+    }
+
+    #[test]
+    fn env_47_a_directory_in_the_way_stops_no_update() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &files(&[("a", "1")]), None).unwrap();
+        std::fs::create_dir(dir.path().join("later")).unwrap();
+        std::fs::create_dir(dir.path().join("other")).unwrap();
+        write(dir.path(), &files(&[("a", "2")]), None).unwrap();
+        write(dir.path(), &files(&[("a", "2"), ("later", "3")]), None).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("later")).unwrap(), "3");
+        assert!(dir.path().join("other").is_dir());
     }
 
     #[test]

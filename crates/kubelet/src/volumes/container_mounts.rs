@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use sampan_cri::v1;
@@ -15,6 +15,8 @@ use crate::pod_ref;
 pub(crate) struct MountInputs<'a> {
     pub(crate) pod: &'a Pod,
     pub(crate) container: &'a Container,
+    /// Which run of it they are for.
+    pub(crate) restart_count: u32,
     pub(crate) volumes: &'a PodVolumes,
     pub(crate) pod_dir: &'a Path,
     /// For `subPathExpr`.
@@ -41,6 +43,8 @@ pub(crate) fn mounts(inputs: &MountInputs<'_>) -> Result<Vec<v1::Mount>, String>
         let volume = volumes.path(&mount.name).ok_or_else(|| {
             format!("volume {:?} of container {:?} is not mounted", mount.name, container.name)
         })?;
+        let source = pod_ref::spec(pod).volumes.iter().flatten().find(|volume| volume.name == mount.name);
+        let has_content = source.is_some_and(super::has_content);
         let wanted = match mount.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
             Some(expression) => Some(expand_sub_path(expression, environment)?),
             None => mount.sub_path.clone().filter(|path| !path.is_empty()),
@@ -53,11 +57,11 @@ pub(crate) fn mounts(inputs: &MountInputs<'_>) -> Result<Vec<v1::Mount>, String>
                     .join(&mount.name)
                     .join(&container.name)
                     .join(index.to_string());
-                sub_path::bind(volume, &path, &target)?
+                let missing = if has_content { sub_path::Missing::Aside } else { sub_path::Missing::Made };
+                sub_path::bind(volume, &path, &target, missing)?
             }
         };
-        let source = pod_ref::spec(pod).volumes.iter().flatten().find(|volume| volume.name == mount.name);
-        let readonly = mount.read_only == Some(true) || source.is_some_and(super::has_content);
+        let readonly = mount.read_only == Some(true) || has_content;
         mounts.push(v1::Mount {
             container_path: absolute(&mount.mount_path),
             host_path: host_path.to_string_lossy().into_owned(),
@@ -77,7 +81,7 @@ pub(crate) fn mounts(inputs: &MountInputs<'_>) -> Result<Vec<v1::Mount>, String>
     }
     let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     if !message_path.is_empty() && !mounted_at(message_path, &mounts) {
-        let file = termination_message_file(pod_dir, &container.name)?;
+        let file = termination_message_file(pod_dir, &container.name, inputs.restart_count)?;
         mounts.push(plain_mount(&file, message_path));
     }
     Ok(mounts)
@@ -163,13 +167,25 @@ fn expand_sub_path(expression: &str, environment: &BTreeMap<String, String>) -> 
     Ok(path)
 }
 
-/// A new, empty file for the container's last words, writable by any user (ENV-44).
-fn termination_message_file(pod_dir: &Path, container: &str) -> Result<std::path::PathBuf, String> {
-    let dir = pod_dir.join("containers").join(container);
-    let file = dir.join(format!("{:08x}", rand::random::<u32>()));
+/// Where the last words of a run are.
+fn message_file(pod_dir: &Path, container: &str, restart_count: u32) -> PathBuf {
+    pod_dir.join("containers").join(container).join(restart_count.to_string())
+}
+
+/// Removes the last words of a run that the runtime has forgotten.
+pub(crate) fn remove_message_file(pod_dir: &Path, container: &str, restart_count: u32) {
+    let _ = std::fs::remove_file(message_file(pod_dir, container, restart_count));
+}
+
+/// A new, empty file for the container's last words, writable by any user (ENV-44). Tries at the same run have the same.
+fn termination_message_file(pod_dir: &Path, container: &str, restart_count: u32) -> Result<PathBuf, String> {
+    let file = message_file(pod_dir, container, restart_count);
     let make = || -> std::io::Result<()> {
-        std::fs::create_dir_all(&dir)?;
-        std::fs::File::create(&file)?;
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        remove_message_file(pod_dir, container, restart_count);
+        std::fs::File::create_new(&file)?;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666))
     };
     make().map_err(|error| format!("termination message file {}: {error}", file.display()))?;
@@ -232,6 +248,7 @@ mod tests {
         let mounts = mounts(&MountInputs {
             pod: &Pod::default(),
             container: &container,
+            restart_count: 3,
             volumes: &PodVolumes::default(),
             pod_dir: dir.path(),
             environment: &BTreeMap::new(),
@@ -243,5 +260,8 @@ mod tests {
         assert_eq!(mounts[0].container_path, "/x/y");
         let mode = std::fs::metadata(&mounts[0].host_path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o666);
+        assert!(mounts[0].host_path.ends_with("containers/c/3"), "{}", mounts[0].host_path);
+        remove_message_file(dir.path(), "c", 3);
+        assert!(!Path::new(&mounts[0].host_path).exists());
     }
 }

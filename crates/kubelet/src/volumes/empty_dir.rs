@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 
 use super::{kernel_mounts, ownership, removal};
 use crate::context::NodeContext;
+use crate::pod_ref;
 use crate::quantities;
 
 /// Everybody may write it.
@@ -52,8 +53,9 @@ fn on_disk(dir: &Path, mode: u32, group: Option<u32>) -> std::io::Result<()> {
 fn size(ctx: &NodeContext, pod: &Pod, source: &EmptyDirVolumeSource) -> Option<i64> {
     let own = source.size_limit.as_ref().and_then(|limit| quantities::value(&limit.0));
     let (resources, _) = crate::generate::resources::pod_resources(pod);
+    let level = pod_ref::spec(pod).resources.as_ref().and_then(|level| level.limits.as_ref());
     let node = quantities::listed(Some(&ctx.allocatable), "memory").unwrap_or(ctx.memory_capacity);
-    [own, Some(resources.memory_limit_in_bytes), Some(node)]
+    [own, quantities::listed(level, "memory"), Some(resources.memory_limit_in_bytes), Some(node)]
         .into_iter()
         .flatten()
         .filter(|limit| *limit > 0)

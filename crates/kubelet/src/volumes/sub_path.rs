@@ -7,10 +7,31 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+/// What happens when there is nothing at a `subPath`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// A directory is made there.
+    Made,
+    /// The container gets an empty directory that is not in the volume: what is in the volume is the API's, and the
+    /// name may come later.
+    Aside,
+}
+
 /// Binds `sub_path` of the volume at `volume` to `target` and returns `target`.
-pub(super) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, String> {
-    let found = resolve(volume, sub_path)
-        .map_err(|error| format!("failed to prepare subPath {sub_path:?}: {error}"))?;
+pub(super) fn bind(
+    volume: &Path,
+    sub_path: &str,
+    target: &Path,
+    missing: Missing,
+) -> Result<PathBuf, String> {
+    let aside = target.with_extension("missing");
+    let found = match resolve(volume, sub_path, missing) {
+        Err(Errno::NOENT) if missing == Missing::Aside => {
+            std::fs::create_dir_all(&aside).map_err(|error| format!("{}: {error}", aside.display()))?;
+            return Ok(aside);
+        }
+        found => found.map_err(|error| format!("failed to prepare subPath {sub_path:?}: {error}"))?,
+    };
     let wanted = rustix::fs::fstat(&found).map_err(|error| error.to_string())?;
     if let Ok(bound) = rustix::fs::stat(target) {
         if (bound.st_dev, bound.st_ino) == (wanted.st_dev, wanted.st_ino) {
@@ -40,15 +61,15 @@ pub(super) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathB
     Ok(target.to_owned())
 }
 
-/// Opens `sub_path` inside `volume`, making missing directories.
-fn resolve(volume: &Path, sub_path: &str) -> rustix::io::Result<OwnedFd> {
+/// Opens `sub_path` inside `volume`, making missing directories where that is wanted.
+fn resolve(volume: &Path, sub_path: &str, missing: Missing) -> rustix::io::Result<OwnedFd> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(volume, directory, Mode::empty())?;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let open =
         |path: &str| rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), within);
     match open(sub_path) {
-        Err(Errno::NOENT) => {}
+        Err(Errno::NOENT) if missing == Missing::Made => {}
         other => return other,
     }
     // Missing directories have the volume's own mode, so that whoever may write the volume may write them.
@@ -87,10 +108,12 @@ mod tests {
         std::fs::create_dir(&volume).unwrap();
         std::os::unix::fs::symlink("/etc", volume.join("link")).unwrap();
         std::os::unix::fs::symlink("../../..", volume.join("up")).unwrap();
-        assert!(resolve(&volume, "link/passwd").is_err() || !volume.join("link/passwd").exists());
-        resolve(&volume, "up/made").unwrap();
+        assert!(
+            resolve(&volume, "link/passwd", Missing::Made).is_err() || !volume.join("link/passwd").exists()
+        );
+        resolve(&volume, "up/made", Missing::Made).unwrap();
         assert!(volume.join("made").is_dir());
-        resolve(&volume, "a/b").unwrap();
+        resolve(&volume, "a/b", Missing::Made).unwrap();
         assert!(volume.join("a/b").is_dir());
         let mode = |path: &str| {
             std::os::unix::fs::PermissionsExt::mode(
@@ -98,9 +121,9 @@ mod tests {
             )
         };
         std::fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        resolve(&volume, "c/d").unwrap();
+        resolve(&volume, "c/d", Missing::Made).unwrap();
         assert_eq!((mode("c") & 0o7777, mode("c/d") & 0o7777), (0o777, 0o777));
-        assert!(resolve(&volume, "new/../../x").is_err());
+        assert!(resolve(&volume, "new/../../x", Missing::Made).is_err());
     }
 
     /// A directory and a link to the host change places all the time; whichever is met, the host is not.
@@ -126,7 +149,7 @@ mod tests {
             let target = dir.path().join(format!("targets/{n}"));
             // `new` has to be made, `in` is there on both sides.
             for sub_path in ["x/in", "x/in/new"] {
-                match bind(&volume, sub_path, &target) {
+                match bind(&volume, sub_path, &target, Missing::Made) {
                     Ok(_) => bound += 1,
                     Err(_) => refused += 1,
                 }
@@ -151,18 +174,33 @@ mod tests {
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
             mounts.lines().filter(|line| line.contains(target.to_str().unwrap())).count()
         };
-        bind(&volume, "file", &target).unwrap();
+        bind(&volume, "file", &target, Missing::Made).unwrap();
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "content");
         // As every restart of the container does.
-        bind(&volume, "file", &target).unwrap();
+        bind(&volume, "file", &target, Missing::Made).unwrap();
         assert_eq!(mounts(), 1);
         std::fs::rename(volume.join("file"), volume.join("old")).unwrap();
         std::fs::write(volume.join("file"), "new content").unwrap();
-        bind(&volume, "file", &target).unwrap();
+        bind(&volume, "file", &target, Missing::Made).unwrap();
         assert_eq!((mounts(), std::fs::read_to_string(&target).unwrap().as_str()), (1, "new content"));
         std::fs::rename(volume.join("old"), volume.join("file")).unwrap();
-        bind(&volume, "file", &target).unwrap();
+        bind(&volume, "file", &target, Missing::Made).unwrap();
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "content");
+        assert!(super::super::kernel_mounts::unmount_below(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn env_52_nothing_is_made_where_the_api_says_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, target) = (dir.path().join("v"), dir.path().join("targets/0"));
+        std::fs::create_dir(&volume).unwrap();
+        let bound = bind(&volume, "key", &target, Missing::Aside).unwrap();
+        assert_eq!(std::fs::read_dir(&bound).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&volume).unwrap().count(), 0);
+        // At the next start of the container the key is there.
+        std::fs::write(volume.join("key"), "content").unwrap();
+        let bound = bind(&volume, "key", &target, Missing::Aside).unwrap();
+        assert_eq!(std::fs::read_to_string(&bound).unwrap(), "content");
         assert!(super::super::kernel_mounts::unmount_below(dir.path()).unwrap().is_empty());
     }
 }

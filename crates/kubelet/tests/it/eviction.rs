@@ -3,6 +3,7 @@
 use sampan_kubelet::eviction::Signal;
 use serde_json::{Value, json};
 
+use crate::fake_runtime::Script;
 use crate::world::World;
 
 fn condition(world: &World, type_: &str) -> Option<Value> {
@@ -44,6 +45,23 @@ async fn pod_56_memory_pressure_ends_a_pod_and_shows_on_the_node() {
     world.until("relief", |w| is(w, "MemoryPressure", "False")).await;
     // Evicted is final: it is never started again.
     assert_eq!(world.status()["phase"], "Failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_56_an_evicted_pod_is_failed_when_nothing_of_it_runs() {
+    let world = World::new().await;
+    world.runtime.script("c", &[Script::Stubborn]);
+    world.create(json!({"containers": [{"name": "c"}], "restartPolicy": "Always"}));
+    world.until_phase("Running").await;
+    let stops = |world: &World| world.runtime.call_names().iter().any(|call| call.starts_with("stop c"));
+    world.signals.set(Signal::MemoryAvailable, 50 << 20, 1 << 30);
+    world.until("stopping", stops).await;
+    let running = || world.runtime.containers().iter().any(|run| run.finished_at == 0);
+    let seen = world.api.statuses(crate::world::POD);
+    world.until_phase("Failed").await;
+    assert!(!running());
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().all(|status| status["phase"] == "Failed" || status["reason"].is_null()), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! An API server that fits on a page: objects in a map, lists, watches, status patches, deletions.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -29,12 +30,14 @@ pub(crate) struct FakeApi {
     events: broadcast::Sender<(String, String)>,
     /// Every write: method and path.
     pub(crate) writes: Arc<Mutex<Vec<String>>>,
+    /// Answers nothing but 503 as long as it is set.
+    pub(crate) down: Arc<AtomicBool>,
 }
 
 impl FakeApi {
     pub(crate) fn new() -> Self {
         let objects = Arc::new(Mutex::new(Objects { version: 1, by_path: BTreeMap::new() }));
-        Self { objects, events: broadcast::Sender::new(1_000), writes: Arc::default() }
+        Self { objects, events: broadcast::Sender::new(1_000), writes: Arc::default(), down: Arc::default() }
     }
 
     pub(crate) fn client(&self) -> kube::Client {
@@ -102,6 +105,9 @@ impl FakeApi {
     }
 
     async fn handle(&self, request: Request<kube::client::Body>) -> Response<Body> {
+        if self.down.load(Ordering::Relaxed) {
+            return status(503, "ServiceUnavailable");
+        }
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().unwrap_or_default().to_owned();

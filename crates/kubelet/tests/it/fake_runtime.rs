@@ -180,10 +180,15 @@ impl FakeRuntime {
         self.inner.lock().unwrap().containers.get(id).is_some_and(|(status, _, _)| status.state == running)
     }
 
-    pub(crate) fn kill_sandbox(&self) {
+    /// Sandboxes are not ready any more; what is in them runs on.
+    pub(crate) fn lose_sandbox(&self) {
         for sandbox in self.inner.lock().unwrap().sandboxes.values_mut() {
             sandbox.state = v1::PodSandboxState::SandboxNotready as i32;
         }
+    }
+
+    pub(crate) fn kill_sandbox(&self) {
+        self.lose_sandbox();
         let ids: Vec<String> = self.inner.lock().unwrap().containers.keys().cloned().collect();
         for id in ids {
             self.end(&id, 137);
@@ -359,6 +364,7 @@ impl ContainerRuntime for FakeRuntime {
                 id: sandbox.id.clone(),
                 state: sandbox.state,
                 labels: sandbox.labels.clone(),
+                annotations: sandbox.annotations.clone(),
                 created_at: sandbox.created_at,
                 ..Default::default()
             })

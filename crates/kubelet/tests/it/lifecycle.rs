@@ -150,6 +150,24 @@ async fn pod_25_26_27_sidecars_serve_and_end_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_25_a_sidecar_in_its_back_off_holds_up_nobody() {
+    let world = World::new().await;
+    // The sidecar runs while the app starts; then it crashes again and again.
+    world.runtime.script("s", &[Script::Ends(Duration::from_secs(5), 1), Script::Ends(Duration::ZERO, 1)]);
+    world.runtime.script("c", &[Script::Ends(Duration::from_secs(400), 1), Script::Runs(0)]);
+    world.create(
+        json!({"restartPolicy": "Always", "initContainers": [{"name": "s", "restartPolicy": "Always"}],
+        "containers": [{"name": "c"}]}),
+    );
+    world.until_phase("Running").await;
+    world.until("again", |world| world.runtime.times_of("start c").len() == 2).await;
+    let sidecar = &world.status()["initContainerStatuses"][0];
+    assert_eq!(sidecar["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    let (first, second) = (world.runtime.times_of("start c")[0], world.runtime.times_of("start c")[1]);
+    assert!(second - first < 400 + 30, "{first} {second}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn pod_37_the_deadline_fails_the_pod() {
     let world = World::new().await;
     world.create(
@@ -180,6 +198,28 @@ async fn pod_20_24_a_dead_sandbox_is_replaced_and_init_runs_again() {
         .await;
     assert!(world.has_event("SandboxChanged : Pod sandbox changed, it will be killed and re-created."));
     assert_eq!(world.runtime.call_names().iter().filter(|call| *call == "start i").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_20_a_pod_whose_containers_outlive_their_sandbox_begins_again() {
+    let world = World::new().await;
+    world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c"}, {"name": "d"}]}));
+    world.until_phase("Running").await;
+    let seen = world.api.statuses(crate::world::POD);
+    world.runtime.lose_sandbox();
+    world
+        .until("both again", |world| {
+            let status = world.status();
+            (0..2).all(|index| {
+                let container = &status["containerStatuses"][index];
+                container["restartCount"] == 1 && container["state"]["running"].is_object()
+            })
+        })
+        .await;
+    assert!(seen.lock().unwrap().iter().all(|status| status["phase"] == "Running"));
+    let calls = world.runtime.call_names();
+    assert_eq!(calls.iter().filter(|call| *call == "run sandbox").count(), 2, "{calls:?}");
+    assert!(calls.contains(&"stop c 30".to_owned()) && calls.contains(&"stop d 30".to_owned()), "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]

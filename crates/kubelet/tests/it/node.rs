@@ -41,3 +41,17 @@ async fn a_node_is_ready_at_once_and_keeps_its_lease() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_ne!(world.api.get(lease).unwrap()["spec"]["renewTime"], first["spec"]["renewTime"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_deleted_registers_again() {
+    const NODE: &str = "/api/v1/nodes/node";
+    let world = World::new().await;
+    world.until("node", |world| world.api.get(NODE).is_some()).await;
+    world.api.remove(NODE);
+    // With its next report.
+    let ready = |node: serde_json::Value| {
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    world.until("node again", |world| world.api.get(NODE).is_some_and(ready)).await;
+}

@@ -40,6 +40,38 @@ async fn pod_41_readiness_begins_right_after_the_startup_probe() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_41_the_initial_delay_counts_from_the_containers_start() {
+    let world = World::new().await;
+    world.runtime.exec_result("up", 1, Duration::ZERO);
+    world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c",
+        "startupProbe": probe("up", json!({"periodSeconds": 5, "failureThreshold": 1_000})),
+        "livenessProbe": probe("alive", json!({"initialDelaySeconds": 90})),
+        "readinessProbe": probe("ready", json!({"initialDelaySeconds": 30}))}]}));
+    tokio::time::sleep(Duration::from_secs(62)).await;
+    world.runtime.exec_result("up", 0, Duration::ZERO);
+    world.until("alive", |world| !world.runtime.times_of("exec alive").is_empty()).await;
+    assert_eq!(world.runtime.times_of("exec ready")[0], 65);
+    assert_eq!(world.runtime.times_of("exec alive"), [90]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hook_22_pod_33_a_kubelet_that_begins_during_a_termination_probes_readiness() {
+    let mut world = World::new().await;
+    world.runtime.script("c", &[Script::Stubborn]);
+    world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c",
+        "livenessProbe": probe("alive", json!({})), "readinessProbe": probe("ready", json!({}))}]}));
+    world.until("ready", |world| container(world)["ready"] == true).await;
+    world.delete(300);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.start_kubelet().await;
+    let asked = world.runtime.times_of("exec alive").len();
+    world.runtime.exec_result("ready", 1, Duration::ZERO);
+    world.until("unready", |world| container(world)["ready"] == false).await;
+    assert!(world.runtime.now() < 60, "{}", world.runtime.now());
+    assert_eq!(world.runtime.times_of("exec alive").len(), asked);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pod_41_28_a_failed_startup_probe_restarts() {
     let world = World::new().await;
     world.runtime.exec_result("up", 1, Duration::ZERO);

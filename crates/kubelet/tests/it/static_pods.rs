@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::fake_runtime::Script;
 use crate::world::World;
 
 const MIRROR: &str = "/api/v1/namespaces/default/pods/web-node";
@@ -99,4 +100,38 @@ async fn pod_51_static_pods_run_without_an_api_server() {
     let world = World::without_api().await;
     write(&world, "local:1");
     world.until("running", |w| starts(w) == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_51_a_manifest_edited_while_no_kubelet_ran_replaces_its_pod_without_an_overlap() {
+    let mut world = World::without_api().await;
+    world.runtime.script("c", &[Script::Stubborn]);
+    write(&world, "local:1");
+    world.until("running", |world| starts(world) == 1).await;
+    world.kill_kubelet().await;
+    world.runtime.add_image("local:2");
+    write(&world, "local:2");
+    let restarted = world.runtime.now();
+    world.start_kubelet().await;
+    world.until("replaced", |world| starts(world) == 2).await;
+    assert_eq!(world.runtime.now() - restarted, 7, "the grace period of the old one");
+    let calls = world.runtime.call_names();
+    let at = |call: &str| calls.iter().rposition(|name| name == call).unwrap();
+    assert!(at("stop c 7") < at("start c"), "{calls:?}");
+    world.until("one sandbox", |world| world.runtime.sandboxes() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_49_a_directory_that_cannot_be_read_ends_no_pod() {
+    let world = World::new().await;
+    write(&world, "local:1");
+    until_running(&world).await;
+    let (there, aside) = (world.manifests(), world.dir().join("aside"));
+    std::fs::rename(&there, &aside).unwrap();
+    std::os::unix::fs::symlink(&there, &there).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(120)).await;
+    assert!(!world.runtime.call_names().iter().any(|call| call.starts_with("stop")));
+    // Nothing there is an answer.
+    std::fs::remove_file(&there).unwrap();
+    world.until("ended", |world| world.runtime.sandboxes() == 0).await;
 }

@@ -133,6 +133,66 @@ async fn pod_37_the_deadline_does_not_wait_for_a_hook_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_37_a_pod_past_its_deadline_is_failed_when_nothing_of_it_runs() {
+    let world = World::new().await;
+    world.runtime.script("c", &[Script::Stubborn]);
+    world.create(
+        json!({"restartPolicy": "Always", "activeDeadlineSeconds": 30, "containers": [{"name": "c"}]}),
+    );
+    world.until("stopping", |world| !world.runtime.times_of("stop c 30").is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let status = world.status();
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Running"), &serde_json::Value::Null));
+    world.until_phase("Failed").await;
+    assert_eq!(world.status()["reason"], "DeadlineExceeded");
+    assert_eq!(world.runtime.now(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_37_a_kubelet_killed_while_the_deadline_ends_a_pod_goes_on() {
+    let mut world = World::new().await;
+    world.runtime.script("c", &[Script::Stubborn]);
+    world.create(
+        json!({"restartPolicy": "Always", "activeDeadlineSeconds": 30, "containers": [{"name": "c"}]}),
+    );
+    world.until("stopping", |world| !world.runtime.times_of("stop c 30").is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.start_kubelet().await;
+    world.until_phase("Failed").await;
+    let status = world.status();
+    assert_eq!(status["reason"], "DeadlineExceeded");
+    assert!(status["containerStatuses"][0]["state"]["terminated"].is_object(), "{status}");
+}
+
+/// How many seconds a stop of the node takes whose API does not answer any more.
+async fn stop_without_api(graceful: bool, deleted: bool) -> u64 {
+    let mut world = World::new().await;
+    if graceful {
+        let grace_period = Duration::from_secs(20);
+        world.shutdown = vec![sampan_kubelet::shutdown::ShutdownStep { priority: 0, grace_period }];
+        world.start_kubelet().await;
+    }
+    world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c"}]}));
+    world.until_phase("Running").await;
+    world.api.down.store(true, std::sync::atomic::Ordering::Relaxed);
+    if deleted {
+        world.delete(30);
+    }
+    let began = tokio::time::Instant::now();
+    world.shut_down(sampan_kubelet::ShutdownMode::StopPods).await;
+    assert!(world.runtime.call_names().iter().any(|call| call.starts_with("stop c")));
+    began.elapsed().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_56_a_node_whose_api_is_gone_stops_all_the_same() {
+    for (graceful, deleted) in [(true, false), (false, false), (true, true), (false, true)] {
+        let seconds = stop_without_api(graceful, deleted).await;
+        assert!(seconds < 60, "{graceful} {deleted}: {seconds}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn pod_37_a_deadline_that_is_lowered_counts_at_once_and_a_huge_one_never() {
     let world = World::new().await;
     world.create(json!({"restartPolicy": "Always", "activeDeadlineSeconds": i64::from(i32::MAX),

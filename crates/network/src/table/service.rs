@@ -147,8 +147,12 @@ impl ServicePort {
             let timeout = self.affinity.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             // One that is there already stays: the same declaration changes nothing.
             change.add_set(&Set { name: &name, key: &[Field::Ipv4], data: KeyType::None, timeout });
-            let rule = Expressions::default().load_address(Address::Source, CLIENT).remember(&name, CLIENT);
-            change.add_rule(&self.endpoint_chain(&endpoint), &lead_to(rule, &endpoint));
+            let chain = self.endpoint_chain(&endpoint);
+            // A rule of its own: a set that is full ends the rule, and the connection goes on all the same.
+            let remember =
+                Expressions::default().load_address(Address::Source, CLIENT).remember(&name, CLIENT);
+            change.add_rule(&chain, &remember);
+            change.add_rule(&chain, &lead_to(Expressions::default(), &endpoint));
         }
         if !self.endpoints.is_empty() {
             self.choose(change, &self.service_chain(), &self.endpoints);

@@ -3,13 +3,14 @@
 use std::{
     collections::HashSet,
     io::Write,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     thread,
+    time::Duration,
 };
 
 use sampan_network::{Error, Network, PortMapping, Protocol, SandboxNetwork};
 
-use crate::fixture::{Fixture, greet, greet_from, serve};
+use crate::fixture::{Fixture, greet, greet_from, inside, serve, serve_udp};
 
 #[tokio::test]
 async fn sandboxes_reach_each_other_and_the_host_and_the_host_reaches_them() {
@@ -31,6 +32,33 @@ async fn sandboxes_reach_each_other_and_the_host_and_the_host_reaches_them() {
     assert_eq!(greet_from(&b, (gateway, port)).unwrap(), format!("from {b_ip}"));
     assert!(greet_from(&b, (Ipv4Addr::LOCALHOST, 1)).is_err(), "loopback is up and nobody listens");
     net.clean(&["a", "b"]).await;
+}
+
+#[tokio::test]
+async fn a_udp_flow_to_a_host_port_follows_its_sandbox() {
+    let net = Fixture::new().await;
+    let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let mapping =
+        PortMapping { protocol: Protocol::Udp, container_port: 514, host_port: free, host_ip: None };
+    // One socket, and so one flow, from before there is anybody.
+    let (client, _) = net.sandbox("client", vec![]).await;
+    let gateway = net.network.gateway();
+    let socket = inside(&client, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let ask = || {
+        socket.send_to(b"?", (gateway, free)).unwrap();
+        let mut answer = [0; 8];
+        socket.recv_from(&mut answer).map(|(length, _)| answer[..length].to_vec())
+    };
+    socket.send_to(b"?", (gateway, free)).unwrap();
+    let (a, _) = net.sandbox("a", vec![mapping.clone()]).await;
+    serve_udp(&a, 514, "a");
+    assert_eq!(ask().unwrap(), b"a");
+    net.network.teardown("a").await.unwrap();
+    let (b, _) = net.sandbox("b", vec![mapping]).await;
+    serve_udp(&b, 514, "b");
+    assert_eq!(ask().unwrap(), b"b");
+    net.clean(&["a", "b", "client"]).await;
 }
 
 #[tokio::test]

@@ -181,6 +181,29 @@ async fn a_client_stays_with_its_endpoint_while_that_is_one() {
 }
 
 #[tokio::test]
+async fn more_clients_than_can_be_remembered_are_served_all_the_same() {
+    let net = Fixture::new().await;
+    let (a, a_ip) = net.sandbox("a", vec![]).await;
+    let (client, _) = net.sandbox("client", vec![]).await;
+    serve_as(&a, 8080, "a");
+    let front = net.service_ip(1);
+    let mut web = service("default/web/tcp/http", front, &[at(a_ip, 8080)]);
+    web.affinity = Some(Duration::from_secs(3600));
+    net.network.rules().replace_services(vec![web]).await.unwrap();
+    // As many addresses as the set takes.
+    let clients: Vec<String> =
+        (0..1_u32 << 16).map(|n| Ipv4Addr::from(0x0101_0000 + n).to_string()).collect();
+    let set = format!("affinity-default/web/tcp/http/{a_ip}/8080");
+    let fill = format!("add element ip {} {set} {{ {} }}\n", net.config.bridge, clients.join(", "));
+    let script = net.dir.path().join("fill");
+    std::fs::write(&script, fill).unwrap();
+    let filled = std::process::Command::new("nft").arg("-f").arg(&script).output().unwrap();
+    assert!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
+    assert!(greet_from(&client, (front, 80)).unwrap().starts_with("a "));
+    net.clean(&["a", "client"]).await;
+}
+
+#[tokio::test]
 async fn a_udp_flow_follows_the_endpoints() {
     let net = Fixture::new().await;
     let (a, a_ip) = net.sandbox("a", vec![]).await;

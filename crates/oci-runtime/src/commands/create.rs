@@ -1,6 +1,6 @@
 //! `create`: everything but the command itself, which waits for `start`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf, absolute};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -10,7 +10,8 @@ use super::delete::end_all;
 use super::{check_id, process_error};
 use crate::bundle::{self, Specs};
 use crate::command_line::Create;
-use crate::kernel::stdio;
+use crate::kernel::{mounts, stdio};
+use crate::stage::{Retreat, Stage};
 use crate::user_namespace::UserNamespace;
 use crate::{Error, Result, cgroups, init, journal, limits, read_json, seccomp, working_directory};
 
@@ -42,10 +43,18 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     specs.write(&bundle, &config, &filter)?;
     let cgroup = bundle::cgroups_path(&config, id);
 
-    let staged = user_namespace.map_or(Ok(()), |namespace| {
-        enter(&namespace, &process, &specs, &mut config, &[root, &bundle, specs.dir()])
-    });
+    let needed = needed(root, &bundle, &specs, create);
+    let needed: Vec<&Path> = needed.iter().map(AsRef::as_ref).collect();
+    let mut retreat = None;
+    let staged = match &user_namespace {
+        Some(namespace) => enter(namespace, &process, &specs, &mut config, &needed),
+        None => {
+            retreat = withdraw(&specs, &config, &needed);
+            Ok(())
+        }
+    };
     let built = staged.and_then(|()| build(root, create, &specs, executor, &process, &cgroup));
+    drop(retreat);
     // Later commands look for the root where it is.
     let result = built.and_then(|()| specs.write_config(&config));
     if result.is_err() {
@@ -55,6 +64,27 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
         specs.remove();
     }
     result
+}
+
+/// What libcontainer looks for on the host by its path, besides what is staged.
+fn needed(root: &Path, bundle: &Path, specs: &Specs, create: &Create) -> Vec<PathBuf> {
+    let files = [&create.pid_file, &create.console_socket].into_iter().flatten();
+    let directories = files.filter_map(|file| Some(absolute(file).ok()?.parent()?.to_owned()));
+    [root, bundle, specs.dir()].map(Path::to_owned).into_iter().chain(directories).collect()
+}
+
+/// Goes where the table of mounts is short (see [`crate::stage`]); none where that is not worth it or cannot be done:
+/// then libcontainer finds everything where it is, or says what it does not find.
+fn withdraw(specs: &Specs, config: &Value, needed: &[&Path]) -> Option<Retreat> {
+    let hooks = config.get("hooks").and_then(Value::as_object).is_some_and(|hooks| !hooks.is_empty());
+    // Hooks are programs of the host and may want anything of it.
+    if hooks || !cgroups::are_v1() {
+        return None;
+    }
+    let mut staged = config.clone();
+    let stage = Stage::gather(&mut staged, needed, None).ok()?;
+    let retreat = Retreat::enter(needed).ok()?;
+    stage.set().and_then(|()| specs.write_config(&staged)).ok().map(|()| retreat)
 }
 
 /// Prepares what the container needs of the host before its user namespace is joined; `config` stays as later
@@ -67,7 +97,9 @@ fn enter(
     needed: &[&Path],
 ) -> Result<()> {
     let mut staged = config.clone();
-    namespace.stage(&mut staged, needed)?;
+    mounts::unshare().map_err(|error| Error::text(format!("unshare the mount namespace: {error}")))?;
+    // Everything is taken before anything is hidden by the stage.
+    Stage::gather(&mut staged, needed, Some(namespace))?.set()?;
     bundle::without_mappings(&mut staged);
     bundle::without_mappings(config);
     specs.write_config(&staged)?;
@@ -93,8 +125,8 @@ fn build(
     let built = (|| {
         ContainerBuilder::new(create.id.clone(), SyscallType::default())
             .with_root_path(root)?
-            .with_pid_file(create.pid_file.as_ref())?
-            .with_console_socket(create.console_socket.as_ref())
+            .with_pid_file(create.pid_file.as_ref().and_then(|file| absolute(file).ok()))?
+            .with_console_socket(create.console_socket.as_ref().and_then(|file| absolute(file).ok()))
             .with_preserved_fds(create.preserve_fds)
             .with_executor(executor)
             .as_init(specs.dir())

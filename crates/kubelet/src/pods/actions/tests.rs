@@ -97,6 +97,46 @@ fn pod_20_a_dead_sandbox_is_replaced() {
 }
 
 #[test]
+fn pod_20_what_still_runs_in_a_lost_sandbox_starts_in_the_next() {
+    let start = |policy: &str, containers: Vec<RuntimeContainer>| {
+        let lost = RuntimePod { sandboxes: vec![sandbox(false, 0)], containers };
+        let actions = plan(&pod(policy, &[], &["a", "b"]), &lost);
+        assert!(actions.kill_pod, "{policy}");
+        (actions.create_sandbox, actions.start)
+    };
+    let both = || vec![run("a", Running, 0), run("b", Running, 0)];
+    assert_eq!(start("Always", both()), (true, vec![0, 1]));
+    assert_eq!(start("OnFailure", both()), (true, vec![0, 1]));
+    assert_eq!(start("Never", both()), (false, vec![]));
+    let one_ended = |code| vec![run("a", Running, 0), run("b", Exited, code)];
+    assert_eq!(start("Always", one_ended(0)), (true, vec![0, 1]));
+    assert_eq!(start("OnFailure", one_ended(0)), (true, vec![0]));
+    assert_eq!(start("OnFailure", one_ended(1)), (true, vec![0, 1]));
+    // The turn of the other had not come; `Never` does not begin a pod twice.
+    assert_eq!(start("Never", vec![run("a", Running, 0)]), (false, vec![]));
+    assert_eq!(start("Never", vec![]), (true, vec![0, 1]));
+    // A sandbox that lost its address is no better.
+    let mut without = sandbox(true, 0);
+    without.ips.clear();
+    let lost = RuntimePod { sandboxes: vec![without], containers: both() };
+    assert_eq!(plan(&pod("Always", &[], &["a", "b"]), &lost).start, [0, 1]);
+}
+
+#[test]
+fn pod_20_29_a_rule_of_a_container_outlives_the_sandbox() {
+    let mut ruled = pod("Never", &[], &["a"]);
+    ruled.spec.as_mut().unwrap().containers[0] = serde_json::from_value(json!({"name": "a", "image": "i",
+        "restartPolicy": "Never",
+        "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}))
+    .unwrap();
+    let plan_of = |last: RuntimeContainer| {
+        plan(&ruled, &RuntimePod { sandboxes: vec![sandbox(false, 0)], containers: vec![last] })
+    };
+    assert_eq!(plan_of(run("a", Exited, 42)).start, [0]);
+    assert!(!plan_of(run("a", Running, 0)).create_sandbox);
+}
+
+#[test]
 fn pod_20_no_new_sandbox_for_a_finished_pod() {
     let dead = RuntimePod { sandboxes: vec![sandbox(false, 0)], containers: vec![run("a", Exited, 0)] };
     for policy in ["OnFailure", "Never"] {

@@ -1,5 +1,7 @@
 //! `Terminated`: removes what the pod leaves behind, and confirms its deletion to the API (POD-33).
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
@@ -9,7 +11,9 @@ use super::{Next, PodWorker};
 use crate::events::EventType;
 use crate::generate::sandbox::log_directory_name;
 use crate::pod_ref;
-use crate::volumes;
+
+/// How long the worker of a node that stops waits for the API to take the pod's last status.
+const LAST_STATUS: Duration = Duration::from_secs(5);
 
 impl PodWorker {
     /// Cleans up; the worker is done when the API object is gone.
@@ -22,7 +26,7 @@ impl PodWorker {
         let end = self.inbox.node_end();
         if self.inbox.node_stops() && stays && end.is_none() {
             // The pod is to run again when the node does: its files stay, nothing of it stays in the kernel.
-            if let Err(error) = volumes::unmount(&pod_dir) {
+            if let Err(error) = self.ctx.removals.unmount(pod_dir).await {
                 tracing::warn!(pod = %pod_ref::full_name(&self.pod), error, "volumes of a stopped pod");
             }
             self.ctx.cgroups.remove(&self.pod);
@@ -30,7 +34,7 @@ impl PodWorker {
         }
         // What is bound from the volumes goes before them.
         for part in ["volume-subpaths", "volumes"] {
-            if let Err(error) = volumes::tear_down(&pod_dir.join(part)) {
+            if let Err(error) = self.ctx.removals.tear_down(pod_dir.join(part)).await {
                 self.record(EventType::Warning, "FailedUnmount", error);
                 return self.set_back();
             }
@@ -41,25 +45,27 @@ impl PodWorker {
             if !deleted {
                 if self.inbox.node_stops() || end.is_some_and(|end| end.reason == SHUTDOWN_REASON) {
                     // The next kubelet knows from the status that the pod has ended.
-                    self.ctx.status.settled(&self.uid).await;
+                    self.settle().await;
                     return Next::Done;
                 }
                 // Finished by itself; status and logs stay until somebody deletes it.
                 return Next::Wait(None);
             }
-            self.ctx.status.settled(&self.uid).await;
+            self.settle().await;
             if !self.confirm_deletion().await {
-                return self.set_back();
+                return if self.inbox.node_stops() { Next::Done } else { self.set_back() };
             }
         }
         if !self.remove_from_runtime().await {
             return self.set_back();
         }
         let logs = self.ctx.config.log_dir.join(log_directory_name(&self.pod));
-        let _ = std::fs::remove_dir_all(&logs);
+        if let Err(error) = self.ctx.removals.remove_logs(logs).await {
+            tracing::warn!(error, "logs of a removed pod");
+        }
         self.remove_log_links();
         // The last thing: as long as it is there, a restarted daemon knows that the pod was its own.
-        if let Err(error) = volumes::tear_down(&pod_dir) {
+        if let Err(error) = self.ctx.removals.tear_down(pod_dir).await {
             tracing::warn!(error, "pod directory not removed");
         }
         for container in pod_ref::init_containers(&self.pod).iter().chain(pod_ref::containers(&self.pod)) {
@@ -70,6 +76,21 @@ impl PodWorker {
         self.ctx.user_namespaces.release(&self.uid);
         self.ctx.restarts().forget_prefix(&self.uid);
         Next::Done
+    }
+
+    /// Waits until the API has the last status; a node that stops waits for a moment only, as the API may be gone before
+    /// it.
+    async fn settle(&self) {
+        let stopping = async {
+            while !self.inbox.node_stops() {
+                self.inbox.changed().await;
+            }
+            tokio::time::sleep(LAST_STATUS).await;
+        };
+        tokio::select! {
+            () = self.ctx.status.settled(&self.uid) => {}
+            () = stopping => tracing::warn!(pod = %pod_ref::full_name(&self.pod), "the API was not told how it ended"),
+        }
     }
 
     /// Deletes the API object for good: grace 0, and only this very pod.

@@ -173,7 +173,7 @@ impl Inbox {
 
     /// The grace period that a termination has, in seconds: what the deletion says, else the pod's own; one
     /// second at least (HOOK-30).
-    pub(super) fn grace_seconds(&self) -> i64 {
+    pub(crate) fn grace_seconds(&self) -> i64 {
         let state = self.lock();
         let own = pod_ref::spec(&state.pod).termination_grace_period_seconds.unwrap_or(30);
         let grace = match state.pod.metadata.deletion_grace_period_seconds {

@@ -15,6 +15,7 @@ impl PodWorker {
         if !self.refresh().await {
             return self.set_back();
         }
+        self.update_terminating_probers();
         let stopping: Vec<RuntimeContainer> = self.runtime.running().cloned().collect();
         for run in &stopping {
             self.announce(run, &format!("Stopping container {}", run.name));

@@ -46,6 +46,16 @@ impl Drop for Probers {
 impl PodWorker {
     /// One task per probe of each running container.
     pub(super) fn update_probers(&mut self) {
+        self.probe(&ProbeKind::ALL);
+    }
+
+    /// The same in a pod that terminates, where a daemon that began since has no tasks yet.
+    pub(super) fn update_terminating_probers(&mut self) {
+        self.probers.stop_all_but_readiness();
+        self.probe(&[ProbeKind::Readiness]);
+    }
+
+    fn probe(&mut self, kinds: &[ProbeKind]) {
         let running: Vec<String> = self
             .runtime
             .containers
@@ -68,7 +78,7 @@ impl PodWorker {
             };
             // The probes of a container share their copy of it.
             let mut shared = None;
-            for probe_kind in ProbeKind::ALL {
+            for &probe_kind in kinds {
                 let key = (probe_kind, run.id.clone());
                 if probe_kind.of(container).is_none() || self.probers.0.contains_key(&key) {
                     continue;

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use super::{Next, PodWorker};
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::runtime_pod::State;
+use crate::volumes::container_mounts;
 use crate::{hooks, log_rotation};
 
 impl PodWorker {
@@ -61,6 +62,7 @@ impl PodWorker {
                 tracing::warn!(container = run.name, id = run.id, %status, "container not removed");
                 return self.set_back();
             }
+            container_mounts::remove_message_file(&self.ctx.pod_dir(&self.uid), &run.name, run.restart_count);
             if newest {
                 // The log of the last run stays, and with it the count of runs.
                 if let Some(logs) = Path::new(&run.log_path).parent() {

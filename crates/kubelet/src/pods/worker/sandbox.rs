@@ -14,6 +14,7 @@ use crate::generate::dns::pod_dns;
 use crate::generate::hostname::host_name;
 use crate::generate::sandbox::{SandboxInputs, log_directory_name, sandbox_config};
 use crate::pod_ref;
+use crate::pods::runtime_pod::State;
 use crate::status::pod_status::Verdict;
 
 /// Why there is no sandbox.
@@ -159,10 +160,10 @@ impl PodWorker {
         }
     }
 
-    /// Stops what is left of earlier sandboxes (POD-20).
-    pub(super) async fn replace_old_sandboxes(&mut self) {
+    /// Stops what is left of earlier sandboxes (POD-20); false when something of it still runs.
+    pub(super) async fn replace_old_sandboxes(&mut self) -> bool {
         if self.runtime.sandboxes.is_empty() {
-            return;
+            return true;
         }
         self.record(
             EventType::Normal,
@@ -176,7 +177,7 @@ impl PodWorker {
         });
         self.stop_containers(stops.collect()).await;
         self.stop_sandboxes().await;
-        self.refresh().await;
+        self.refresh().await && !self.runtime.containers.iter().any(|run| run.state == State::Running)
     }
 
     /// Stops all sandboxes; true when none is left that can hold a container.

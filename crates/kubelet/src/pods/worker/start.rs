@@ -25,8 +25,8 @@ use crate::status::container_status::StartError;
 use crate::volumes::container_mounts::{self, MountInputs};
 use crate::volumes::env_file;
 
-/// When a container is tried again whose configuration cannot be made (upstream's back-off of a pod's sync). What it
-/// refers to is watched meanwhile.
+/// When a container is tried again whose configuration cannot be made, or that the runtime cannot make of it (upstream's
+/// back-off of a pod's sync). What it refers to is watched meanwhile.
 const CONFIG_RETRY: Duration = Duration::from_secs(10);
 
 /// The same for what may have changed right after: a sandbox, a start.
@@ -194,6 +194,7 @@ impl PodWorker {
         let mounts = container_mounts::mounts(&MountInputs {
             pod: &self.pod,
             container,
+            restart_count,
             volumes: &*self.volumes.lock().await,
             pod_dir: &ctx.pod_dir(&self.uid),
             environment: &environment,
@@ -218,10 +219,9 @@ impl PodWorker {
             },
         );
         crate::generate::node_defaults::apply(&ctx.config, &self.pod, container, &mut config);
-        let id = cri
-            .create_container(&sandbox_id, config, sandbox_config)
-            .await
-            .map_err(|status| Failure::new("CreateContainerError", status.message()))?;
+        let id = cri.create_container(&sandbox_id, config, sandbox_config).await.map_err(|status| {
+            Failure { retry_after: CONFIG_RETRY, ..Failure::new("CreateContainerError", status.message()) }
+        })?;
         self.reset.remove(&container.name);
         self.actuated(container);
         self.container_event(kind, container, EventType::Normal, "Created", "Container created");
@@ -403,6 +403,7 @@ impl PodWorker {
             if self.ctx.config.cri.remove_container(&run.id).await.is_ok() {
                 let log = std::path::Path::new(&run.log_path);
                 crate::log_rotation::remove_logs(log);
+                container_mounts::remove_message_file(&self.ctx.pod_dir(&self.uid), name, run.restart_count);
                 if let Some(logs) = log.parent() {
                     crate::hooks::log::remove(logs, run.restart_count);
                 }
@@ -417,5 +418,9 @@ impl PodWorker {
                 }
             }
         }
+        // Nor is anything remembered of runs that nobody knows.
+        let knows = |id: &str| self.runtime.containers.iter().any(|run| run.id == id);
+        self.announced_kills.retain(|id| knows(id));
+        self.pre_stop_done.retain(knows);
     }
 }

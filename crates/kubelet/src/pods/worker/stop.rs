@@ -29,6 +29,11 @@ impl HooksDone {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
+    /// Forgets those that nobody knows any more.
+    pub(super) fn retain(&self, knows: impl Fn(&str) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| knows(id));
+    }
+
     fn insert(&self, id: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
     }

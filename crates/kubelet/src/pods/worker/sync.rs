@@ -74,8 +74,8 @@ impl PodWorker {
 
     /// Sandbox, volumes and image look-ups, all at once.
     async fn prepare(&mut self, actions: &PodActions) -> Result<HashMap<String, LookedUp>, Next> {
-        if actions.create_sandbox {
-            self.replace_old_sandboxes().await;
+        if actions.create_sandbox && !self.replace_old_sandboxes().await {
+            return Err(self.set_back());
         }
         let ctx = Arc::clone(&self.ctx);
         let pod = Arc::clone(&self.pod);
@@ -141,7 +141,10 @@ impl PodWorker {
         for index in &actions.start_init {
             let Some(container) = pod_ref::init_containers(&pod).get(*index) else { continue };
             if !self.try_start(ContainerKind::Init, container, &mut looked_up).await {
-                // The others come after it, or are tried again with it.
+                if pod_ref::is_sidecar(container) {
+                    // Those that are planned beside it had their turn before: they do not depend on this run of it.
+                    continue;
+                }
                 return;
             }
             if pod_ref::is_sidecar(container) {

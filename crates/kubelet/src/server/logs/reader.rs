@@ -36,10 +36,32 @@ pub(super) struct LogReader {
     log: PathBuf,
     options: LogOptions,
     output: mpsc::Sender<Bytes>,
-    pending: Vec<u8>,
+    lines: Lines,
     sent: u64,
+}
+
+/// What was read of lines that are not complete yet.
+#[derive(Default)]
+struct Lines {
+    pending: Vec<u8>,
     /// Whether the last line went on in the next one: then no time is put before it.
     in_line: bool,
+    rest: Rest,
+}
+
+/// What becomes of the rest of a line of which a piece was taken because it is so long.
+#[derive(Clone, Copy, Default)]
+enum Rest {
+    /// There is no such line: what comes begins one.
+    #[default]
+    None,
+    /// Nobody wants the line.
+    Hidden,
+    /// It is given out.
+    Shown {
+        /// Whether the container's line goes on after it.
+        partial: bool,
+    },
 }
 
 /// Why reading ends.
@@ -57,8 +79,7 @@ impl LogReader {
         options: LogOptions,
     ) -> impl Stream<Item = Bytes> + Send + 'static {
         let (output, chunks) = mpsc::channel(8);
-        let reader =
-            Self { cri, container, log, options, output, pending: Vec::new(), sent: 0, in_line: false };
+        let reader = Self { cri, container, log, options, output, lines: Lines::default(), sent: 0 };
         tokio::spawn(async move {
             let _ = reader.run().await;
         });
@@ -97,8 +118,8 @@ impl LogReader {
                 return Ok(any);
             }
             any = true;
-            self.pending.extend_from_slice(&chunk[..read]);
-            self.emit_lines().await?;
+            let out = self.lines.read(&chunk[..read], &self.options);
+            self.emit(out).await?;
             // Lines that nobody wants are read as fast as the disk gives them: others have their turn too.
             tokio::task::yield_now().await;
         }
@@ -151,19 +172,7 @@ impl LogReader {
         }
     }
 
-    /// Gives out the complete lines of `pending`.
-    async fn emit_lines(&mut self) -> Result<(), End> {
-        let mut out = Vec::new();
-        let mut start = 0;
-        while let Some(length) = self.pending[start..].iter().position(|byte| *byte == b'\n') {
-            let line = &self.pending[start..start + length];
-            format_line(line, &self.options, &mut self.in_line, &mut out);
-            start += length + 1;
-        }
-        self.pending.drain(..start);
-        if self.pending.len() > MAX_LINE {
-            self.pending.clear();
-        }
+    async fn emit(&mut self, mut out: Vec<u8>) -> Result<(), End> {
         if let Some(limit) = self.options.limit_bytes {
             let left = usize::try_from(limit - self.sent.min(limit)).unwrap_or(usize::MAX);
             out.truncate(left);
@@ -179,26 +188,62 @@ impl LogReader {
     }
 }
 
-/// Appends one log line as the user wants to see it.
-fn format_line(line: &[u8], options: &LogOptions, in_line: &mut bool, out: &mut Vec<u8>) {
-    let Some(parsed) = cri_log::parse(line) else { return };
+impl Lines {
+    /// What to give out now that this was read.
+    fn read(&mut self, chunk: &[u8], options: &LogOptions) -> Vec<u8> {
+        self.pending.extend_from_slice(chunk);
+        let pending = std::mem::take(&mut self.pending);
+        let mut out = Vec::new();
+        let mut start = 0;
+        while let Some(length) = pending[start..].iter().position(|byte| *byte == b'\n') {
+            self.piece(&pending[start..start + length], options, &mut out);
+            self.end(&mut out);
+            start += length + 1;
+        }
+        if pending.len() - start > MAX_LINE {
+            self.piece(&pending[start..], options, &mut out);
+        } else {
+            self.pending = pending[start..].to_vec();
+        }
+        out
+    }
+
+    /// Appends a line or a part of one as the user wants to see it, without its end.
+    fn piece(&mut self, piece: &[u8], options: &LogOptions, out: &mut Vec<u8>) {
+        match self.rest {
+            Rest::None => self.rest = begin_line(piece, options, self.in_line, out),
+            Rest::Hidden => {}
+            Rest::Shown { .. } => out.extend_from_slice(piece),
+        }
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        if let Rest::Shown { partial } = std::mem::take(&mut self.rest) {
+            if !partial {
+                out.push(b'\n');
+            }
+            self.in_line = partial;
+        }
+    }
+}
+
+/// Appends the beginning of a log line, if the user wants to see it.
+fn begin_line(line: &[u8], options: &LogOptions, in_line: bool, out: &mut Vec<u8>) -> Rest {
+    let Some(parsed) = cri_log::parse(line) else { return Rest::Hidden };
     if options.stream.is_some_and(|stream| stream != parsed.stream) {
-        return;
+        return Rest::Hidden;
     }
     if let Some(since) = options.since
         && parsed.time.parse::<Timestamp>().is_ok_and(|time| time < since)
     {
-        return;
+        return Rest::Hidden;
     }
-    if options.timestamps && !*in_line {
+    if options.timestamps && !in_line {
         out.extend_from_slice(parsed.time.as_bytes());
         out.push(b' ');
     }
     out.extend_from_slice(parsed.content);
-    if !parsed.partial {
-        out.push(b'\n');
-    }
-    *in_line = parsed.partial;
+    Rest::Shown { partial: parsed.partial }
 }
 
 /// Whether the path now leads to another file than the open one.
@@ -293,8 +338,7 @@ mod tests {
 
     #[test]
     fn lines_are_filtered_and_joined() {
-        let mut out = Vec::new();
-        let mut in_line = false;
+        let (mut out, mut lines) = (Vec::new(), Lines::default());
         let options = LogOptions {
             timestamps: true,
             since: Some("2026-01-01T00:00:02Z".parse().unwrap()),
@@ -307,8 +351,25 @@ mod tests {
             "2026-01-01T00:00:03Z stdout P par",
             "2026-01-01T00:00:04Z stdout F tial",
         ] {
-            format_line(line.as_bytes(), &options, &mut in_line, &mut out);
+            out.extend(lines.read(format!("{line}\n").as_bytes(), &options));
         }
         assert_eq!(String::from_utf8(out).unwrap(), "2026-01-01T00:00:03Z partial\n");
+    }
+
+    #[test]
+    fn a_line_longer_than_is_kept_comes_in_pieces() {
+        let long = "x".repeat(3 * MAX_LINE);
+        let text = format!(
+            "2026-01-01T00:00:01Z stdout F {long}\n2026-01-01T00:00:02Z stderr F {long}\n\
+             2026-01-01T00:00:03Z stdout P {long}\n2026-01-01T00:00:04Z stdout F end\n"
+        );
+        let options = LogOptions { timestamps: true, stream: Some("stdout"), ..Default::default() };
+        let (mut out, mut lines) = (Vec::new(), Lines::default());
+        for chunk in text.as_bytes().chunks(CHUNK) {
+            out.extend(lines.read(chunk, &options));
+            assert!(lines.pending.len() <= MAX_LINE + CHUNK);
+        }
+        let wanted = format!("2026-01-01T00:00:01Z {long}\n2026-01-01T00:00:03Z {long}end\n");
+        assert!(out == wanted.as_bytes(), "{} bytes instead of {}", out.len(), wanted.len());
     }
 }
