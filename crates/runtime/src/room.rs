@@ -10,8 +10,8 @@ use rustix::io::Errno;
 /// What is left to others: a fiftieth of the file system, at most 64 MiB.
 const SHARE: u64 = 50;
 const MOST: u64 = 64 << 20;
-/// Bytes that are written between two looks.
-const STEP: u64 = 4 << 20;
+/// Bytes that a writer writes between two looks; several write at a time.
+const STEP: u64 = 256 << 10;
 
 /// Bytes that pulls may still write to the file system of an open file or directory.
 pub(crate) fn left(on: &impl AsFd) -> Result<u64, Errno> {

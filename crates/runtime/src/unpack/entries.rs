@@ -67,9 +67,7 @@ impl Unpacker {
         {
             return Err(UnpackError::TooLarge { limit: self.limits.max_bytes });
         }
-        self.room
-            .take(self.tree.root(), entry.size.max(SMALLEST))
-            .map_err(|e| UnpackError::io(&entry.path, "write", e))?;
+        self.room.take(self.tree.root(), SMALLEST).map_err(|e| UnpackError::io(&entry.path, "write", e))?;
         let components = tree::components(&entry.path)?;
         let Some((name, parents)) = components.split_last() else {
             return self.root(&entry);
@@ -114,7 +112,7 @@ impl Unpacker {
             EntryType::Fifo => self.node(&dir, name, &entry, FileType::Fifo),
             // Unknown types are to be treated as regular files (POSIX).
             _ => {
-                let fd = files::write(&dir, name, &entry, tar)?;
+                let fd = files::write(&dir, name, &entry, tar, &mut self.room)?;
                 self.bytes += entry.size.next_multiple_of(4096);
                 metadata::apply_open(&fd, &entry)?;
                 rustix::fs::futimens(&fd, &metadata::times(&entry))

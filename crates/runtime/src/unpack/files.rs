@@ -12,6 +12,7 @@ use super::error::UnpackError;
 use super::metadata;
 use super::tar::{Entry, TarReader};
 use super::tree::{self, Dir};
+use crate::room::Room;
 
 /// Makes the file `name` in `dir` and fills it from the tar.
 pub(super) fn write<R: BufRead>(
@@ -19,16 +20,17 @@ pub(super) fn write<R: BufRead>(
     name: &[u8],
     entry: &Entry,
     tar: &mut TarReader<R>,
+    room: &mut Room,
 ) -> Result<OwnedFd, UnpackError> {
     let mode = metadata::first_mode(entry);
     let fd = create(dir, name, mode).map_err(|e| UnpackError::io(&entry.path, "create file", e))?;
     match &entry.sparse {
-        None => copy(&fd, 0, entry.size, entry, tar)?,
+        None => copy(&fd, 0, entry.size, entry, tar, room)?,
         Some(pieces) => {
             rustix::fs::ftruncate(&fd, entry.length)
                 .map_err(|e| UnpackError::io(&entry.path, "set length", e))?;
             for (offset, length) in pieces {
-                copy(&fd, *offset, *length, entry, tar)?;
+                copy(&fd, *offset, *length, entry, tar, room)?;
             }
         }
     }
@@ -55,6 +57,7 @@ fn copy<R: BufRead>(
     length: u64,
     entry: &Entry,
     tar: &mut TarReader<R>,
+    room: &mut Room,
 ) -> Result<(), UnpackError> {
     let mut left = length;
     while left > 0 {
@@ -63,6 +66,7 @@ fn copy<R: BufRead>(
         if content.is_empty() {
             return Err(tar.cut());
         }
+        room.take(fd, content.len() as u64).map_err(|e| UnpackError::io(&entry.path, "write", e))?;
         match rustix::io::pwrite(fd, content, offset) {
             Ok(0) => return Err(UnpackError::io(&entry.path, "write", Errno::NOSPC)),
             Ok(written) => {

@@ -154,7 +154,7 @@ fn an_image_larger_than_the_disk_is_said_leaves_nothing_and_comes_when_there_is_
     fs::write(node.path("kubelet.yaml"), config.to_string()).unwrap();
     node.add_option("--kubelet-config", &node.path("kubelet.yaml").display().to_string());
     // Beside the built-in image, which is as large as the binary.
-    let room = fs::metadata(env!("CARGO_BIN_EXE_sampan")).unwrap().len() + (56 << 20);
+    let room = fs::metadata(env!("CARGO_BIN_EXE_sampan")).unwrap().len() + (44 << 20);
     let disk = SmallDisk::mount(&node.path("data"), &format!("size={room}"));
     node.launch();
     let before = disk.used();
