@@ -342,7 +342,9 @@ echo '{{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kub
             tokio::join!(plugin.ask("a.reg.io/slow", &anonymous), plugin.ask("a.reg.io/slow", &anonymous))
         };
         let other = async {
-            while !runs(dir.path()).iter().any(|request| request["image"] == "a.reg.io/slow") {
+            // The line is whole: what comes next stands on one of its own.
+            let asked = || std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+            while !(asked().contains("slow") && asked().ends_with('\n')) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let (one, two) =
