@@ -92,7 +92,10 @@ mod tests {
         let any = json!({"medium": "HugePages"});
         let found = |size: i64, limit: i64| Ok(Pages { size: size << 20, limit: limit << 20 });
         assert_eq!(pages(any.clone(), &[small.clone(), small.clone()]), found(2, 8));
-        assert_eq!(pages(json!({"medium": "HugePages", "sizeLimit": "2Mi"}), &[small.clone()]), found(2, 2));
+        assert_eq!(
+            pages(json!({"medium": "HugePages", "sizeLimit": "2Mi"}), std::slice::from_ref(&small)),
+            found(2, 2)
+        );
         let both = [small.clone(), large];
         assert_eq!(pages(json!({"medium": "HugePages-1Gi"}), &both), found(1024, 1024));
         let refused = |source: Value, limits: &[Value], text: &str| {
@@ -101,7 +104,11 @@ mod tests {
         };
         refused(any.clone(), &both, "multiple huge page sizes");
         refused(any, &[json!({"memory": "1Gi"})], "there is no resource request for huge pages");
-        refused(json!({"medium": "HugePages-1Gi"}), &[small.clone()], "there is no resource request");
+        refused(
+            json!({"medium": "HugePages-1Gi"}),
+            std::slice::from_ref(&small),
+            "there is no resource request",
+        );
         refused(json!({"medium": "HugePages-x"}), &[small], "is not the size of a page");
         assert!(is_meant("HugePages") && is_meant("HugePages-2Mi") && !is_meant("HugePagesX"));
     }

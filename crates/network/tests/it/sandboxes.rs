@@ -51,7 +51,7 @@ async fn a_udp_flow_to_a_host_port_follows_its_sandbox() {
         socket.recv_from(&mut answer).map(|(length, _)| answer[..length].to_vec())
     };
     socket.send_to(b"?", (gateway, free)).unwrap();
-    let (a, _) = net.sandbox("a", vec![mapping.clone()]).await;
+    let (a, _) = net.sandbox("a", vec![mapping]).await;
     serve_udp(&a, 514, "a");
     assert_eq!(ask().unwrap(), b"a");
     net.network.teardown("a").await.unwrap();
