@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::{Error, Result};
 
 /// How long killed processes may take to leave their cgroup.
@@ -16,6 +18,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's numbers of the file systems (linux/magic.h).
 const CGROUP_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// The v1 controllers that libcgroups knows.
+const CONTROLLERS: [&str; 12] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
 
 /// A mounted hierarchy.
 #[derive(Debug)]
@@ -63,6 +81,37 @@ impl Hierarchy {
 /// Whether controllers are on v1 hierarchies here.
 pub(crate) fn are_v1() -> bool {
     hierarchies().iter().any(|hierarchy| !hierarchy.plain)
+}
+
+/// The mounts that show a container its own cgroups, in the place of one of type `cgroup`: a directory for each v1
+/// hierarchy. libcontainer would look for the container's process in the host's `/proc` by its number in the container,
+/// which is anybody's or nobody's in a pid namespace that is joined; and it would leave out `ro`.
+pub(crate) fn v1_mounts(path: &Path, mount: &Value) -> Vec<Value> {
+    let destination = Path::new(mount["destination"].as_str().unwrap_or("/sys/fs/cgroup"));
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let read_only = mount["options"].as_array().is_some_and(|options| options.contains(&json!("ro")));
+    let options = ["rbind", "nosuid", "nodev", "noexec", if read_only { "ro" } else { "rw" }];
+    let mut mounts = vec![json!({
+        "destination": destination, "type": "tmpfs", "source": "tmpfs",
+        "options": ["nosuid", "nodev", "noexec", "mode=755"],
+    })];
+    // Those that a container has a directory in.
+    let has = |hierarchy: &Hierarchy| {
+        let name = hierarchy.mount.file_name().unwrap_or_default().to_string_lossy();
+        !hierarchy.v2 && (hierarchy.plain || name.split(',').any(|part| CONTROLLERS.contains(&part)))
+    };
+    for hierarchy in hierarchies().into_iter().filter(has) {
+        let name = hierarchy.mount.file_name().unwrap_or_default().to_string_lossy();
+        // `cpu,cpuacct` is known as each of them, too.
+        let parts = name.split(',').filter(|part| *part != name);
+        for name in [&*name].into_iter().chain(parts) {
+            mounts.push(json!({
+                "destination": destination.join(name), "type": "bind",
+                "source": hierarchy.mount.join(relative), "options": options,
+            }));
+        }
+    }
+    mounts
 }
 
 /// The container's directory in each hierarchy.

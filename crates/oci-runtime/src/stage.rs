@@ -19,6 +19,9 @@ use crate::{Error, Result};
 /// Directories that every machine has and everybody may enter; the first that does not hide what is needed is used.
 const PLACES: [&str; 4] = ["/dev/shm", "/mnt", "/srv", "/media"];
 
+/// The file systems of the kernel; a [`Retreat`] has them with all that is mounted below them.
+const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
+
 /// Copies of mounts that are attached nowhere yet.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -57,6 +60,10 @@ impl Stage {
         for (index, mount) in list.into_iter().flatten().enumerate() {
             let Some(recursive) = bound(mount) else { continue };
             let source = PathBuf::from(mount["source"].as_str().unwrap_or_default());
+            // There all the same, or (a container's cgroup) not there yet.
+            if user.is_none() && KERNEL.iter().any(|kernel| source.starts_with(kernel)) {
+                continue;
+            }
             let tree = mounts::copy(&source, recursive).map_err(Error::file("copy the mount of", &source))?;
             if let Some(user) = user {
                 user.map_ids(mount, &source, &tree)?;
@@ -98,12 +105,9 @@ pub(crate) struct Retreat {
 }
 
 impl Retreat {
-    /// The file systems of the kernel, with all that is mounted below them.
-    const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
-
     /// Goes there. What is mounted elsewhere is out of reach from then on, so the stage is gathered before.
     pub(crate) fn enter(needed: &[&Path]) -> std::io::Result<Self> {
-        let kernel = Self::KERNEL.map(Path::new);
+        let kernel = KERNEL.map(Path::new);
         let mut trees = Vec::new();
         for path in kernel.into_iter().filter(|path| path.is_dir()) {
             trees.push((path.to_owned(), mounts::copy(path, true)?));

@@ -49,7 +49,7 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     let staged = match &user_namespace {
         Some(namespace) => enter(namespace, &process, &specs, &mut config, &needed),
         None => {
-            retreat = withdraw(&specs, &config, &needed);
+            retreat = withdraw(&specs, &config, &cgroup, &needed);
             Ok(())
         }
     };
@@ -75,16 +75,33 @@ fn needed(root: &Path, bundle: &Path, specs: &Specs, create: &Create) -> Vec<Pat
 
 /// Goes where the table of mounts is short (see [`crate::stage`]); none where that is not worth it or cannot be done:
 /// then libcontainer finds everything where it is, or says what it does not find.
-fn withdraw(specs: &Specs, config: &Value, needed: &[&Path]) -> Option<Retreat> {
+fn withdraw(specs: &Specs, config: &Value, cgroup: &Path, needed: &[&Path]) -> Option<Retreat> {
     let hooks = config.get("hooks").and_then(Value::as_object).is_some_and(|hooks| !hooks.is_empty());
     // Hooks are programs of the host and may want anything of it.
     if hooks || !cgroups::are_v1() {
         return None;
     }
     let mut staged = config.clone();
+    show_cgroups(&mut staged, cgroup);
     let stage = Stage::gather(&mut staged, needed, None).ok()?;
     let retreat = Retreat::enter(needed).ok()?;
     stage.set().and_then(|()| specs.write_config(&staged)).ok().map(|()| retreat)
+}
+
+/// Replaces mounts of the cgroups by the directories that they are, where the container has no cgroup namespace.
+fn show_cgroups(config: &mut Value, cgroup: &Path) {
+    let namespaces = config.pointer("/linux/namespaces").and_then(Value::as_array);
+    if namespaces.into_iter().flatten().any(|namespace| namespace["type"] == "cgroup") {
+        return;
+    }
+    let Some(mounts) = config["mounts"].as_array_mut() else { return };
+    *mounts = std::mem::take(mounts)
+        .into_iter()
+        .flat_map(|mount| match mount["type"] == "cgroup" {
+            true => cgroups::v1_mounts(cgroup, &mount),
+            false => vec![mount],
+        })
+        .collect();
 }
 
 /// Prepares what the container needs of the host before its user namespace is joined; `config` stays as later

@@ -100,10 +100,12 @@ pub enum ImageError {
     #[error("image archive: {0}")]
     Archive(String),
     /// Another process has the store open.
-    #[error("the image store {} is in use by another process", path.display())]
+    #[error("the image store {} is in use by process {holder}", path.display())]
     Busy {
         /// The store's directory.
         path: PathBuf,
+        /// The process's number.
+        holder: String,
     },
     /// The store's own database cannot be read.
     #[error("image database {} is damaged; move it away and pull the images again", path.display())]

@@ -23,8 +23,16 @@ pub(super) fn take(dir: &Path, exclusive: bool) -> Result<Option<File>, ImageErr
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|e| ImageError::io("open", &path, e))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(Errno::WOULDBLOCK) => Err(ImageError::Busy { path: dir.to_owned() }),
+        Ok(()) => {
+            // For those who meet it.
+            fs::write(&path, std::process::id().to_string())
+                .map_err(|e| ImageError::io("write", &path, e))?;
+            Ok(Some(file))
+        }
+        Err(Errno::WOULDBLOCK) => {
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            Err(ImageError::Busy { path: dir.to_owned(), holder })
+        }
         Err(e) => Err(ImageError::io("lock", &path, e.into())),
     }
 }

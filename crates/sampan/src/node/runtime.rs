@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Directories, NodeConfig, registry_hosts_dirs};
 
+/// How long a server waits for a `sampan image` that has the image store.
+const COMMANDS: Duration = Duration::from_secs(10);
+
 /// Directories for root only: they hold keys, secrets and sockets.
 pub(super) fn make_directories(config: &NodeConfig) -> Result<()> {
     [&config.data_dir, &config.run_dir].into_iter().try_for_each(|dir| make_private(dir))
@@ -152,7 +155,14 @@ pub(crate) async fn runtime(config: &NodeConfig) -> Result<Option<EmbeddedRuntim
     let directories =
         Directories { data_dir: Some(config.data_dir.clone()), run_dir: Some(config.run_dir.clone()) };
     let store = image_config(&directories, Some(config))?;
-    let images = async { ImageStore::open(store).await.context("opening the image store") };
+    let images = async {
+        // A command ends soon; another server does not.
+        let opened = match tokio::time::timeout(COMMANDS, ImageStore::open(store.clone())).await {
+            Ok(opened) => opened,
+            Err(_) => ImageStore::try_open(store).await,
+        };
+        opened.context("opening the image store")
+    };
     let (network, images) = tokio::try_join!(PodNetwork::make(config), images)?;
     let archives = images.clone();
     let mut options = RuntimeConfig::new(
