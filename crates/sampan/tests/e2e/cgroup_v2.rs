@@ -69,7 +69,7 @@ fn copy_modules(from: &Path, to: &Path) {
 
 /// Copies the program that loads profiles, where it is on any machine, with its libraries and its dialect of rules.
 fn copy_parser(root: &Path) {
-    let copy = "for file in $(ldd $1 | grep -o '/[^ ]*') $1 /etc/apparmor/parser.conf /etc/apparmor.d/abi/3.0; do \
+    let copy = "for file in $(ldd $1 | grep -o '/[^ ]*') $1 /etc/apparmor/parser.conf /etc/apparmor.d/abi/3.0 /usr/share/apparmor-features/features; do \
                 mkdir -p $2${file%/*} && cp -L $file $2$file || exit 1; done";
     succeed(Command::new("sh").args(["-e", "-c", copy, "sh", "/usr/sbin/apparmor_parser"]).arg(root));
 }

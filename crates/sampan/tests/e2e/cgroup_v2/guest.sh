@@ -12,7 +12,10 @@ fi
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root KUBECONFIG=/root/kubeconfig
 fact() { echo "fact $1=$(echo $2)"; }
-end() { fact end "$1 at $(cut -d' ' -f1 /proc/uptime)"; sync; poweroff -f; sleep 60; }
+end() {
+  [ "$1" = well ] || { kubectl get pods -o wide; kubectl get events | tail -20; grep -v '"Normal"' /server.log | tail -30; }
+  fact end "$1 at $(cut -d' ' -f1 /proc/uptime)"; sync; poweroff -f; sleep 60
+}
 # Asks until the answer is this, for at most so many tries.
 until_is() { i=0; until [ "$($1)" = "$2" ]; do i=$((i+1)); [ $i -gt 240 ] && end "in vain: $1"; sleep 1; done; }
 
