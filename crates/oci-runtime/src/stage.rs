@@ -2,9 +2,9 @@
 //! pins of the namespaces, and the sources of all bind mounts.
 //!
 //! A container in a user namespace needs that because there libcontainer is a stranger to the host ([`Stage::gather`]
-//! is told of the namespace). All others have it on cgroup v1, for the sake of speed: libcgroups and libcontainer read
-//! the table of mounts from end to end about nine times for each container, and a node with 200 pods has 1,400 mounts. So
-//! they run in a mount namespace that has little more than the stage ([`Retreat`]).
+//! is told of the namespace). All others have it on cgroup v1, for the sake of speed: libcgroups and libcontainer open
+//! the table of mounts sixteen times for each container, and a node with 200 pods has 1,400 mounts. So they run in a
+//! mount namespace that has little more than the stage ([`Retreat`]).
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;

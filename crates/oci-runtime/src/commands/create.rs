@@ -39,9 +39,13 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
         config["process"]["cwd"] = "/".into();
     }
     std::fs::create_dir_all(root).map_err(Error::file("make", root))?;
+    let cgroup = bundle::cgroups_path(&config, id);
+    // Whether it can withdraw or not: what a container may write does not hang on that.
+    if user_namespace.is_none() && cgroups::are_v1() {
+        show_cgroups(&mut config, &cgroup);
+    }
     let specs = Specs::of(root, id);
     specs.write(&bundle, &config, &filter)?;
-    let cgroup = bundle::cgroups_path(&config, id);
 
     let needed = needed(root, &bundle, &specs, create);
     let needed: Vec<&Path> = needed.iter().map(AsRef::as_ref).collect();
@@ -49,7 +53,7 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     let staged = match &user_namespace {
         Some(namespace) => enter(namespace, &process, &specs, &mut config, &needed),
         None => {
-            retreat = withdraw(&specs, &config, &cgroup, &needed);
+            retreat = withdraw(&specs, &config, &needed);
             Ok(())
         }
     };
@@ -75,14 +79,13 @@ fn needed(root: &Path, bundle: &Path, specs: &Specs, create: &Create) -> Vec<Pat
 
 /// Goes where the table of mounts is short (see [`crate::stage`]); none where that is not worth it or cannot be done:
 /// then libcontainer finds everything where it is, or says what it does not find.
-fn withdraw(specs: &Specs, config: &Value, cgroup: &Path, needed: &[&Path]) -> Option<Retreat> {
+fn withdraw(specs: &Specs, config: &Value, needed: &[&Path]) -> Option<Retreat> {
     let hooks = config.get("hooks").and_then(Value::as_object).is_some_and(|hooks| !hooks.is_empty());
     // Hooks are programs of the host and may want anything of it.
     if hooks || !cgroups::are_v1() {
         return None;
     }
     let mut staged = config.clone();
-    show_cgroups(&mut staged, cgroup);
     let stage = Stage::gather(&mut staged, needed, None).ok()?;
     let retreat = Retreat::enter(needed).ok()?;
     stage.set().and_then(|()| specs.write_config(&staged)).ok().map(|()| retreat)
