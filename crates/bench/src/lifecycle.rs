@@ -2,6 +2,7 @@
 //! where that can do the same.
 
 use std::{
+    collections::HashMap,
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -159,13 +160,18 @@ async fn probes(node: &Node, client: &Client, report: &mut Report) -> Result<()>
 
 /// Shares of a core that the daemon and its shims (with the processes they have waited for) use.
 async fn used(node: &Node) -> Result<(f64, f64)> {
-    let shims = memory::shim_pids(node.run_dir())?;
-    let all = |shims: &[u32]| shims.iter().map(|pid| processor_time(*pid)).sum::<Result<f64>>();
-    let (daemon, before) = (processor_time(node.pid())?, all(&shims)?);
+    let shims = || -> Result<HashMap<u32, f64>> {
+        // One that is about to become a runtime looks like a shim and is gone a moment later.
+        let pids = memory::shim_pids(node.run_dir())?.into_iter();
+        Ok(pids.filter_map(|pid| Some((pid, processor_time(pid).ok()?))).collect())
+    };
+    let (daemon, before) = (processor_time(node.pid())?, shims()?);
     let started = Instant::now();
     tokio::time::sleep(COUNTED).await;
     let took = started.elapsed().as_secs_f64();
-    Ok(((processor_time(node.pid())? - daemon) / took, (all(&shims)? - before) / took))
+    let after = processor_time(node.pid())?;
+    let of_shims: f64 = shims()?.iter().filter_map(|(pid, time)| Some(time - before.get(pid)?)).sum();
+    Ok(((after - daemon) / took, of_shims / took))
 }
 
 /// User and system time in seconds, that of children which have ended included.

@@ -14,6 +14,8 @@ use kube::{Api, Client, api::ListParams, config::Kubeconfig};
 
 /// The cgroup of its pods.
 const CGROUP: &str = "/sampan-bench";
+/// How long a server may take to stop hundreds of pods.
+const STOPPED: Duration = Duration::from_secs(60);
 
 pub(crate) struct Node {
     binary: PathBuf,
@@ -88,7 +90,7 @@ impl Node {
             rustix::process::Pid::from_child(&process),
             rustix::process::Signal::TERM,
         )?;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + STOPPED;
         while process.try_wait()?.is_none() {
             if Instant::now() > deadline {
                 process.kill()?;
@@ -106,7 +108,14 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // Also after a measurement that failed: pods that nobody stops would be part of the next one.
         if let Some(process) = &mut self.process {
+            let pid = rustix::process::Pid::from_child(process);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let deadline = Instant::now() + STOPPED;
+            while Instant::now() < deadline && matches!(process.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let _ = process.kill();
             let _ = process.wait();
         }

@@ -10,6 +10,7 @@ mod kubeconfig;
 mod logs;
 mod run;
 mod server;
+mod termination;
 
 use std::process::ExitCode;
 

@@ -3,42 +3,20 @@
 //! An archive lists its content first or last, as its writer liked, and the reader may be a pipe: everything
 //! is spooled to disk first, hashed on the way, and nothing is believed that does not hash.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+mod archive;
+
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
-use sampan_oci::codec::Decoder;
-use sampan_oci::digest::Hasher;
 use sampan_oci::manifest::{Document, Index, MAX_CONFIG, MAX_MANIFEST, Manifest, media_type};
-use sampan_oci::{Algorithm, Descriptor, Digest, Reference};
+use sampan_oci::{Descriptor, Reference};
 use serde::Deserialize;
-use tar::EntryType;
 
 use super::progress::Reporter;
 use super::pull::{MAX_INDEXES, Plan};
 use super::{ImageError, ImageRecord, ImageStore};
-use crate::unpack::tar::TarReader;
-
-/// The most files of an archive.
-const MAX_FILES: usize = 20_000;
-/// The longest name in an archive.
-const MAX_NAME: usize = 4096;
-
-/// A file of the archive.
-struct Spooled {
-    path: PathBuf,
-    digest: Digest,
-    size: u64,
-}
-
-/// An archive on disk: files by their names in it, and links among them.
-#[derive(Default)]
-struct Archive {
-    files: HashMap<String, Spooled>,
-    links: HashMap<String, String>,
-}
+use archive::{Archive, spool};
 
 /// One image of an archive, before its layers are unpacked.
 struct Candidate {
@@ -254,25 +232,6 @@ fn docker_images(archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>, Imag
 }
 
 impl Archive {
-    /// A file by its name, through links.
-    fn get(&self, name: &str) -> Option<&Spooled> {
-        let mut name = clean(name.as_bytes(), "");
-        for _ in 0..8 {
-            if let Some(file) = self.files.get(&name) {
-                return Some(file);
-            }
-            name = self.links.get(&name)?.clone();
-        }
-        None
-    }
-
-    fn by_digest(&self, digest: &Digest) -> Option<&Spooled> {
-        let named = self.get(&format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()));
-        named
-            .filter(|file| file.digest == *digest)
-            .or_else(|| self.files.values().find(|f| f.digest == *digest))
-    }
-
     fn candidate(
         &self,
         manifest: Manifest,
@@ -286,86 +245,4 @@ impl Archive {
         let config = config.read(MAX_CONFIG)?;
         Ok(Some(Candidate { manifest, descriptor, index, config, names: Vec::new() }))
     }
-}
-
-impl Spooled {
-    fn read(&self, limit: u64) -> Result<Vec<u8>, ImageError> {
-        if self.size > limit {
-            return Err(ImageError::Archive(format!("a document in it has {} bytes", self.size)));
-        }
-        std::fs::read(&self.path).map_err(|e| ImageError::io("read", &self.path, e))
-    }
-
-    fn descriptor(&self, media_type: &str) -> Descriptor {
-        Descriptor { digest: self.digest.clone(), size: self.size, ..Descriptor::of(media_type, b"") }
-    }
-}
-
-/// Writes all files of the archive into `dir`, under names of our own.
-fn spool(reader: impl Read, dir: &Path, max_bytes: u64) -> Result<Archive, ImageError> {
-    let damaged = |e: crate::unpack::UnpackError| ImageError::Archive(super::error::chain_of(&e));
-    let decoder = Decoder::new(reader).map_err(|e| ImageError::Archive(format!("cannot be read: {e}")))?;
-    let mut tar = TarReader::new(decoder);
-    let mut archive = Archive::default();
-    let mut buffer = vec![0u8; 256 << 10];
-    let mut total = 0u64;
-    while let Some(entry) = tar.next_entry().map_err(damaged)? {
-        if entry.path.len().max(entry.link.as_ref().map_or(0, Vec::len)) > MAX_NAME {
-            return Err(ImageError::Archive(format!("has a name of more than {MAX_NAME} bytes")));
-        }
-        let name = clean(&entry.path, "");
-        if archive.files.len() + archive.links.len() >= MAX_FILES {
-            return Err(ImageError::Archive(format!("has more than {MAX_FILES} files")));
-        }
-        match entry.kind {
-            EntryType::Regular | EntryType::Continuous => {}
-            EntryType::Symlink | EntryType::Link => {
-                let base = if entry.kind == EntryType::Symlink {
-                    name.rsplit_once('/').map_or("", |(dir, _)| dir)
-                } else {
-                    ""
-                };
-                archive.links.insert(name.clone(), clean(&entry.link.unwrap_or_default(), base));
-                continue;
-            }
-            _ => continue,
-        }
-        let path = dir.join(archive.files.len().to_string());
-        let mut file = File::create(&path).map_err(|e| ImageError::io("create", &path, e))?;
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        let mut size = 0u64;
-        loop {
-            let n = tar.read(&mut buffer).map_err(|e| ImageError::Archive(format!("cannot be read: {e}")))?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            file.write_all(&buffer[..n]).map_err(|e| ImageError::io("write", &path, e))?;
-            size += n as u64;
-            total += n as u64;
-            if total > max_bytes.saturating_mul(4) {
-                return Err(ImageError::Archive("is too large".to_owned()));
-            }
-        }
-        if size != entry.size {
-            return Err(damaged(tar.cut()));
-        }
-        archive.files.insert(name, Spooled { path, digest: hasher.finish(), size });
-    }
-    Ok(archive)
-}
-
-/// A name within the archive, without `.` and `..`.
-fn clean(path: &[u8], base: &str) -> String {
-    let text = String::from_utf8_lossy(path);
-    let mut parts: Vec<&str> = if text.starts_with('/') { Vec::new() } else { base.split('/').collect() };
-    for part in text.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.retain(|part| !part.is_empty());
-    parts.join("/")
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::server::termination;
+use super::termination::termination;
 use crate::{
     agent::Agent,
     cli::AgentArgs,

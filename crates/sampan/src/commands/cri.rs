@@ -34,6 +34,6 @@ pub(super) fn run(args: CriArgs, printer: &Printer) -> Result<ExitCode> {
         printer
             .status(format!("crictl --runtime-endpoint unix://{}/cri.sock info", config.run_dir.display()));
     };
-    super::runtime(2)?.block_on(node::serve_cri(config, ready, super::server::termination()))?;
+    super::runtime(2)?.block_on(node::serve_cri(config, ready, super::termination::termination()))?;
     Ok(ExitCode::SUCCESS)
 }

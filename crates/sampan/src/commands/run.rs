@@ -54,16 +54,14 @@ async fn stay(
     deleted.map(|()| outcome)
 }
 
-/// Cancelled by the first Ctrl-C or SIGTERM. A second one ends the process as it would without us.
+/// Cancelled by the first Ctrl-C or SIGTERM.
 fn interrupt(printer: Printer) -> CancellationToken {
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
-        super::server::termination().await;
+        super::termination::termination().await;
         printer.status("stopping; press Ctrl-C again to leave at once");
         cancelled.cancel();
-        super::server::termination().await;
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     });
     token
 }

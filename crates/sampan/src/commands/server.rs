@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::termination::termination;
 use crate::{
     cli::ServerArgs,
     config::{ServerConfig, ServerOptions},
@@ -38,20 +38,5 @@ async fn serve(config: ServerConfig, printer: &Printer) -> Result<ExitCode> {
     match failure {
         Some(error) => Err(error).context("the server stopped"),
         None => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// Waits for SIGTERM or SIGINT.
-pub(super) async fn termination() {
-    let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (term, int) {
-        (Ok(mut term), Ok(mut int)) => {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        }
-        // Without handlers the signals end the process, as by default.
-        _ => std::future::pending().await,
     }
 }

@@ -102,9 +102,6 @@ fn kernels(node: &Node) -> [String; 3] {
     })
 }
 
-// Embedded and crun have run so; gVisor's container did start and end behind containerd's shim for runc, which then stumbled over
-// the words of its `kill`. The fixture's script translates them, and nobody has seen that work yet.
-#[ignore = "gVisor behind containerd's shim for runc is not proven"]
 #[test]
 fn rtc_17_the_example_runs_unchanged_on_the_embedded_runtime_and_on_containerd() {
     let ours = std::fs::read_to_string("/proc/version").unwrap();

@@ -206,6 +206,23 @@ fn hook_20_a_graceful_shutdown_says_so_in_the_status() {
 }
 
 #[test]
+fn a_server_that_is_asked_twice_leaves_at_once_and_its_pods_go_on() {
+    let (_registry, image) = shell();
+    let mut node = Node::start_with(&["--stop-pods=true"]);
+    let stubborn = pod("p", &image, "trap \"\" TERM; while :; do sleep 0.1; done", "")
+        .replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 3600");
+    node.apply(&stubborn);
+    node.wait_for("pod/p", "{.status.phase}", "Running");
+    let id = |node: &Node| node.field("pod/p", "{.status.containerStatuses[0].containerID}");
+    let before = id(&node);
+    assert_eq!(node.terminate_impatiently(), 128 + 15, "{}", node.log());
+    node.launch();
+    node.wait_for("pod/p", "{.status.containerStatuses[0].ready}", "true");
+    assert_eq!(id(&node), before);
+    node.kubectl(&["delete", "pod", "p", "--grace-period=1"]).ok();
+}
+
+#[test]
 fn hook_20_a_shutdown_of_the_machine_waits_for_the_pods() {
     let (_registry, image) = shell();
     let tasks = tokio::runtime::Runtime::new().unwrap();

@@ -92,3 +92,33 @@ async fn broken_archives_are_errors_and_leave_nothing() {
     let left: Vec<_> = std::fs::read_dir(dir.path().join("content/ingest")).unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_twice_does_not_take_the_place_of_another() {
+    let (image, other) = (image(), noise(7, 3000));
+    let manifest = json!([{ "Config": "abc.json", "Layers": ["low", "top"] }]).to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    // The second "low" replaces the first; what follows must not be written over the second.
+    let archive = tar(&[
+        ("low", b"in vain"),
+        ("low", &image.layers[0].1),
+        ("top", &image.layers[1].1),
+        ("more", &other),
+        ("abc.json", &image.config),
+        ("manifest.json", manifest.as_bytes()),
+    ]);
+    let loaded = store.load(Cursor::new(archive)).await.unwrap();
+    assert_eq!(file_of(&store, &loaded[0], "low").unwrap(), noise(1, 100_000));
+    assert_eq!(file_of(&store, &loaded[0], "top").unwrap(), b"top");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_names_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let names: Vec<String> = (0..3000).map(|index| format!("{}{index}", "name/".repeat(600))).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    let error = store.load(Cursor::new(tar(&files))).await.unwrap_err().to_string();
+    assert!(error.contains("has names of more than 8 MiB"), "{error}");
+}
