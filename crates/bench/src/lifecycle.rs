@@ -87,6 +87,8 @@ async fn restarts(
         let label = format!("restart-{round}");
         let pod = pods::pod(&label, 0, json!({"command": ["sleep", seconds.to_string()]}))?;
         let names = pods::start_until(client, &label, &[pod], pods::is_ready).await?;
+        // What follows a start (its last status, its events) is not part of a restart.
+        tokio::time::sleep(SETTLED).await;
         ours.push(restart(seconds).await?);
         pods::delete(client, &names).await?;
         if let Some(podman) = podman {

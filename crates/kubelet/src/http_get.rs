@@ -30,6 +30,8 @@ pub(crate) struct HttpGet {
     pub(crate) port: u16,
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
+    /// Whether the answer is only good with its body, as a probe's is; a hook's has been given with its status.
+    pub(crate) whole: bool,
 }
 
 /// What came back.
@@ -225,15 +227,19 @@ where
     let status = answer.status();
     let location =
         answer.headers().get(LOCATION).and_then(|location| location.to_str().ok()).map(str::to_owned);
-    let body = tokio::time::timeout(BODY_TIME, beginning(answer.into_body())).await.unwrap_or_default();
+    let body = beginning(answer.into_body());
+    let body = match request.whole {
+        true => body.await?,
+        false => tokio::time::timeout(BODY_TIME, body).await.unwrap_or(Ok(String::new())).unwrap_or_default(),
+    };
     Ok((HttpAnswer { status, body }, location))
 }
 
 /// The beginning of a body; a longer one is cut off, which is no failure.
-async fn beginning(mut body: hyper::body::Incoming) -> String {
+async fn beginning(mut body: hyper::body::Incoming) -> Result<String, String> {
     let mut bytes = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Some(data) = frame.data_ref() {
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.map_err(|error| error.to_string())?.data_ref() {
             let room = MAX_BODY.saturating_sub(bytes.len()).min(data.len());
             bytes.extend_from_slice(&data[..room]);
             if bytes.len() >= MAX_BODY {
@@ -241,7 +247,7 @@ async fn beginning(mut body: hyper::body::Incoming) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// TLS without a look at the certificate: probes and hooks talk to whoever is in the pod (HOOK-11).
@@ -311,6 +317,7 @@ mod tests {
             port: 8080,
             path: "/app/health?full".into(),
             headers: HeaderMap::new(),
+            whole: true,
         };
         for (location, leads_to) in [
             ("login", Some("http://10.0.0.2:8080/app/login")),

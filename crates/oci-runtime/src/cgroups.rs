@@ -83,6 +83,12 @@ pub(crate) fn are_v1() -> bool {
     hierarchies().iter().any(|hierarchy| !hierarchy.plain)
 }
 
+/// A container's directory in the v2 hierarchy, where there is one.
+pub(crate) fn v2_directory(path: &Path) -> Option<PathBuf> {
+    let hierarchy = hierarchies().into_iter().find(|hierarchy| hierarchy.v2)?;
+    Some(hierarchy.mount.join(path.strip_prefix("/").unwrap_or(path)))
+}
+
 /// The mounts that show a container its own cgroups, in the place of one of type `cgroup`: a directory for each v1
 /// hierarchy. libcontainer would look for the container's process in the host's `/proc` by its number in the container,
 /// which is anybody's or nobody's in a pid namespace that is joined; and it would leave out `ro`.

@@ -1,5 +1,6 @@
 //! Calls of the kernel, each behind a safe function.
 
+pub(crate) mod bpf;
 pub(crate) mod capabilities;
 pub(crate) mod credentials;
 pub(crate) mod execution;

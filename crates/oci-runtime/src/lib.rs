@@ -11,6 +11,7 @@ mod bundle;
 mod cgroups;
 mod command_line;
 mod commands;
+mod devices;
 mod executor;
 mod init;
 mod journal;

@@ -104,7 +104,9 @@ fn ranges<'a>(profile: &'a Profile, architecture: &Architecture) -> Vec<Range<'a
         // System calls newer than the profile answer ENOSYS, so that programs fall back (as runc patches).
         push(last + 1, Vec::new(), unknown);
     }
-    push(X32, Vec::new(), profile.unknown.unwrap_or(default));
+    // No profile speaks of these; what they do has its other number checked, so they must not pass a list of what is
+    // refused.
+    push(X32, Vec::new(), profile.unknown.unwrap_or(profile::NO_SUCH_CALL));
     ranges
 }
 

@@ -60,8 +60,10 @@ impl Stage {
         for (index, mount) in list.into_iter().flatten().enumerate() {
             let Some(recursive) = bound(mount) else { continue };
             let source = PathBuf::from(mount["source"].as_str().unwrap_or_default());
-            // There all the same, or (a container's cgroup) not there yet.
-            if user.is_none() && KERNEL.iter().any(|kernel| source.starts_with(kernel)) {
+            // There all the same, or (a container's cgroup) not there yet; but what the stage hides is not.
+            let real = source.canonicalize().unwrap_or_else(|_| source.clone());
+            let hidden = real.starts_with(place) || place.starts_with(&real);
+            if user.is_none() && !hidden && KERNEL.iter().any(|kernel| source.starts_with(kernel)) {
                 continue;
             }
             let tree = mounts::copy(&source, recursive).map_err(Error::file("copy the mount of", &source))?;

@@ -70,7 +70,8 @@ pub async fn delete(scope: &Scope<'_>, name: &str, options: &DeleteOptions) -> R
     Err(scope.modified(name))
 }
 
-fn preconditions(
+/// Refuses an object that is not the one that is meant.
+pub(crate) fn preconditions(
     scope: &Scope<'_>,
     name: &str,
     current: &Value,

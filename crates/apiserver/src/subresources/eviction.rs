@@ -30,7 +30,7 @@ pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<
     if !meta::name(&eviction).is_empty() && meta::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let (mut options, dry) = match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
+    let (options, dry) = match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
         Some(options) => options::delete_value(options)?,
         None => (DeleteOptions::default(), false),
     };
@@ -39,22 +39,42 @@ pub(super) async fn create(scope: &Scope<'_>, request: Request<Body>) -> Result<
     scope.server.admission.admit(&mut attributes).await?;
     scope.server.admission.validate(&attributes).await?;
 
-    let pod = scope.server.registry.get(scope.resource, scope.namespace, &name).await?;
-    let pod = pod.ok_or_else(|| scope.not_found(&name))?;
-    let unprotected = meta::is_deleting(&pod)
-        || matches!(meta::str_at(&pod, "/status/phase"), "Succeeded" | "Failed" | "Pending");
-    let passage = if unprotected { Passage::Open } else { budget(scope, &pod, dry_run).await? };
-    if let (Passage::Unready(budget), None) = (&passage, &options.resource_version) {
-        options.resource_version = Some(meta::resource_version(&pod).to_owned());
-        remove(scope, &pod, dry_run, options).await.map_err(|error| match error.code {
-            // It is another one now, perhaps ready: it is judged again when the client comes back.
-            409 => in_process(budget),
-            _ => error,
-        })?;
-    } else {
-        remove(scope, &pod, dry_run, options).await?;
+    for _ in 0..ATTEMPTS {
+        if evict(scope, &name, dry_run, options.clone()).await? {
+            return respond::value(context, &accepted, 201, &Status::success(201).to_value());
+        }
     }
-    respond::value(context, &accepted, 201, &Status::success(201).to_value())
+    Err(Status::too_many_requests(REFUSED, RETRY_SECONDS))
+}
+
+/// Evicts the pod as it is now; false when it has changed meanwhile and has to be judged again.
+async fn evict(
+    scope: &Scope<'_>,
+    name: &str,
+    dry_run: bool,
+    mut options: DeleteOptions,
+) -> Result<bool, Status> {
+    let pod = scope.server.registry.get(scope.resource, scope.namespace, name).await?;
+    let pod = pod.ok_or_else(|| scope.not_found(name))?;
+    delete::preconditions(scope, name, &pod, &options)?;
+    let phase = meta::str_at(&pod, "/status/phase");
+    let passage = match meta::is_deleting(&pod) || matches!(phase, "Succeeded" | "Failed") {
+        true => Passage::Open,
+        // No budget counts it yet.
+        false if phase == "Pending" => Passage::Pending,
+        false => budget(scope, &pod, dry_run).await?,
+    };
+    // What holds for this version of the pod only is asked of this version only, unless the client has its own idea.
+    let bound = !matches!(passage, Passage::Open) && options.resource_version.is_none();
+    if bound {
+        options.resource_version = Some(meta::resource_version(&pod).to_owned());
+    }
+    match (remove(scope, &pod, dry_run, options).await, passage) {
+        (Err(error), Passage::Pending) if bound && error.code == 409 => Ok(false),
+        // It is another one now, perhaps ready: it is judged again when the client comes back.
+        (Err(error), Passage::Unready(budget)) if bound && error.code == 409 => Err(in_process(&budget)),
+        (result, _) => result.map(|()| true),
+    }
 }
 
 /// How a pod got past its budget.
@@ -63,6 +83,8 @@ enum Passage {
     Open,
     /// Nothing was taken from this budget, because the pod is not ready: that holds for this version of the pod only.
     Unready(String),
+    /// It has not begun: that holds for this version of the pod only.
+    Pending,
 }
 
 async fn remove(
@@ -163,11 +185,9 @@ async fn note_disruption(scope: &Scope<'_>, name: &str, options: &mut DeleteOpti
     let registry = &scope.server.registry;
     for _ in 0..ATTEMPTS {
         let Some(mut pod) = registry.get(scope.resource, scope.namespace, name).await? else { return Ok(()) };
-        let version = meta::resource_version(&pod);
-        if options.resource_version.as_ref().is_some_and(|wanted| wanted != version) {
-            return Err(scope.modified(name));
-        }
-        let revision = version.parse().unwrap_or_default();
+        // Another pod of this name is not evicted, and is not told so.
+        delete::preconditions(scope, name, &pod, options)?;
+        let revision = meta::resource_version(&pod).parse().unwrap_or_default();
         set_condition(
             &mut pod,
             json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",

@@ -146,6 +146,12 @@ async fn an_eviction_heeds_the_budget() {
     let p = api.get(&format!("{PODS}/p")).await.expect(200);
     assert!(p["metadata"]["deletionTimestamp"].is_string());
     assert!(p["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "DisruptionTarget"));
+    // A pod of the name of another is not told that it goes.
+    let mut another = evict("q");
+    another["deleteOptions"] = json!({"preconditions": {"uid": "of-another"}});
+    api.post(&format!("{PODS}/q/eviction"), another).await.expect(409);
+    let q = api.get(&format!("{PODS}/q")).await.expect(200);
+    assert!(!q["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "DisruptionTarget"));
     let refused = api.post(&format!("{PODS}/q/eviction"), evict("q")).await;
     assert_eq!(refused.code, 429);
     assert_eq!(refused.message(), "Cannot evict pod as it would violate the pod's disruption budget.");

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use sampan_api::resources::pod_requests;
+
 use super::Signal;
+use crate::cgroups::as_value;
 use crate::pod_ref;
 use crate::quantities::listed;
 use crate::stats::{ContainerUsage, PodUsage};
@@ -27,9 +30,9 @@ fn used(usage: &PodUsage, signal: Signal) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
+/// What the whole pod asked for: sidecars, overhead and requests of the pod's own included, as its use includes them.
 fn requested(pod: &Pod, signal: Signal) -> i64 {
-    let resource = signal.resource();
-    pod_ref::containers(pod).iter().map(|container| request(container, resource)).sum()
+    pod_requests(&as_value(pod)).get(signal.resource()).map_or(0, |amount| amount.value())
 }
 
 fn request(container: &Container, resource: &str) -> i64 {
@@ -39,7 +42,7 @@ fn request(container: &Container, resource: &str) -> i64 {
 
 /// Sorts: the first one goes first.
 pub(super) fn rank(candidates: &mut [Candidate], signal: Signal) {
-    candidates.sort_by_key(|candidate| {
+    candidates.sort_by_cached_key(|candidate| {
         let (used, requested) = (used(&candidate.usage, signal), requested(&candidate.pod, signal));
         let priority = pod_ref::spec(&candidate.pod).priority.unwrap_or(0);
         // Nobody asks for process ids or inodes.

@@ -22,6 +22,7 @@ pub(super) async fn run(
         port,
         path: get.path.clone().unwrap_or_else(|| "/".to_owned()),
         headers: http_get::headers(get.http_headers.as_ref(), "kube-lifecycle/1.36"),
+        whole: false,
     };
     match http_get::get(&request).await {
         Ok(answer) => {

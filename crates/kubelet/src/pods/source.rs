@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
+use sampan_api::resources;
 use sampan_cri::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::runtime_pods::RuntimePods;
 use super::worker::PodWorker;
 use super::worker::inbox::{Inbox, NodeEnd, SHUTDOWN_REASON};
+use crate::cgroups::as_value;
 use crate::context::NodeContext;
 use crate::labels;
 use crate::pod_ref;
@@ -303,11 +305,14 @@ pub(crate) async fn watch_pods(ctx: Arc<NodeContext>, workers: Workers) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", ctx.config.node_name));
     let pods: Api<Pod> = Api::all(ctx.config.client.clone());
     let mut events = watcher(pods, config).default_backoff().boxed();
-    let mut listed = HashSet::new();
+    let (mut listed, mut arrived) = (HashSet::new(), Vec::new());
     let mut first = true;
     while let Some(event) = events.next().await {
         match event {
-            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                arrived.clear();
+            }
             // The picture of a static pod is nothing to run.
             Ok(watcher::Event::InitApply(pod)) if is_mirror(&pod) => {
                 listed.insert(pod_ref::uid(&pod).to_owned());
@@ -317,9 +322,10 @@ pub(crate) async fn watch_pods(ctx: Arc<NodeContext>, workers: Workers) {
             Ok(watcher::Event::Delete(pod)) if is_mirror(&pod) => ctx.mirrors.removed(&pod),
             Ok(watcher::Event::InitApply(pod)) => {
                 listed.insert(pod_ref::uid(&pod).to_owned());
-                workers.update(pod);
+                arrived.push(pod);
             }
             Ok(watcher::Event::InitDone) => {
+                take_list(&ctx, &workers, std::mem::take(&mut arrived)).await;
                 ctx.mirrors.retain(&listed);
                 for pod in workers.pods().into_iter().filter(|pod| !is_static(pod)) {
                     if !listed.contains(pod_ref::uid(&pod)) {
@@ -336,6 +342,26 @@ pub(crate) async fn watch_pods(ctx: Arc<NodeContext>, workers: Workers) {
             Ok(watcher::Event::Delete(pod)) => workers.removed(pod_ref::uid(&pod)),
             Err(error) => tracing::warn!(%error, "watch of pods"),
         }
+    }
+}
+
+/// Takes a list, the oldest first. What has begun already counts before anybody new is judged (POD-55): a daemon that
+/// comes back finds both.
+async fn take_list(ctx: &NodeContext, workers: &Workers, mut pods: Vec<Pod>) {
+    pods.sort_by(|one, other| one.metadata.creation_timestamp.cmp(&other.metadata.creation_timestamp));
+    let begun = |pod: &&Pod| {
+        pod.status.as_ref().is_some_and(|status| {
+            status.start_time.is_some() && !pod_ref::is_terminal_phase(status.phase.as_deref())
+        })
+    };
+    let mut counted = ctx.admitted.pods.lock().await;
+    for pod in pods.iter().filter(begun).filter(|pod| !workers.knows(pod_ref::uid(pod))) {
+        let requests = resources::pod_requests(&as_value(pod));
+        counted.entry(pod_ref::uid(pod).to_owned()).or_insert(requests);
+    }
+    drop(counted);
+    for pod in pods {
+        workers.update(pod);
     }
 }
 

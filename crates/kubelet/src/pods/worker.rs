@@ -211,6 +211,7 @@ impl PodWorker {
     /// The newest version of the pod.
     fn take_news(&mut self) {
         let pod = self.inbox.take();
+        let before = Arc::clone(&self.pod);
         self.pod = match &self.allocation {
             Some(allocation) => allocation.apply(&pod),
             None => Arc::clone(&pod),
@@ -220,6 +221,7 @@ impl PodWorker {
             self.verdict = Some(Verdict { reason: end.reason.to_owned(), message: end.message });
         }
         self.end_waits();
+        self.end_waits_of_changed(&before);
     }
 
     /// Whether the pod was finished before: then nothing is started, only cleaned up.
@@ -262,6 +264,21 @@ impl PodWorker {
     fn publish(&self, terminal: bool) {
         if !self.history {
             self.ctx.status.set(&self.uid, self.compute_status(terminal));
+        }
+    }
+
+    /// Does `work`, which may take long, and meanwhile tells what the probes of other containers find: who is Ready is
+    /// not a matter of the worker's turn (HOOK-22, POD-39).
+    async fn while_telling<F: Future>(&self, work: F) -> F::Output {
+        tokio::pin!(work);
+        loop {
+            let happened = self.inbox.happened();
+            tokio::pin!(happened);
+            happened.as_mut().enable();
+            tokio::select! {
+                done = &mut work => return done,
+                () = happened => self.publish(false),
+            }
         }
     }
 

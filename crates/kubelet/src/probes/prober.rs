@@ -195,6 +195,7 @@ impl Prober {
             port,
             path: get.path.clone().unwrap_or_else(|| "/".to_owned()),
             headers: http_get::headers(get.http_headers.as_ref(), "kube-probe/1.36"),
+            whole: true,
         };
         match tokio::time::timeout(timeout, http_get::get(&request)).await {
             Ok(Ok(answer)) if answer.status.is_success() => Outcome::Success,

@@ -240,8 +240,9 @@ impl StatusWriter {
 
 /// A pod of this name with another UID (409 from the UID precondition) is as gone as none at all; any other
 /// conflict is tried again.
-fn is_gone(status: &kube::core::Status) -> bool {
-    status.code == 404 || status.message.contains("Precondition failed: UID")
+pub(crate) fn is_gone(status: &kube::core::Status) -> bool {
+    let another = ["Precondition failed: UID", "the UID in the precondition"];
+    status.code == 404 || another.iter().any(|words| status.message.contains(words))
 }
 
 fn merge_foreign(

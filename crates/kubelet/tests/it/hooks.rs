@@ -126,8 +126,8 @@ async fn a_post_start_hook_ends_with_its_container() {
             )
         })
         .await;
+    world.until("the next run", |world| world.status()["containerStatuses"][0]["restartCount"] == 1).await;
     world.until_phase("Running").await;
-    assert_eq!(world.status()["containerStatuses"][0]["restartCount"], 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,4 +357,22 @@ async fn hook_33_pod_32_an_end_of_the_pod_in_the_middle_of_a_restart_runs_the_ho
     world.until_gone().await;
     assert!(world.runtime.now() - began <= 8, "{}", world.runtime.now() - began);
     assert_eq!(count(&world, "exec bye"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_39_a_hook_of_one_container_keeps_no_other_ready() {
+    let world = World::new().await;
+    world.runtime.exec_result("hook", 0, Duration::from_secs(600));
+    world.create(json!({"restartPolicy": "Always", "containers": [
+        {"name": "a", "readinessProbe": {"exec": {"command": ["ready"]}, "periodSeconds": 1, "failureThreshold": 1}},
+        {"name": "b", "lifecycle": {"postStart": exec("hook")}}]}));
+    let ready = |world: &World| world.status()["containerStatuses"][0]["ready"] == true;
+    world.until("ready", ready).await;
+    world.until("the hook", |world| count(world, "exec hook") == 1).await;
+    let before = tokio::time::Instant::now();
+    world.runtime.exec_result("ready", 1, Duration::ZERO);
+    world.until("unready", |world| !ready(world)).await;
+    world.runtime.exec_result("ready", 0, Duration::ZERO);
+    world.until("ready again", ready).await;
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
 }

@@ -330,3 +330,17 @@ async fn img_88_an_image_volume_that_cannot_be_had_blocks_only_who_mounts_it() {
     world.until("back-off", |world| world.waiting_reason() == "ImagePullBackOff").await;
     world.until("all", |world| world.status()["containerStatuses"][0]["state"]["running"].is_object()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn pod_13_44_another_image_does_not_wait_for_the_first_ones_back_off() {
+    let world = World::new().await;
+    world.runtime.pulls((0..3).map(|_| Err(Status::unknown("no such thing"))).collect());
+    world.create(with_image("far:1", "IfNotPresent"));
+    world.until("three pulls", |world| world.runtime.times_of("pull far:1").len() == 3).await;
+    world.until("ImagePullBackOff", |world| world.waiting_reason() == "ImagePullBackOff").await;
+    let before = tokio::time::Instant::now();
+    world.change_image("far:2");
+    world.until_phase("Running").await;
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    assert_eq!(world.runtime.times_of("pull far:2").len(), 1);
+}

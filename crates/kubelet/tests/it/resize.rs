@@ -152,10 +152,7 @@ async fn pod_44_an_image_change_of_a_pod_that_never_restarts_survives_a_kill() {
     world.runtime.add_image("local:2");
     world.create(json!({"restartPolicy": "Never", "containers": [{"name": "c"}]}));
     world.until_phase("Running").await;
-    let mut pod = world.pod();
-    pod["spec"]["containers"][0]["image"] = json!("local:2");
-    pod["metadata"]["generation"] = json!(2);
-    world.api.put(crate::world::POD, pod);
+    world.change_image("local:2");
     world.until("stop", |w| w.runtime.call_names().contains(&"stop c 30".to_owned())).await;
     // The container ends while no kubelet is there.
     world.kill_kubelet().await;

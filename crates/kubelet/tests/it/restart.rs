@@ -157,3 +157,18 @@ async fn hook_20_a_graceful_shutdown_of_the_node_ends_its_pods_for_good() {
         "{calls:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn pod_12_13_another_image_ends_the_wait() {
+    let world = World::new().await;
+    let fails = Script::Ends(Duration::from_secs(1), 1);
+    world.runtime.script("c", &[fails, fails, fails, fails, Script::Runs(0)]);
+    world.runtime.add_image("local:2");
+    world.create(json!({"restartPolicy": "Always", "containers": [{"name": "c"}]}));
+    world.until("four runs", |world| world.runtime.times_of("start c").len() == 4).await;
+    world.until("a wait of 40 s", |world| world.waiting_reason() == "CrashLoopBackOff").await;
+    let before = tokio::time::Instant::now();
+    world.change_image("local:2");
+    world.until("the new run", |world| world.status()["containerStatuses"][0]["image"] == "local:2").await;
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+}

@@ -204,6 +204,15 @@ impl World {
         self.api.put(POD, pod);
     }
 
+    /// Somebody gives the first container another image.
+    pub(crate) fn change_image(&self, image: &str) {
+        let mut pod = self.pod();
+        let generation = pod["metadata"]["generation"].as_i64().unwrap();
+        pod["metadata"]["generation"] = json!(generation + 1);
+        pod["spec"]["containers"][0]["image"] = json!(image);
+        self.api.put(POD, pod);
+    }
+
     /// The pod's condition of this type.
     pub(crate) fn condition(&self, type_: &str) -> Option<Value> {
         let status = self.status();

@@ -13,7 +13,7 @@ use crate::command_line::Create;
 use crate::kernel::{mounts, stdio};
 use crate::stage::{Retreat, Stage};
 use crate::user_namespace::UserNamespace;
-use crate::{Error, Result, cgroups, init, journal, limits, read_json, seccomp, working_directory};
+use crate::{Error, Result, cgroups, devices, init, journal, limits, read_json, seccomp, working_directory};
 
 pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     let id = &create.id;
@@ -59,6 +59,11 @@ pub(crate) fn run(root: &Path, create: &Create) -> Result<()> {
     };
     let built = staged.and_then(|()| build(root, create, &specs, executor, &process, &cgroup));
     drop(retreat);
+    // The container's command has not begun: it waits for `start`.
+    let built = match cgroups::are_v1() {
+        true => built,
+        false => built.and_then(|()| devices::confine(&config, &cgroup)),
+    };
     // Later commands look for the root where it is.
     let result = built.and_then(|()| specs.write_config(&config));
     if result.is_err() {

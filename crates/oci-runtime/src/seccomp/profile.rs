@@ -10,6 +10,8 @@ const ERRNO: u32 = 0x0005_0000;
 const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
+/// A system call answers that the kernel does not have it.
+pub(super) const NO_SUCH_CALL: u32 = ERRNO | libc::ENOSYS as u32;
 
 /// A profile.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Profile {
         let mut rules = Vec::new();
         for entry in list(seccomp.get("syscalls")) {
             let names = list(entry.get("names")).into_iter();
-            let names = names.filter_map(|name| text(Some(&name))).collect();
+            let names: Vec<String> = names.filter_map(|name| text(Some(&name))).collect();
             let name = text(entry.get("action")).ok_or("linux.seccomp.syscalls: action is missing")?;
             let action = action(&name, entry.get("errnoRet"))?;
             if action == default {
@@ -74,7 +76,19 @@ impl Profile {
             }
             let conditions = list(entry.get("args"));
             let conditions: Result<Vec<_>, _> = conditions.iter().map(condition).collect();
-            rules.push(Rule { names, action, conditions: conditions? });
+            let conditions = conditions?;
+            let repeats =
+                |at: usize| conditions[..at].iter().any(|other| other.index == conditions[at].index);
+            if (0..conditions.len()).any(repeats) {
+                // Of several conditions on one argument any is enough, and then of all: as runc reads profiles.
+                rules.extend(conditions.into_iter().map(|condition| Rule {
+                    names: names.clone(),
+                    action,
+                    conditions: vec![condition],
+                }));
+            } else {
+                rules.push(Rule { names, action, conditions });
+            }
         }
         let mut flags = 0;
         for flag in list(seccomp.get("flags")) {
@@ -92,7 +106,7 @@ impl Profile {
                 .filter_map(|name| text(Some(name)))
                 .collect(),
             default,
-            unknown: (refuses && plain).then_some(ERRNO | libc::ENOSYS as u32),
+            unknown: (refuses && plain).then_some(NO_SUCH_CALL),
             rules,
         })
     }

@@ -141,6 +141,28 @@ fn what_cannot_be_done_is_refused() {
 }
 
 #[test]
+fn a_list_of_what_is_refused_is_not_passed_by() {
+    let program = compile(&json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {"names": ["mount"], "action": "SCMP_ACT_ERRNO"},
+            // Either value, as runc reads it.
+            {"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [
+                {"index": 0, "value": 4, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]},
+        ],
+    }))
+    .unwrap();
+    let call = |name: &str, arg: u64| {
+        let number = numbers::number(numbers::X86_64, name).unwrap();
+        run(&program, X86_64, number, [arg, 0, 0, 0, 0, 0])
+    };
+    assert_eq!((call("mount", 0), call("read", 0)), (ERRNO | 1, ALLOW));
+    assert_eq!([4, 8, 12].map(|value| call("personality", value)), [ERRNO | 1, ERRNO | 1, ALLOW]);
+    let mount = numbers::number(numbers::X86_64, "mount").unwrap();
+    assert_eq!(run(&program, X86_64, X32 | mount, [0; 6]), ERRNO | 38, "the same by its x32 number");
+}
+
+#[test]
 fn tables_are_sorted() {
     for table in [numbers::X86_64, numbers::X86, numbers::AARCH64] {
         assert!(table.is_sorted_by(|a, b| a.0 < b.0));

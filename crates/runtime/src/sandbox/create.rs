@@ -109,8 +109,9 @@ async fn build(runtime: &Arc<Runtime>, record: &mut SandboxRecord) -> Result<Shi
     let options =
         SpawnOptions::new(id.clone(), runtime.config.executable.clone(), shim_dir, runtime.state.exits());
     let (shim, prepared) = tokio::join!(Shim::spawn(&options), prepare(runtime, record.clone()));
-    let shim = shim.map_err(|error| Status::internal(chain(&error)))?;
+    // Known before anything fails: whoever undoes this removes them.
     record.own_cgroups = prepared?;
+    let shim = shim.map_err(|error| Status::internal(chain(&error)))?;
 
     let network = !host_network(&record.config);
     let sysctls: BTreeMap<String, String> =

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{getpid, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What asks twice within this time asked once: `timeout` signals its child and then the child's group, a terminal
 /// and a wrapper both pass on Ctrl-C.
 const ONCE: Duration = Duration::from_secs(1);
 
-/// Waits for SIGTERM or SIGINT. After that another one ends the process at once, as it would without us: what has
-/// not stopped by then goes on in the care of its shims, as after `kill -9`.
+/// Waits for SIGTERM or SIGINT. After that another one ends the process at once, as SIGKILL does: what has not
+/// stopped by then goes on in the care of its shims.
 pub(super) async fn termination() {
     let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     // Without handlers the signals end the process, as by default.
@@ -19,10 +20,10 @@ pub(super) async fn termination() {
     let asked = Instant::now();
     tokio::spawn(async move {
         loop {
-            let number = signals.next().await;
+            signals.next().await;
             if asked.elapsed() >= ONCE {
                 tracing::warn!("asked to stop once more: leaving at once; pods that have not ended go on");
-                std::process::exit(128 + number);
+                let _ = kill_process(getpid(), rustix::process::Signal::KILL);
             }
         }
     });
@@ -34,11 +35,10 @@ struct Signals {
 }
 
 impl Signals {
-    /// The number of the next one.
-    async fn next(&mut self) -> i32 {
+    async fn next(&mut self) {
         tokio::select! {
-            _ = self.term.recv() => SignalKind::terminate().as_raw_value(),
-            _ = self.int.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
         }
     }
 }

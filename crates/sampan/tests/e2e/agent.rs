@@ -27,7 +27,7 @@ fn pods_of_two_machines_are_one_cluster() {
     let mut server = Node::prepare(&["--stop-pods=true"]);
     server.replace_option("127.0.0.1", &machine.host.to_string());
     let range = server.option("--cluster-cidr").trim_end_matches("0/24").to_owned();
-    server.push_args(&["--pod-cidr", &format!("{range}0/25")]);
+    server.add_option("--pod-cidr", &format!("{range}0/25"));
     server.launch();
     let mut agent = Node::join(&server, &machine, &format!("{range}128/25"));
     server.apply(&format!("{PODS}{}{}", web("far", agent.name()), web("near", server.name())));
@@ -133,7 +133,7 @@ fn an_agent_renews_its_certificates() {
     let mut server = Node::prepare(&["--stop-pods=true"]);
     server.replace_option("127.0.0.1", &machine.host.to_string());
     let range = server.option("--cluster-cidr").trim_end_matches("0/24").to_owned();
-    server.push_args(&["--pod-cidr", &format!("{range}0/25")]);
+    server.add_option("--pod-cidr", &format!("{range}0/25"));
     server.launch();
     let mut agent = Node::join(&server, &machine, &format!("{range}128/25"));
     // Of a certificate for a minute, which counts from five minutes ago, 90 % are over within 24 s.

@@ -176,6 +176,8 @@ fn rtc_25_rtc_26_cgroup_v2_and_apparmor_in_a_guest() {
     assert_eq!(fact("best.profile"), "sampan-default (enforce)", "who names none has the default");
     assert_eq!(fact("burst.profile"), "unconfined");
     assert!(fact("guarded.write").contains("ermission denied"), "{}", fact("guarded.write"));
+    assert_eq!(fact("burst.device"), "Operation not permitted", "a node is not the device");
+    assert_eq!(fact("burst.null"), "1+0 records in");
     assert!(fact("stats").parse::<u32>().unwrap() >= 4, "{}", fact("stats"));
     assert_eq!(fact("remains"), "0");
 }

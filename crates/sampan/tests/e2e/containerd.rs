@@ -115,7 +115,7 @@ fn rtc_17_the_example_runs_unchanged_on_the_embedded_runtime_and_on_containerd()
     let file = node.path("sampan.yaml");
     let handler = "runtime: {handlers: {runsc: {path: /usr/bin/runsc, args: [--platform=ptrace]}}}\n";
     std::fs::write(&file, handler).unwrap();
-    node.push_args(&["--config", &file.display().to_string()]);
+    node.add_option("--config", &file.display().to_string());
     node.launch();
     let here = gvisor(kernels(&node));
     // The built-in image for an engine that has none.

@@ -12,7 +12,7 @@ fn start(runtime: &str) -> Node {
     let mut node = Node::prepare(&["--stop-pods=true"]);
     configure(&node, runtime);
     let file = node.path("sampan.yaml").display().to_string();
-    node.push_args(&["--config", &file]);
+    node.add_option("--config", &file);
     node.launch();
     node
 }

@@ -11,6 +11,7 @@ use super::{Next, PodWorker};
 use crate::events::EventType;
 use crate::generate::sandbox::log_directory_name;
 use crate::pod_ref;
+use crate::status::writer::is_gone;
 
 /// How long the worker of a node that stops waits for the API to take the pod's last status.
 const LAST_STATUS: Duration = Duration::from_secs(5);
@@ -101,7 +102,7 @@ impl PodWorker {
             .preconditions(Preconditions { uid: Some(self.uid.clone()), resource_version: None });
         match pods.delete(pod_ref::name(&self.pod), &parameters).await {
             Ok(_) => true,
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
+            Err(kube::Error::Api(status)) if is_gone(&status) => true,
             Err(error) => {
                 tracing::warn!(pod = %pod_ref::full_name(&self.pod), %error, "deletion not confirmed yet");
                 false

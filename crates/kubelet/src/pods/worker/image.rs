@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, ImageVolumeSource};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod};
 use sampan_cri::v1;
 use tokio::sync::watch;
 
@@ -12,6 +12,7 @@ use super::PodWorker;
 use super::start::Failure;
 use crate::images::wait::{Awaited, CauseWatch};
 use crate::images::{self, LookedUp, PresentImage, Wanted};
+use crate::labels::container_hash;
 use crate::pod_ref::{self, ContainerKind};
 use crate::status::container_status::{StartError, waiting_reason_by_default};
 
@@ -115,7 +116,11 @@ impl PodWorker {
         let ensure = images::ensure_image(&ctx, &pod, &wanted, sandbox_config, ahead, &told);
         tokio::pin!(ensure);
         let began = tokio::time::Instant::now();
+        let inbox = Arc::clone(&self.inbox);
         let result = loop {
+            let happened = inbox.happened();
+            tokio::pin!(happened);
+            happened.as_mut().enable();
             tokio::select! {
                 result = &mut ensure => break result,
                 () = ending.cancelled() => return Err(Failure::silent("ContainerCreating", "")),
@@ -123,6 +128,8 @@ impl PodWorker {
                     let message = progress.borrow_and_update().clone();
                     self.show_progress(container, message);
                 }
+                // Other containers' readiness does not wait for a pull.
+                () = happened => self.publish(false),
             }
         };
         if result.as_ref().map_or(true, |image| image.pulled) {
@@ -159,6 +166,21 @@ impl PodWorker {
         let over = move || inbox.retry(&name);
         let watch = CauseWatch::start(Arc::clone(&self.ctx), Arc::clone(&self.pod), awaited, over);
         self.image_waits.insert(container.name.clone(), watch);
+    }
+
+    /// What a container waited for does not hold for another image or other resources (POD-12, POD-13).
+    pub(super) fn end_waits_of_changed(&mut self, before: &Pod) {
+        let pod = Arc::clone(&self.pod);
+        for container in pod_ref::init_containers(&pod).iter().chain(pod_ref::containers(&pod)) {
+            let same = pod_ref::find_container(before, &container.name).is_some_and(|(_, had)| {
+                container_hash(&had) == container_hash(container) && had.resources == container.resources
+            });
+            if !same {
+                self.image_waits.remove(&container.name);
+                self.not_before.remove(&container.name);
+                self.awaited.forget(&container.name);
+            }
+        }
     }
 
     /// Containers whose wait was ended from outside are tried now.

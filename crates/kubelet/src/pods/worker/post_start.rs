@@ -78,7 +78,7 @@ impl PodWorker {
                 }
             },
         };
-        let ended = hooks::run(&target, handler, patience).await;
+        let ended = self.while_telling(hooks::run(&target, handler, patience)).await;
         self.in_post_start.remove(id);
         let message = match ended {
             // The pod's termination takes over.

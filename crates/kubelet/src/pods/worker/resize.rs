@@ -124,7 +124,8 @@ impl PodWorker {
         ctx.admitted.waiting.serve(&mut pods, &allocatable);
         drop(pods);
         self.allocation = Some(given);
-        self.pod = desired;
+        let before = std::mem::replace(&mut self.pod, desired);
+        self.end_waits_of_changed(&before);
         self.resize.error = None;
         self.set_pending(None);
         self.resize_event(EventType::Normal, "ResizeStarted", "started", generation, "");

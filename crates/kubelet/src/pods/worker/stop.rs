@@ -82,7 +82,7 @@ impl PodWorker {
         }));
         let ending = self.inbox.ending();
         tokio::select! {
-            _ = all => {}
+            _ = self.while_telling(all) => {}
             () = ending.cancelled() => {}
         }
     }

@@ -66,6 +66,10 @@ fact exact.profile "$(kubectl exec exact -- cat /proc/self/attr/current)"
 fact burst.profile "$(kubectl exec burst -- cat /proc/self/attr/current)"
 fact best.profile "$(kubectl exec best -- cat /proc/self/attr/current)"
 fact guarded.write "$(kubectl exec guarded -- touch /tmp/x 2>&1 | head -1)"
+# The kernel's log: a device that a container may make a node of and not use.
+kubectl exec burst -- /host/busybox mknod /kmsg c 1 11 || fact burst.mknod refused
+fact burst.device "$(kubectl exec burst -- /host/busybox head -c 1 /kmsg 2>&1 | grep -o 'Operation not permitted')"
+fact burst.null "$(kubectl exec burst -- /host/busybox dd if=/dev/zero of=/dev/null bs=1 count=1 2>&1 | head -1)"
 kubectl get --raw /api/v1/nodes/guest/proxy/stats/summary > /stats
 fact stats "$(tr -d ' \n' < /stats | grep -o '"workingSetBytes":[1-9][0-9]*' | wc -l)"
 kubectl delete pods --all --timeout=120s > /dev/null || end 'the pods stay'

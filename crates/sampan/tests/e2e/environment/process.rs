@@ -111,6 +111,8 @@ const STATUS: &str = "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/
 #[test]
 fn env_01_what_a_container_may_do() {
     let (_registry, node, plain) = start(&[]);
+    let shared = format!("/dev/shm/{}", node.name());
+    std::fs::write(&shared, "").unwrap();
     let profiles = node.path("data/kubelet/seccomp");
     std::fs::create_dir_all(&profiles).unwrap();
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
@@ -148,7 +150,7 @@ fn env_01_what_a_container_may_do() {
             pod(
                 "hosts",
                 "  hostPID: true\n  hostIPC: true\n",
-                &container("c", &plain, "test $(ps | grep -c .) -gt 5 && ls -l /proc/self/ns/ipc /proc/self/ns/pid", ""),
+                &container("c", &plain, "test $(ps | grep -c .) -gt 5 && ls -l /proc/self/ns/ipc /proc/self/ns/pid; ls /dev/shm", ""),
             ),
         ]
         .concat(),
@@ -187,6 +189,9 @@ fn env_01_what_a_container_may_do() {
         |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
     let said = output(&node, "hosts", "c");
     assert!(said.contains(&ours("ipc")) && said.contains(&ours("pid")), "{said}");
+    // The host's shared memory, and nothing of how the container was made.
+    std::fs::remove_file(&shared).unwrap();
+    assert!(said.contains(node.name()) && !said.contains("rootfs"), "{said}");
 }
 
 #[test]
