@@ -70,6 +70,8 @@ struct Known {
     pod: Pod,
     /// Whether the node is our decision, which the API has not confirmed.
     assumed: bool,
+    /// It is being deleted for a more important one; the watch has perhaps not said so yet.
+    evicted: bool,
 }
 
 /// What an update changed for the pods that wait.
@@ -155,6 +157,15 @@ impl Cluster {
     pub(crate) fn expect_end(&mut self, pod: &PodKey) {
         if let Some(known) = self.pods.get_mut(pod) {
             known.pod.ending = true;
+            known.evicted = true;
+        }
+    }
+
+    /// It could not be evicted: it is as it was.
+    pub(crate) fn expect_no_end(&mut self, pod: &PodKey, uid: &str) {
+        if let Some(known) = self.pods.get_mut(pod).filter(|known| known.pod.uid == uid) {
+            known.pod.ending = false;
+            known.evicted = false;
         }
     }
 
@@ -195,28 +206,34 @@ impl Cluster {
         Effect::Freed
     }
 
-    pub(crate) fn remove_node(&mut self, name: &str) {
+    pub(crate) fn remove_node(&mut self, name: &str) -> Effect {
         if let Some(state) = self.nodes.get_mut(name) {
             state.node = None;
             if state.placed.is_empty() {
                 self.nodes.remove(name);
             }
         }
+        // Pods are spread over one place less.
+        if self.somebody_wants_company() { Effect::Freed } else { Effect::None }
     }
 
     /// Forgets the nodes that are not in `listed`.
-    pub(crate) fn keep_nodes(&mut self, listed: &HashSet<String>) {
+    pub(crate) fn keep_nodes(&mut self, listed: &HashSet<String>) -> Effect {
         let gone: Vec<_> = self.nodes.keys().filter(|name| !listed.contains(*name)).cloned().collect();
-        gone.iter().for_each(|name| self.remove_node(name));
+        let effects = gone.iter().map(|name| self.remove_node(name));
+        effects.fold(Effect::None, |all, one| if one == Effect::Freed { one } else { all })
     }
 
     /// Takes a pod as the watch reports it.
     pub(crate) fn set_pod(&mut self, mut pod: Pod) -> Effect {
         let key = pod.key.clone();
         let mut effect = Effect::None;
-        let mut assumed = false;
+        let (mut assumed, mut evicted) = (false, false);
         if let Some(old) = self.pods.remove(&key) {
             self.release(&old.pod);
+            // Its condition is written before it is deleted, and what we decided stays until we hear that it failed.
+            evicted = old.evicted && pod.uid == old.pod.uid;
+            pod.ending |= evicted;
             // An older event of a pod whose binding is under way: what we decided stays.
             if old.assumed && pod.node.is_none() && pod.uid == old.pod.uid {
                 pod.node.clone_from(&old.pod.node);
@@ -224,12 +241,16 @@ impl Cluster {
             } else if old.pod.node != pod.node
                 || old.pod.requests != pod.requests
                 || old.pod.labels != pod.labels
+                || old.pod.ending != pod.ending
             {
                 effect = Effect::Freed;
             }
+        } else if pod.node.is_some() && self.somebody_wants_company() {
+            // Somebody else has placed it: a static pod, another scheduler, its maker.
+            effect = Effect::Freed;
         }
         self.take(&pod);
-        self.pods.insert(key, Known { pod, assumed });
+        self.pods.insert(key, Known { pod, assumed, evicted });
         effect
     }
 

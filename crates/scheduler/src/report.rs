@@ -113,8 +113,9 @@ impl Reporter {
         }
     }
 
-    /// Evicts a pod for a more important one on `node`: the victim's condition and event, and its deletion.
-    pub(crate) async fn evict(&self, victim: &Pod, preemptor: &Pod, node: &str) {
+    /// Evicts a pod for a more important one on `node`: the victim's condition and event, and its deletion. Whether it
+    /// goes.
+    pub(crate) async fn evict(&self, victim: &Pod, preemptor: &Pod, node: &str) -> bool {
         let condition = json!({
             "type": "DisruptionTarget",
             "status": "True",
@@ -137,9 +138,14 @@ impl Reporter {
             Ok(_) => {
                 let note = format!("Preempted by pod {} on node {node}", preemptor.uid);
                 self.event(victim, "Normal", "Preempted", "Preempting", &note).await;
+                true
             }
             // Gone by itself, or replaced: the room is there or the next try sees what is.
-            Err(error) => tracing::debug!(pod = %victim.key, %error, "the victim cannot be deleted"),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
+            Err(error) => {
+                tracing::warn!(pod = %victim.key, %error, "the victim cannot be deleted; trying again");
+                false
+            }
         }
     }
 

@@ -44,11 +44,12 @@ pub(crate) struct Scheduler {
     outcomes: mpsc::UnboundedSender<Outcome>,
 }
 
-/// How the binding of a pod ended.
-struct Outcome {
-    pod: PodKey,
-    uid: String,
-    result: Result<(), kube::Error>,
+/// What came of a write.
+enum Outcome {
+    /// How the binding of a pod ended.
+    Bound { pod: PodKey, uid: String, result: Result<(), kube::Error> },
+    /// A pod could not be evicted for another one.
+    Stays { victim: PodKey, uid: String, preemptor: PodKey },
 }
 
 impl Scheduler {
@@ -122,11 +123,14 @@ impl Scheduler {
                 self.apply(|cluster| cluster.set_node(node));
             }
             Ok(Event::InitDone) => {
-                self.cluster.keep_nodes(&std::mem::take(&mut self.listed_nodes));
+                let listed = std::mem::take(&mut self.listed_nodes);
+                self.apply(|cluster| cluster.keep_nodes(&listed));
                 self.nodes_synced = true;
             }
             Ok(Event::Apply(object)) => self.apply(|cluster| cluster.set_node(Node::read(&object))),
-            Ok(Event::Delete(object)) => self.cluster.remove_node(&object.metadata.name.unwrap_or_default()),
+            Ok(Event::Delete(object)) => {
+                self.apply(|cluster| cluster.remove_node(&object.metadata.name.unwrap_or_default()));
+            }
             Err(error) => tracing::warn!(%error, "nodes cannot be watched; trying again"),
         }
     }
@@ -263,7 +267,7 @@ impl Scheduler {
                     let result = reporter.bind(&pod, &node).await;
                     let failure = result.as_ref().err().map(ToString::to_string);
                     let _scheduler_ended =
-                        outcomes.send(Outcome { pod: pod.key.clone(), uid: pod.uid.clone(), result });
+                        outcomes.send(Outcome::Bound { pod: pod.key.clone(), uid: pod.uid.clone(), result });
                     match failure {
                         None => reporter.scheduled(&pod, &node).await,
                         Some(failure) => drop(reporter.failed(&pod, failure, reported).await),
@@ -282,6 +286,7 @@ impl Scheduler {
                     victims.iter().for_each(|victim| self.cluster.expect_end(victim));
                     (node, found, lesser)
                 });
+                let outcomes = self.outcomes.clone();
                 let report = tokio::spawn(async move {
                     let before = finished(before).await;
                     if let Some((node, victims, lesser)) = sacrifice {
@@ -290,7 +295,12 @@ impl Scheduler {
                             reporter.nominate(other, None).await;
                         }
                         for victim in victims.iter().filter(|victim| !victim.ending) {
-                            reporter.evict(victim, &pod, &node).await;
+                            if !reporter.evict(victim, &pod, &node).await {
+                                let (victim, uid) = (victim.key.clone(), victim.uid.clone());
+                                let preemptor = pod.key.clone();
+                                let _scheduler_ended =
+                                    outcomes.send(Outcome::Stays { victim, uid, preemptor });
+                            }
                         }
                     }
                     reporter.unschedulable(&pod, text, before).await
@@ -300,7 +310,19 @@ impl Scheduler {
         }
     }
 
-    fn on_outcome(&mut self, Outcome { pod: key, uid, result }: Outcome) {
+    fn on_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Bound { pod, uid, result } => self.on_binding(pod, &uid, result),
+            Outcome::Stays { victim, uid, preemptor } => {
+                self.cluster.expect_no_end(&victim, &uid);
+                if self.cluster.pod(&preemptor).is_some_and(|pod| pod.wishes.is_some()) {
+                    self.queue.fail(&preemptor);
+                }
+            }
+        }
+    }
+
+    fn on_binding(&mut self, key: PodKey, uid: &str, result: Result<(), kube::Error>) {
         if self.cluster.pod(&key).is_none_or(|pod| pod.uid != uid) {
             // Deleted meanwhile; another pod of this name has nothing to do with it.
             return;
@@ -314,7 +336,7 @@ impl Scheduler {
             return;
         };
         tracing::warn!(pod = %key, %error, "the pod cannot be bound");
-        if self.cluster.forget(&key, &uid) {
+        if self.cluster.forget(&key, uid) {
             self.queue.fail(&key);
             self.queue.wake();
         }

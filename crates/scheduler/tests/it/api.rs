@@ -29,6 +29,8 @@ struct State {
     pub(crate) patches: Vec<Value>,
     /// How many bindings are refused before they work.
     pub(crate) refuse_bindings: usize,
+    /// The same for deletions of pods.
+    pub(crate) refuse_deletions: usize,
 }
 
 impl FakeApi {
@@ -41,6 +43,7 @@ impl FakeApi {
             events: Vec::new(),
             patches: Vec::new(),
             refuse_bindings: 0,
+            refuse_deletions: 0,
         })))
     }
 
@@ -55,6 +58,10 @@ impl FakeApi {
 
     pub(crate) fn refuse_bindings(&self, times: usize) {
         self.0.lock().unwrap().refuse_bindings = times;
+    }
+
+    pub(crate) fn refuse_deletions(&self, times: usize) {
+        self.0.lock().unwrap().refuse_deletions = times;
     }
 
     pub(crate) fn events(&self, reason: &str) -> Vec<Value> {
@@ -111,6 +118,17 @@ impl FakeApi {
                 state.put("pods", pod.clone());
                 json_answer(StatusCode::OK, &pod)
             }
+            (&Method::DELETE, ["namespaces", _, "pods", name]) if state.refuse_deletions == 0 => {
+                state.delete("pods", name);
+                json_answer(
+                    StatusCode::OK,
+                    &json!({"apiVersion": "v1", "kind": "Status", "status": "Success"}),
+                )
+            }
+            (&Method::DELETE, ["namespaces", _, "pods", _]) => {
+                state.refuse_deletions -= 1;
+                refusal()
+            }
             other => panic!("unexpected request {other:?}"),
         }
     }
@@ -158,11 +176,7 @@ impl State {
     fn bind(&mut self, name: &str, body: &[u8]) -> Answer {
         if self.refuse_bindings > 0 {
             self.refuse_bindings -= 1;
-            let status = json!({
-                "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 500,
-                "reason": "InternalError", "message": "no",
-            });
-            return json_answer(StatusCode::INTERNAL_SERVER_ERROR, &status);
+            return refusal();
         }
         let binding: Value = serde_json::from_slice(body).unwrap();
         let mut pod = self.objects[&("pods".to_owned(), name.to_owned())].clone();
@@ -172,6 +186,14 @@ impl State {
         self.put("pods", pod);
         json_answer(StatusCode::CREATED, &json!({"apiVersion": "v1", "kind": "Status", "status": "Success"}))
     }
+}
+
+fn refusal() -> Answer {
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 500,
+        "reason": "InternalError", "message": "no",
+    });
+    json_answer(StatusCode::INTERNAL_SERVER_ERROR, &status)
 }
 
 fn json_answer(status: StatusCode, value: &Value) -> Answer {

@@ -140,6 +140,22 @@ async fn failed_binding_is_tried_again() {
 }
 
 #[tokio::test]
+async fn failed_eviction_is_tried_again() {
+    let Running { api, .. } = &start();
+    api.refuse_deletions(1);
+    api.put("nodes", node("n1", "2"));
+    api.put("pods", pod("lesser", "2"));
+    until("the lesser pod is bound", || api.node_of("lesser").is_some()).await;
+    let mut greater = pod("greater", "2");
+    greater["spec"]["priority"] = json!(1000);
+    api.put("pods", greater);
+    until("it gets the room in the end", || api.node_of("greater").is_some()).await;
+    assert_eq!(api.events("Preempted").len(), 1);
+    let conditions = |patch: &&Value| patch["status"]["conditions"][0]["type"] == "DisruptionTarget";
+    assert_eq!(api.patches().iter().filter(conditions).count(), 2, "once for each attempt");
+}
+
+#[tokio::test]
 async fn burst_never_overcommits_and_is_quick() {
     let Running { api, .. } = &start();
     api.put("nodes", node("n1", "2"));
