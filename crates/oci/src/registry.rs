@@ -325,7 +325,8 @@ impl Session {
     }
 
     async fn whole_blob(&self, descriptor: &Descriptor, at: &At) -> Result<Vec<u8>, RegistryError> {
-        let mut stream = self.blob(descriptor, 0).await?;
+        // It does not queue behind the layers of other pulls: its time runs.
+        let mut stream = BlobStream::open(self.clone(), descriptor.clone(), 0, false).await?;
         let mut bytes = Vec::with_capacity(usize::try_from(descriptor.size).unwrap_or_default());
         let mut verifier = Verifier::new(descriptor.digest.clone(), Some(descriptor.size));
         while let Some(chunk) = stream.next().await? {
@@ -339,7 +340,7 @@ impl Session {
     /// A blob from byte `offset` on. The stream gives exactly the bytes that the descriptor promises,
     /// resuming after cuts, or an error; it does **not** verify the digest (the caller hashes anyway).
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, RegistryError> {
-        BlobStream::open(self.clone(), descriptor.clone(), offset).await
+        BlobStream::open(self.clone(), descriptor.clone(), offset, true).await
     }
 }
 

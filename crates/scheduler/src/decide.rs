@@ -42,7 +42,7 @@ pub(crate) fn decide(cluster: &Cluster, pod: &Pod, wishes: &Wishes) -> Result<St
     if let Some((_, name)) = best {
         return Ok(name.to_owned());
     }
-    let ineligible = preempt::ineligible(cluster, pod, wishes);
+    let ineligible = preempt::ineligible(cluster, pod, wishes, &candidates);
     let sacrifice = match ineligible {
         None => preempt::choose(cluster, pod, wishes, candidates.into_iter()),
         Some(_) => None,

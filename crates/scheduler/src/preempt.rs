@@ -21,11 +21,21 @@ pub(crate) struct Sacrifice {
 }
 
 /// Why nobody is evicted, in upstream's words; `None` when the pod may have others evicted.
-pub(crate) fn ineligible(cluster: &Cluster, pod: &Pod, wishes: &Wishes) -> Option<&'static str> {
+///
+/// A node that is being made free for it is worth waiting for only while it is among `candidates`: a cordoned one is not.
+pub(crate) fn ineligible(
+    cluster: &Cluster,
+    pod: &Pod,
+    wishes: &Wishes,
+    candidates: &[&Node],
+) -> Option<&'static str> {
     if !wishes.preempts {
         return Some("not eligible due to preemptionPolicy=Never.");
     }
     let nominated = wishes.nominated.as_deref().or_else(|| cluster.nominated(&pod.key))?;
+    if !candidates.iter().any(|node| node.name == nominated) {
+        return None;
+    }
     let leaving = cluster.placed_on(nominated).any(|other| other.ending && other.priority < pod.priority);
     leaving.then_some("not eligible due to terminating pod on the nominated node.")
 }

@@ -42,6 +42,19 @@ impl Signals {
     }
 }
 
+impl Drop for World {
+    /// A kubelet that just stops leaves its pods' volumes mounted, as it should; a test does not.
+    fn drop(&mut self) {
+        let dir = self.dir.path().display().to_string();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
+            if target.starts_with(&dir) {
+                let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+    }
+}
+
 impl World {
     pub(crate) async fn new() -> Self {
         Self::with_serving(None).await

@@ -152,6 +152,9 @@ impl Session {
 
     /// The endpoint once for each credential that is for it.
     pub(super) fn logins(&self, endpoint: &Endpoint) -> Vec<Endpoint> {
+        if endpoint.login.is_some() {
+            return vec![endpoint.clone()];
+        }
         let own = self.mirrors.get(super::server(&endpoint.origin)).filter(|_| !endpoint.credentials);
         let with = |login: &Credentials| Endpoint { login: Some(login.clone()), ..endpoint.clone() };
         match own.map(Vec::as_slice) {

@@ -24,6 +24,8 @@ const PROGRESS: u64 = 16 << 10;
 pub struct BlobStream {
     session: Session,
     descriptor: Descriptor,
+    /// Whether it waits its turn among the long answers.
+    bulk: bool,
     reply: Option<Reply>,
     /// Who sends it.
     origin: String,
@@ -35,7 +37,7 @@ pub struct BlobStream {
     no_range: bool,
     /// Cuts without progress in between.
     failures: u32,
-    /// Bytes of this connection.
+    /// Bytes that this connection gave the caller.
     brought: u64,
     /// Bytes of the present window of [`slowest`](super::ClientConfig::slowest), and time spent waiting for them.
     window: (u64, Duration),
@@ -46,10 +48,12 @@ impl BlobStream {
         session: Session,
         descriptor: Descriptor,
         offset: u64,
+        bulk: bool,
     ) -> Result<Self, RegistryError> {
         let mut stream = Self {
             session,
             descriptor,
+            bulk,
             reply: None,
             origin: String::new(),
             position: offset,
@@ -92,7 +96,8 @@ impl BlobStream {
                     let _ = chunk.split_to(usize::try_from(skipped).unwrap_or(chunk.len()));
                     chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len()));
                     self.position += chunk.len() as u64;
-                    self.brought += arrived;
+                    // Only what is new: a server that ignores the range and always cuts at one place gets nowhere.
+                    self.brought += chunk.len() as u64;
                     if self.brought >= PROGRESS {
                         self.failures = 0;
                     }
@@ -177,7 +182,8 @@ impl BlobStream {
             headers.insert(RANGE, range.expect("digits are a header value"));
         }
         let path = format!("blobs/{}", self.descriptor.digest);
-        let call = Call { bulk: true, ..self.session.call(self.operation(), Method::GET, path, headers) };
+        let call =
+            Call { bulk: self.bulk, ..self.session.call(self.operation(), Method::GET, path, headers) };
         let found = self
             .session
             .first(&self.operation(), Capability::Pull, |session, endpoint, last| {

@@ -19,8 +19,8 @@ const LIMIT: usize = 8 << 10;
 pub(super) fn of(headers: &HeaderMap) -> Option<Challenge> {
     let mut found = None;
     for value in headers.get_all(WWW_AUTHENTICATE).iter().take(8) {
-        let Ok(text) = value.to_str() else { continue };
-        for challenge in parse(text) {
+        // A realm in another language is no reason not to ask for credentials.
+        for challenge in parse(&String::from_utf8_lossy(value.as_bytes())) {
             match challenge {
                 Challenge::Bearer { .. } => return Some(challenge),
                 Challenge::Basic => found = Some(challenge),

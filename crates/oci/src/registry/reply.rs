@@ -14,7 +14,7 @@ use super::hosts::{Endpoint, is_loopback};
 use super::request::{Call, Patience};
 use super::resolve::ResolveError;
 use super::tls::Variant;
-use super::{Client, Session};
+use super::{Client, Credentials, Session};
 
 /// The longest chain of redirects that is followed.
 const MAX_REDIRECTS: usize = 10;
@@ -102,8 +102,13 @@ impl Session {
         if let Some(query) = parsed.query() {
             path = format!("{path}?{query}");
         }
-        let endpoint =
-            Endpoint { path: String::new(), credentials: false, ..Endpoint::new(origin_of(&parsed)) };
+        let endpoint = Endpoint {
+            path: String::new(),
+            credentials: false,
+            // Nor those of a mirror at that address.
+            login: Some(Credentials::Anonymous),
+            ..Endpoint::new(origin_of(&parsed))
+        };
         let patience = Patience { last: true, alone: true };
         self.send_to(&endpoint, &Call { path, ..call.clone() }, patience).await
     }

@@ -168,6 +168,16 @@ async fn a_registry_without_ranges_starts_again() {
 }
 
 #[tokio::test]
+async fn a_blob_that_always_ends_at_the_same_place_is_given_up() {
+    let fake = Fake::start(Auth::None).await;
+    let (descriptor, _) = blob(&fake);
+    fake.fault("/blobs/", 100, Fault::Truncate(100_000));
+    let error = session(&fake, Credentials::Anonymous).blob_bytes(&descriptor, 1 << 20).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Broken { received: 100_000, .. }), "{error}");
+    assert!(fake.count("/blobs/") <= 10, "{}", fake.count("/blobs/"));
+}
+
+#[tokio::test]
 async fn broken_blobs_are_errors() {
     let fake = Fake::start(Auth::None).await;
     let (descriptor, bytes) = blob(&fake);

@@ -17,6 +17,8 @@ use tokio_rustls::rustls;
 pub enum Fault {
     /// The connection ends after this many bytes of the body.
     Cut(usize),
+    /// The same of the whole, whatever range was asked for.
+    Truncate(usize),
     /// The connection is reset after this many bytes of the body.
     Reset(usize),
     /// Nothing more after this many bytes of the body.
@@ -390,7 +392,9 @@ fn answer(
     let start =
         range.as_ref().and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     match start {
-        Some(start) if !matches!(fault, Some(Fault::IgnoreRange)) && start < bytes.len() => {
+        Some(start)
+            if !matches!(fault, Some(Fault::IgnoreRange | Fault::Truncate(_))) && start < bytes.len() =>
+        {
             let headers = format!("Content-Range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len());
             Answer { status: 206, headers, body: bytes.split_off(start) }
         }
@@ -416,7 +420,7 @@ async fn send<S: AsyncWrite + Unpin>(
     }
     let part = |n: usize| &body[..n.min(body.len())];
     match fault {
-        Some(Fault::Cut(n)) => {
+        Some(Fault::Cut(n) | Fault::Truncate(n)) => {
             let _ = stream.write_all(part(n)).await;
             let _ = stream.shutdown().await;
             false

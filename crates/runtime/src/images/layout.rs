@@ -24,8 +24,10 @@ pub fn pack(dir: &Path, failed: Arc<OnceLock<String>>) -> io::Result<File> {
     let (reader, writer) = io::pipe()?;
     let dir = dir.to_owned();
     std::thread::spawn(move || {
-        if let Err(error) = write(&dir, writer) {
-            // A reader that went away has its own reason.
+        // A reader that went away has its own reason.
+        if let Err(error) = write(&dir, writer)
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
             let _ = failed.set(error.to_string());
         }
     });

@@ -88,7 +88,9 @@ impl ImageStore {
         }
         for layer in &plan.layers {
             let blob = &layer.blob;
-            if !self.content.has(&blob.digest, blob.size)
+            // The archive's copy has just been hashed; a stored one may be damaged.
+            let wanted = !self.snapshots.has(&layer.chain_id) || !self.content.has(&blob.digest, blob.size);
+            if wanted
                 && let Some(file) = archive.by_digest(&blob.digest)
                 && file.path.exists()
             {

@@ -107,7 +107,15 @@ impl Snapshots {
 
     /// The layers of every image that a container stands on or mounts, lowest first.
     pub(crate) fn images_below(&self, container_id: &str) -> Result<Vec<Vec<Digest>>, ImageError> {
-        let prepared = read(&self.container_dir(container_id)?)?;
+        let prepared = match read(&self.container_dir(container_id)?) {
+            // The machine went down before it was on disk. Nothing can be mounted by it any more, and nobody else's
+            // images shall suffer from it.
+            Err(ImageError::Damaged { path, .. }) => {
+                tracing::warn!(path = %path.display(), "the record of a container's snapshot is damaged");
+                None
+            }
+            other => other?,
+        };
         Ok(prepared.map(|p| p.volumes.into_iter().chain([p.layers]).collect()).unwrap_or_default())
     }
 

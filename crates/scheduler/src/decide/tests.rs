@@ -214,6 +214,9 @@ fn room_made_for_a_pod_is_kept_for_it() {
         refused(&cluster, &urgent)
             .ends_with("preemption: not eligible due to terminating pod on the nominated node.")
     );
+    // Nothing to wait for on a node that takes nobody any more.
+    cluster.set_node(node("a", json!({"spec": {"unschedulable": true}})));
+    assert!(!refused(&cluster, &urgent).contains("nominated node"), "{}", refused(&cluster, &urgent));
     cluster.remove_pod(&urgent.key);
     assert_eq!(cluster.nominated(&urgent.key), None);
 }
