@@ -170,6 +170,9 @@ impl PodWorker {
 
     /// What a container waited for does not hold for another image or other resources (POD-12, POD-13).
     pub(super) fn end_waits_of_changed(&mut self, before: &Pod) {
+        if self.not_before.is_empty() && self.image_waits.is_empty() {
+            return;
+        }
         let pod = Arc::clone(&self.pod);
         for container in pod_ref::init_containers(&pod).iter().chain(pod_ref::containers(&pod)) {
             let same = pod_ref::find_container(before, &container.name).is_some_and(|(_, had)| {

@@ -17,12 +17,15 @@ use crate::room::Room;
 use crate::unpack::UnpackError;
 use crate::unpack::tar::{Entry, TarReader};
 
-/// The most files of an archive.
+/// The most files, links and directories of an archive.
 const MAX_FILES: usize = 20_000;
 /// The longest name in an archive, in bytes.
 const MAX_NAME: usize = 4096;
 /// All names in an archive together, in bytes: each stays in memory until the last image is loaded.
 const MAX_NAMES: usize = 8 << 20;
+
+/// Bytes read at a time.
+const BUFFER: usize = 256 << 10;
 
 /// A file of the archive.
 pub(super) struct Spooled {
@@ -80,7 +83,8 @@ pub(super) fn spool(reader: impl Read, dir: &Path, max_bytes: u64) -> Result<Arc
     let decoder = Decoder::new(reader).map_err(unreadable)?;
     let mut tar = TarReader::new(decoder);
     let mut archive = Archive::default();
-    let mut spool = Spool { dir, max_bytes, written: 0, files: 0, names: 0, room: Room::default() };
+    let buffer = vec![0; BUFFER];
+    let mut spool = Spool { dir, max_bytes, written: 0, entries: 0, names: 0, room: Room::default(), buffer };
     while let Some(entry) = tar.next_entry().map_err(damaged)? {
         spool.admit(&entry)?;
         let name = clean(&entry.path, "");
@@ -112,11 +116,12 @@ struct Spool<'a> {
     dir: &'a Path,
     max_bytes: u64,
     written: u64,
-    /// Files and links, also those whose name came twice: a file is never written over another one, whose digest is
-    /// known already.
-    files: usize,
+    /// All of them, also those whose name came twice: a file is never written over another one, whose digest is known
+    /// already.
+    entries: usize,
     names: usize,
     room: Room,
+    buffer: Vec<u8>,
 }
 
 impl Spool<'_> {
@@ -126,9 +131,9 @@ impl Spool<'_> {
         if lengths.into_iter().any(|length| length > MAX_NAME) {
             return Err(ImageError::Archive(format!("has a name of more than {MAX_NAME} bytes")));
         }
-        self.files += 1;
+        self.entries += 1;
         self.names += lengths.into_iter().sum::<usize>();
-        if self.files > MAX_FILES {
+        if self.entries > MAX_FILES {
             return Err(ImageError::Archive(format!("has more than {MAX_FILES} files")));
         }
         if self.names > MAX_NAMES {
@@ -139,19 +144,19 @@ impl Spool<'_> {
 
     /// Writes the file that the archive is at.
     fn write(&mut self, tar: &mut TarReader<impl Read>) -> Result<Spooled, ImageError> {
-        let path = self.dir.join(self.files.to_string());
+        let path = self.dir.join(self.entries.to_string());
         let mut file = File::create(&path).map_err(|e| ImageError::io("create", &path, e))?;
         let mut hasher = Hasher::new(Algorithm::Sha256);
-        let mut buffer = vec![0u8; 256 << 10];
         let mut size = 0u64;
         loop {
-            let n = tar.read(&mut buffer).map_err(unreadable)?;
+            let n = tar.read(&mut self.buffer).map_err(unreadable)?;
             if n == 0 {
                 return Ok(Spooled { path, digest: hasher.finish(), size });
             }
-            hasher.update(&buffer[..n]);
+            let data = &self.buffer[..n];
+            hasher.update(data);
             let room = self.room.take(&file, n as u64).map_err(io::Error::from);
-            let written = room.and_then(|()| file.write_all(&buffer[..n]));
+            let written = room.and_then(|()| file.write_all(data));
             written.map_err(|e| ImageError::io("write", &path, e))?;
             size += n as u64;
             self.written += n as u64;
