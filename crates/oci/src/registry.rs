@@ -261,7 +261,7 @@ impl Session {
             .map(|t| t.trim().to_owned());
         self.refuse_schema1(endpoint, &call.operation, reply.response.headers())?;
         let timeout = self.client.inner.config.document_timeout;
-        let bytes = read_bounded(reply.response, MAX_MANIFEST, timeout, &at).await?;
+        let bytes = read_bounded(reply, MAX_MANIFEST, timeout, &at).await?;
         let digest = match expected {
             Some(expected) => {
                 let mut verifier = Verifier::new(expected.clone(), None);

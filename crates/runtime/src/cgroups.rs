@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) mod moves;
 pub(crate) mod read;
 
 /// `statfs` type of a v2 mount.
@@ -52,6 +53,15 @@ impl Cgroups {
             Self::V2 { root } => Some(root.join(relative)),
             Self::V1 { mounts } => mounts.get(controller).map(|mount| mount.join(relative)),
         }
+    }
+
+    /// The directory that a line of `/proc/PID/cgroup` means: `4:memory:/…`, `9:name=systemd:/…`, `0::/…`. None where
+    /// that is not mounted, or lies above what this process may see.
+    pub(crate) fn directory_of(&self, line: &str) -> Option<PathBuf> {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, cgroup) = (fields.next()?, fields.next()?);
+        let first = controllers.split(',').next().filter(|name| !name.is_empty()).unwrap_or("unified");
+        if cgroup.starts_with("/..") { None } else { self.directory(first, cgroup) }
     }
 
     /// All directories of a cgroup, each once.
@@ -235,6 +245,19 @@ fn processes(directory: &Path, depth: usize, pids: &mut Vec<i32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_says_where_it_is() {
+        let mount = |name: &str| (name.to_owned(), PathBuf::from("/cg").join(name));
+        let v1 = Cgroups::V1 { mounts: [mount("cpu"), mount("name=systemd"), mount("unified")].into() };
+        assert_eq!(v1.directory_of("1:cpu,cpuacct:/a:b"), Some("/cg/cpu/a:b".into()));
+        assert_eq!(v1.directory_of("9:name=systemd:/"), Some("/cg/name=systemd/".into()));
+        assert_eq!(v1.directory_of("0::/a"), Some("/cg/unified/a".into()));
+        assert_eq!(v1.directory_of("2:memory:/a"), None);
+        assert_eq!(v1.directory_of("1:cpu:/../a"), None);
+        let v2 = Cgroups::V2 { root: "/cg".into() };
+        assert_eq!(v2.directory_of("0::/a"), Some("/cg/a".into()));
+    }
 
     #[test]
     fn what_somebody_else_has_made_is_not_ours() {

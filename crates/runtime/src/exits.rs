@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_cri::v1::{ContainerEventResponse, ContainerEventType};
+use sampan_cri::v1::{ContainerEventResponse, ContainerEventType, NamespaceMode};
 use sampan_shim::protocol::{Event, ExitRecord};
 
 use crate::container::{self, Container};
 use crate::network::chain;
 use crate::runtime::Runtime;
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Sandbox, namespace_options};
 use crate::state::ContainerState;
 use crate::time;
 
 /// Between attempts to reach a shim that lives but broke the connection.
 const RETRY: Duration = Duration::from_millis(200);
+/// From a container's end to removing what is left of it, unless somebody asks for that: the container that is started
+/// in its place has the processors first.
+const COURTESY: Duration = Duration::from_millis(100);
 
 /// Listens to a sandbox's shim until the sandbox is stopped or the shim is dead.
 pub(crate) fn watch(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) {
@@ -62,7 +65,15 @@ fn handle(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, event: Event) {
             let container = runtime.container_map().get(&id).cloned();
             if let Some(container) = container {
                 let (runtime, sandbox) = (Arc::clone(runtime), Arc::clone(sandbox));
-                tokio::spawn(async move { ended(&runtime, &sandbox, &container, &exit).await });
+                tokio::spawn(async move {
+                    // Most are started again.
+                    runtime.moves.expect();
+                    record(&runtime, &sandbox, &container, &exit).await;
+                    if !shares_processes(&sandbox) {
+                        tokio::time::sleep(COURTESY).await;
+                    }
+                    container::clean(&runtime, &container).await;
+                });
             }
         }
         // Whoever ran it waits for it.
@@ -76,8 +87,23 @@ fn handle(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, event: Event) {
     }
 }
 
-/// A container's process has ended.
+/// A container's process has ended: it is recorded and told, and what is left of the container is removed.
 pub(crate) async fn ended(
+    runtime: &Arc<Runtime>,
+    sandbox: &Arc<Sandbox>,
+    container: &Arc<Container>,
+    exit: &ExitRecord,
+) {
+    record(runtime, sandbox, container, exit).await;
+    container::clean(runtime, container).await;
+}
+
+/// Whether processes of a container may outlive its first one, so that removing what is left ends them.
+fn shares_processes(sandbox: &Sandbox) -> bool {
+    namespace_options(&sandbox.record().config).pid() != NamespaceMode::Container
+}
+
+async fn record(
     runtime: &Arc<Runtime>,
     sandbox: &Arc<Sandbox>,
     container: &Arc<Container>,
@@ -114,7 +140,6 @@ pub(crate) async fn ended(
         });
         runtime.publish(sandbox, &container.id, ContainerEventType::ContainerStoppedEvent);
     }
-    container::clean(runtime, container).await;
 }
 
 /// A shim died without having been asked to: its containers lose their parent and their logs, so they end.

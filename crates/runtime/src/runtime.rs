@@ -9,6 +9,7 @@ use sampan_oci::Platform;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::cgroups::moves::Moves;
 use crate::config::{HandlerConfig, RuntimeConfig};
 use crate::container::Container;
 use crate::error::Error;
@@ -27,6 +28,8 @@ use crate::state::State;
 pub struct Runtime {
     pub(crate) config: RuntimeConfig,
     pub(crate) host: Host,
+    /// Told of what will move processes between cgroups.
+    pub(crate) moves: Moves,
     pub(crate) handlers: Handlers,
     pub(crate) state: State,
     pub(crate) events: Events,
@@ -65,6 +68,7 @@ impl Runtime {
         let runtime = Arc::new(Self {
             handlers,
             state,
+            moves: Moves::new(host.cgroups.clone()),
             host,
             events: Events::new(),
             sandboxes: Mutex::default(),

@@ -13,9 +13,10 @@ use serde::Deserialize;
 
 use super::Session;
 use super::challenge::Challenge;
-use super::error::{At, Operation, RegistryError, parse_errors};
+use super::error::{At, Operation, RegistryError};
 use super::hosts::{Endpoint, is_loopback};
-use super::reply::read_bounded;
+use super::reply::{Reply, read_bounded};
+use super::request::refusal;
 use super::tls::Variant;
 
 /// The largest token answer that is read.
@@ -224,7 +225,8 @@ impl Session {
             at: self.at(&Operation::Token(super::error::clip(realm))),
             what: format!("the token server's address is not a URL: {e}"),
         })?;
-        let at = self.at(&Operation::Token(origin_of(&url)));
+        let origin = origin_of(&url);
+        let at = self.at(&Operation::Token(origin.clone()));
         self.check_realm(endpoint, credentials, &url, &at)?;
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.path));
         let loopback = url.host_str().is_some_and(is_loopback);
@@ -263,6 +265,8 @@ impl Session {
                 }
             }
         };
+        // One of the requests that the server allows at a time, until its answer is read.
+        let permit = self.client.permit(&origin, false).await;
         let response = request.timeout(self.client.inner.config.stall_timeout).send().await.map_err(|e| {
             RegistryError::Connect {
                 at: at.clone(),
@@ -270,18 +274,11 @@ impl Session {
                 source: super::reply::cause(e, "connect"),
             }
         })?;
-        let status = response.status();
-        if !status.is_success() {
-            let body = read_bounded(response, MAX_TOKEN, self.client.inner.config.stall_timeout, &at).await;
-            let errors = parse_errors(&body.unwrap_or_default());
-            return Err(match status.as_u16() {
-                401 | 403 => {
-                    RegistryError::Unauthorized { at, status, anonymous: credentials.is_anonymous(), errors }
-                }
-                _ => RegistryError::Status { at, status, errors },
-            });
+        let reply = Reply::of(response, &origin, permit);
+        if !reply.response.status().is_success() {
+            return Err(refusal(at, credentials.is_anonymous(), reply).await);
         }
-        let body = read_bounded(response, MAX_TOKEN, self.client.inner.config.document_timeout, &at).await?;
+        let body = read_bounded(reply, MAX_TOKEN, self.client.inner.config.document_timeout, &at).await?;
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| RegistryError::Protocol {
             at: at.clone(),
             // The body may hold a token, so the parser's message is not shown.

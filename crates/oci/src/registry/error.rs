@@ -1,6 +1,7 @@
 //! Errors that say what was asked of whom, and what the registry answered.
 
 use std::fmt;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -65,6 +66,8 @@ pub enum RegistryError {
         status: StatusCode,
         /// The registry's own errors, bounded; empty when it gave none.
         errors: Vec<String>,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// Credentials are missing or wrong.
     #[error("{at}: {}, {}{}", status_text(*status), tried_with(*anonymous), detail(errors))]

@@ -34,6 +34,13 @@ pub(super) struct Reply {
     _permit: OwnedSemaphorePermit,
 }
 
+impl Reply {
+    /// The answer of the server that was asked.
+    pub(super) fn of(response: Response, origin: &str, permit: OwnedSemaphorePermit) -> Self {
+        Self { response, elsewhere: None, origin: origin.to_owned(), _permit: permit }
+    }
+}
+
 impl Session {
     /// Sends and follows redirects. `Authorization`, the endpoint's own headers and its client certificate
     /// never go to another origin.
@@ -75,7 +82,7 @@ impl Session {
             let status = response.status();
             let elsewhere = (!own).then(|| origin_of(&url));
             if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
-                return Ok(Reply { response, elsewhere, origin: endpoint.origin.clone(), _permit: permit });
+                return Ok(Reply { elsewhere, ..Reply::of(response, &endpoint.origin, permit) });
             }
             let target = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
             let target = target.ok_or_else(|| bad("a redirect without a target".to_owned()))?;
@@ -116,7 +123,7 @@ impl Session {
 
 impl Client {
     /// The right to one more request to a server. Long answers leave some for the short ones.
-    async fn permit(&self, origin: &str, bulk: bool) -> OwnedSemaphorePermit {
+    pub(super) async fn permit(&self, origin: &str, bulk: bool) -> OwnedSemaphorePermit {
         let gate = self.gate(origin, bulk);
         gate.acquire_owned().await.expect("gates are never closed")
     }
@@ -181,20 +188,20 @@ pub(super) fn cause(error: reqwest::Error, call: &'static str) -> Cause {
 
 /// The whole body, when it is not larger than `limit` and comes within `timeout`.
 pub(super) async fn read_bounded(
-    mut response: Response,
+    mut reply: Reply,
     limit: u64,
     timeout: Duration,
     at: &At,
 ) -> Result<Bytes, RegistryError> {
     let too_large = || RegistryError::TooLarge { at: at.clone(), limit };
-    if response.content_length().is_some_and(|length| length > limit) {
+    if reply.response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
     }
     let end = tokio::time::Instant::now() + timeout;
     let mut body = Vec::new();
     loop {
         let broken = |source| RegistryError::Broken { at: at.clone(), received: body.len() as u64, source };
-        let chunk = match tokio::time::timeout_at(end, response.chunk()).await {
+        let chunk = match tokio::time::timeout_at(end, reply.response.chunk()).await {
             Ok(chunk) => chunk.map_err(|e| broken(cause(e, "read")))?,
             Err(_) => return Err(broken(format!("not complete after {} s", timeout.as_secs_f64()).into())),
         };

@@ -140,19 +140,16 @@ impl Session {
         let mut pause = config.retry_pause;
         let mut attempt = 1;
         loop {
-            let (error, wait) = match self.authorized(endpoint, call).await {
+            let error = match self.authorized(endpoint, call).await {
                 Ok(reply) if reply.response.status().is_success() => return Ok(reply),
-                Ok(reply) => {
-                    let wait = retry_after(reply.response.headers());
-                    let retry = is_transient(reply.response.status());
-                    let error = self.status_error(endpoint, &call.operation, reply).await;
-                    if !retry {
-                        return Err(error);
-                    }
-                    (error, wait)
-                }
-                Err(error @ RegistryError::Connect { .. }) if alone && !is_refused(&error) => (error, None),
-                Err(error) => return Err(error),
+                Ok(reply) => self.status_error(endpoint, &call.operation, reply).await,
+                Err(error) => error,
+            };
+            // The token server's word counts like the registry's.
+            let wait = match &error {
+                RegistryError::Status { status, retry_after, .. } if is_transient(*status) => *retry_after,
+                RegistryError::Connect { .. } if alone && !is_refused(&error) => None,
+                _ => return Err(error),
             };
             let asked = wait.is_some();
             let wait = wait.unwrap_or(pause);
@@ -193,22 +190,27 @@ impl Session {
 
     async fn status_error(&self, endpoint: &Endpoint, operation: &Operation, reply: Reply) -> RegistryError {
         let place = reply.elsewhere.clone().or_else(|| self.place(endpoint));
-        let at = At { place, ..self.at(operation) };
-        let status = reply.response.status();
         // Where a redirect led, our credentials were not sent.
         let anonymous = self.is_anonymous(endpoint) || reply.elsewhere.is_some();
-        let errors = parse_errors(&read_error_body(reply).await);
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                RegistryError::Unauthorized { at, status, anonymous, errors }
-            }
-            _ => RegistryError::Status { at, status, errors },
-        }
+        refusal(At { place, ..self.at(operation) }, anonymous, reply).await
     }
 
     /// The endpoint as errors name it; `None` when it is the registry host itself.
     pub(super) fn place(&self, endpoint: &Endpoint) -> Option<String> {
         (server(endpoint) != self.host).then(|| endpoint.origin.clone())
+    }
+}
+
+/// What an answer that is no success means.
+pub(super) async fn refusal(at: At, anonymous: bool, reply: Reply) -> RegistryError {
+    let status = reply.response.status();
+    let retry_after = retry_after(reply.response.headers());
+    let errors = parse_errors(&read_error_body(reply).await);
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            RegistryError::Unauthorized { at, status, anonymous, errors }
+        }
+        _ => RegistryError::Status { at, status, errors, retry_after },
     }
 }
 

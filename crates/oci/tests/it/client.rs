@@ -213,6 +213,23 @@ async fn too_many_requests_are_obeyed() {
 }
 
 #[tokio::test]
+async fn a_token_server_that_is_busy_is_asked_again() {
+    let fake = Fake::start(Auth::Bearer { user: None, realm: None }).await;
+    fake.manifest("1", media_type::OCI_MANIFEST, b"{}".to_vec());
+    fake.fault("/token", 1, Fault::Status(429, "Retry-After: 1\r\n".into(), String::new()));
+    fake.fault("/token", 1, Fault::Status(503, String::new(), String::new()));
+    let start = Instant::now();
+    session(&fake, Credentials::Anonymous).manifest("1").await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert_eq!(fake.count("/token"), 3);
+    fake.fault("/token", 1, Fault::Status(429, "Retry-After: 3600\r\n".into(), "slow down".into()));
+    let error = session(&fake, user()).manifest("1").await.unwrap_err();
+    let expected = format!("token from http://{} of {}/", fake.host(), fake.host());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    assert!(error.to_string().ends_with("429 Too Many Requests: slow down"), "{error}");
+}
+
+#[tokio::test]
 async fn huge_manifests_and_tokens_are_not_read() {
     let fake = Fake::start(Auth::None).await;
     fake.manifest("1", media_type::OCI_MANIFEST, vec![b' '; 50 << 20]);

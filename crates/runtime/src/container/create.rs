@@ -36,6 +36,7 @@ pub(crate) async fn create(
     if !sandbox.is_ready() {
         return Err(Status::failed_precondition(format!("sandbox {} is not running", sandbox.id)));
     }
+    runtime.moves.expect();
     let wanted = config.image.as_ref().map(|image| image.image.as_str()).unwrap_or_default();
     let handler = sandbox.record().runtime_handler.clone();
     let image = resolve(runtime, wanted, &handler)?;

@@ -33,6 +33,7 @@ pub(crate) async fn exec_sync(
     request: v1::ExecSyncRequest,
 ) -> Result<v1::ExecSyncResponse, Status> {
     let shim = running(runtime, container)?;
+    runtime.moves.expect();
     let process = process(runtime, container, &request.cmd, false, false)
         .map_err(|message| Status::internal(format!("failed to exec in container: {message}")))?;
     let mut command = Command {

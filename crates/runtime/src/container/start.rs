@@ -28,6 +28,7 @@ pub(crate) async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>) ->
     }
     let sandbox = runtime.sandbox(&container.sandbox_id)?;
     let shim = sandbox.shim()?;
+    runtime.moves.expect();
     let starting = container.starting.lock().await;
     let began = run(runtime, container, &shim).await;
     match began {

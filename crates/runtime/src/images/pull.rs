@@ -19,6 +19,16 @@ use crate::builtin;
 /// How many indexes deep an image may lie; digests make circles impossible, but not long ways.
 pub(super) const MAX_INDEXES: usize = 3;
 
+/// What a pull asks, and what it may believe without asking.
+struct Wanted<'a> {
+    reference: &'a Reference,
+    session: &'a Session,
+    platform: &'a Platform,
+    /// Documents that came from this repository before. Others that are here were shown to other people: their digest
+    /// alone, which is no secret, opens nothing, so the registry has to give them once more.
+    shown: HashSet<Digest>,
+}
+
 /// Everything about an image but its layers' content.
 pub(super) struct Plan {
     pub(super) manifest: Descriptor,
@@ -51,18 +61,20 @@ impl ImageStore {
             Err(error) if error.is_refusal() => None,
             Err(error) => return Err(error.into()),
         };
+        let shown = self.shown_by(&reference);
+        let wanted = Wanted { reference: &reference, session: &session, platform, shown };
         let lease = self.leases.open();
         if let Some(digest) = &target
-            && let Some(candidate) = self.complete_image(digest, platform)
+            && let Some(candidate) = self.complete_image(digest, &wanted)
         {
             // It may be removed at this moment: what a look finds after this stays.
             lease.hold(needed(&candidate)).await;
-            if let Some(image) = self.complete_image(digest, platform) {
+            if let Some(image) = self.complete_image(digest, &wanted) {
                 reporter.start(exists(&image));
                 return self.record_again(&image, &reference, foreign, digest).await;
             }
         }
-        let (plan, resolved) = self.plan(&reference, &session, target.as_ref(), platform, &lease).await?;
+        let (plan, resolved) = self.plan(&wanted, target.as_ref(), &lease).await?;
         let obtained = match self.room_for(&plan) {
             Ok(()) => self.obtain_layers(&plan, &Some(session), &reporter).await,
             Err(error) => Err(error),
@@ -87,9 +99,27 @@ impl ImageStore {
         Ok(image)
     }
 
-    /// An image that this digest (of a manifest or an index) means, if all of it is here.
-    fn complete_image(&self, digest: &Digest, platform: &Platform) -> Option<Arc<ImageRecord>> {
+    /// The documents of images that have a name in the reference's repository.
+    fn shown_by(&self, reference: &Reference) -> HashSet<Digest> {
+        let of_repository = |name: &str| {
+            let rest = name.strip_prefix(reference.repository());
+            rest.is_some_and(|rest| rest.starts_with([':', '@']))
+        };
+        let mut shown = HashSet::new();
+        for image in self.database.images().values().filter(|image| image.names().any(of_repository)) {
+            shown.insert(image.id.clone());
+            shown.extend([&image.manifest, &image.index].into_iter().flatten().map(|d| d.digest.clone()));
+        }
+        shown
+    }
+
+    /// An image that this digest (of a manifest or an index) means, if all of it is here and its repository showed it.
+    fn complete_image(&self, digest: &Digest, wanted: &Wanted<'_>) -> Option<Arc<ImageRecord>> {
+        let platform = wanted.platform;
         let manifest = self.selected(digest, platform)?;
+        if !wanted.shown.contains(digest) || !wanted.shown.contains(&manifest) {
+            return None;
+        }
         let images = self.database.images();
         let fits = |of: &Platform| of.os.is_empty() || platform.rank(of).is_some();
         let image = images.values().find(|image| {
@@ -169,21 +199,20 @@ impl ImageStore {
     }
 
     /// Fetches the documents: index, manifest, configuration. Gives the digest that the name means, too.
-    /// `target` is what the registry just said that it means: when that is here, it is not fetched.
+    /// `target` is what the registry just said that it means: when that came from it before, it is not fetched.
     async fn plan(
         self: &Arc<Self>,
-        reference: &Reference,
-        session: &Session,
+        wanted: &Wanted<'_>,
         target: Option<&Digest>,
-        platform: &Platform,
         lease: &Lease,
     ) -> Result<(Plan, Digest), ImageError> {
+        let Wanted { reference, session, platform, shown } = wanted;
         let image = reference.to_string();
         if let Some(digest) = target {
             lease.hold([digest.clone()]).await;
         }
         let version = target.map_or_else(|| reference.version(), Digest::to_string);
-        let (bytes, top) = self.manifest_bytes(session, &version, target).await?;
+        let (bytes, top) = self.manifest_bytes(wanted, &version, target).await?;
         lease.hold([top.digest.clone()]).await;
         self.content.write(&top.digest, &bytes)?;
         let resolved = top.digest.clone();
@@ -201,14 +230,19 @@ impl ImageStore {
             depth += 1;
             let entry = index.select(platform).map_err(bad)?.clone();
             let (bytes, found) =
-                self.manifest_bytes(session, &entry.digest.to_string(), Some(&entry.digest)).await?;
+                self.manifest_bytes(wanted, &entry.digest.to_string(), Some(&entry.digest)).await?;
             descriptor = Descriptor { platform: entry.platform, ..found };
             lease.hold([descriptor.digest.clone()]).await;
             self.content.write(&descriptor.digest, &bytes)?;
             document = Document::parse(&bytes, Some(&descriptor.media_type));
         };
         let index = (depth > 0).then_some(top);
-        let config_bytes = match self.content.read(&manifest.config.digest, MAX_CONFIG)? {
+        let known = if shown.contains(&manifest.config.digest) {
+            self.content.read(&manifest.config.digest, MAX_CONFIG)?
+        } else {
+            None
+        };
+        let config_bytes = match known {
             Some(bytes) => bytes,
             None => session.blob_bytes(&manifest.config, MAX_CONFIG).await?,
         };
@@ -220,11 +254,12 @@ impl ImageStore {
 
     async fn manifest_bytes(
         &self,
-        session: &Session,
+        wanted: &Wanted<'_>,
         version: &str,
         digest: Option<&Digest>,
     ) -> Result<(Vec<u8>, Descriptor), ImageError> {
         if let Some(digest) = digest
+            && wanted.shown.contains(digest)
             && let Some(bytes) = self.content.read(digest, MAX_MANIFEST)?
         {
             let document = Document::parse(&bytes, None);
@@ -232,7 +267,7 @@ impl ImageStore {
             let found = Descriptor { digest: digest.clone(), ..Descriptor::of(media_type, &bytes) };
             return Ok((bytes, found));
         }
-        let fetched = session.manifest(version).await?;
+        let fetched = wanted.session.manifest(version).await?;
         Ok((fetched.bytes.to_vec(), fetched.descriptor()))
     }
 

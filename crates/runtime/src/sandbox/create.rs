@@ -104,6 +104,7 @@ pub(super) fn own_cgroup(id: &str) -> String {
 }
 
 async fn build(runtime: &Arc<Runtime>, record: &mut SandboxRecord) -> Result<Shim, Status> {
+    runtime.moves.expect();
     let id = record.id.clone();
     let shim_dir = runtime.shim_dir(&id);
     let options =

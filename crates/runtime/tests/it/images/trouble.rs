@@ -162,6 +162,39 @@ async fn documents_made_to_confuse() {
     assert!(error.contains("malformed") || error.contains("text/html"), "{error}");
 }
 
+/// What a digest means is shown by those who may see it: an image of another repository has its documents fetched once
+/// more, its layers not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_alone_opens_nobody_elses_image() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    let image = two();
+    image.publish(&fake, "1");
+    let store = open(dir.path()).await;
+    pull(&store, &fake.image("theirs/app:1")).await.unwrap();
+    let refused = || Fault::Status(404, String::new(), String::new());
+    let (manifest, config) =
+        (format!("ours/app/manifests/{}", image.digest()), format!("ours/app/blobs/{}", image.id()));
+    for unknown in [format!("GET /v2/{manifest}"), format!("GET /v2/{config}")] {
+        fake.fault(&unknown, 1, refused());
+        pull(&store, &fake.image("ours/app:1")).await.unwrap_err();
+        assert!(store.resolve(&fake.image("ours/app:1")).unwrap().is_none());
+    }
+    // An index of ours that lists it is not enough.
+    let entries = json!({"schemaVersion": 2, "mediaType": mt::OCI_INDEX,
+        "manifests": [image.entry(json!({"os": "linux", "architecture": "amd64"}))]});
+    let index = serde_json::to_vec(&entries).unwrap();
+    fake.manifest("listed", mt::OCI_INDEX, index);
+    fake.fault(&format!("GET /v2/{manifest}"), 1, refused());
+    pull(&store, &fake.image("ours/app:listed")).await.unwrap_err();
+    assert!(store.resolve(&fake.image("ours/app:listed")).unwrap().is_none());
+    let before = fake.count("/blobs/");
+    pull(&store, &fake.image("ours/app:1")).await.unwrap();
+    assert_eq!(fake.count("/blobs/") - before, 1, "the configuration");
+    let before = fake.count("GET");
+    pull(&store, &fake.image("ours/app:1")).await.unwrap();
+    assert_eq!(fake.count("GET"), before, "shown before");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_changes_between_head_and_get_is_not_believed() {
     let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
