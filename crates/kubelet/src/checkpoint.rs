@@ -10,6 +10,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::files::read_bounded;
+
 /// More than any record has.
 const MAX_RECORD: u64 = 1 << 20;
 
@@ -19,13 +21,12 @@ const MAX_RECORD: u64 = 1 << 20;
 /// The file, and why it cannot be read or understood.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > MAX_RECORD => return Err(failed(&"larger than any record")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        _ => {}
+    match read_bounded(path, MAX_RECORD) {
+        Ok(Some(bytes)) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(&error)),
+        Ok(None) => Err(failed(&"larger than any record")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&error)),
     }
-    let bytes = fs::read(path).map_err(|error| failed(&error))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(&error))
 }
 
 /// Writes a record, and the directory it is in if need be.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::go_duration;
+use crate::{files, go_duration};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -65,10 +65,9 @@ impl KubeletConfiguration {
     /// See [`ConfigurationError`].
     pub fn read(path: &Path) -> Result<Self, ConfigurationError> {
         let failed = |source| ConfigurationError::Read { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(failed)?.len() > MAX_BYTES {
-            return Err(failed(std::io::Error::other("larger than 1 MiB: no kubelet configuration")));
-        }
-        Self::parse(&std::fs::read_to_string(path).map_err(failed)?)
+        let too_large = || failed(std::io::Error::other("larger than 1 MiB: no kubelet configuration"));
+        let text = files::read_text_bounded(path, MAX_BYTES).map_err(failed)?;
+        Self::parse(&text.ok_or_else(too_large)?)
     }
 
     /// Reads a text in YAML or JSON.

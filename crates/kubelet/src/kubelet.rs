@@ -18,7 +18,8 @@ use crate::metrics::Metrics;
 use crate::node::admission::Admitted;
 use crate::node::capacity;
 use crate::objects::Objects;
-use crate::pods::source::{self, Workers};
+use crate::pods::workers::Workers;
+use crate::pods::{relist, source};
 use crate::server;
 use crate::shutdown::inhibitor;
 use crate::static_pods::mirror::Mirrors;
@@ -129,7 +130,7 @@ impl Kubelet {
         }
         tasks.push(tokio::spawn(static_pods::mirror::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(source::watch_pods(Arc::clone(&ctx), workers.clone())));
-        tasks.push(tokio::spawn(source::watch_runtime(Arc::clone(&ctx), workers.clone())));
+        tasks.push(tokio::spawn(relist::watch_runtime(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(collect::run(Arc::clone(&ctx), workers.clone(), room_wanted)));
         tasks.push(tokio::spawn(eviction::run(Arc::clone(&ctx), workers.clone())));
         tasks.push(tokio::spawn(log_rotation::run(Arc::clone(&ctx))));

@@ -17,6 +17,7 @@ pub mod cri_log;
 mod error;
 pub mod events;
 pub mod eviction;
+mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod generate;
@@ -27,6 +28,7 @@ pub mod image_name;
 pub mod images;
 mod kubelet;
 pub mod labels;
+mod log_paths;
 mod log_rotation;
 #[allow(dead_code, reason = "some are counted by parts that are being written")]
 mod metrics;

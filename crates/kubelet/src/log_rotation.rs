@@ -9,6 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sampan_cri::v1;
 
 use crate::context::NodeContext;
+use crate::log_paths;
 
 /// Rotates logs until it is aborted.
 pub(crate) async fn run(ctx: Arc<NodeContext>) {
@@ -20,7 +21,7 @@ pub(crate) async fn run(ctx: Arc<NodeContext>) {
         let filter = v1::ContainerFilter { state: Some(running), ..Default::default() };
         let Ok(containers) = ctx.config.cri.list_containers(filter).await else { continue };
         for container in containers {
-            let Some(log) = log_file(&ctx.config.log_dir, &container) else { continue };
+            let Some(log) = log_paths::of_listed(&ctx.config.log_dir, &container) else { continue };
             let size = match std::fs::metadata(&log) {
                 Ok(metadata) => metadata.len(),
                 Err(error) if error.kind() == ErrorKind::NotFound && !rotated_logs(&log).is_empty() => {
@@ -39,19 +40,6 @@ pub(crate) async fn run(ctx: Arc<NodeContext>) {
             }
         }
     }
-}
-
-/// The log of a container, by the labels that the kubelet gave it.
-fn log_file(root: &Path, container: &v1::Container) -> Option<PathBuf> {
-    let label = |key: &str| container.labels.get(key);
-    let pod = format!(
-        "{}_{}_{}",
-        label(crate::labels::POD_NAMESPACE)?,
-        label(crate::labels::POD_NAME)?,
-        label(crate::labels::POD_UID)?
-    );
-    let count = container.annotations.get(crate::labels::RESTART_COUNT)?;
-    Some(root.join(pod).join(label(crate::labels::CONTAINER_NAME)?).join(format!("{count}.log")))
 }
 
 async fn rotate(ctx: &NodeContext, id: &str, log: &Path) -> Result<(), String> {

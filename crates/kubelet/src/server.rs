@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::context::NodeContext;
 use crate::error::Error;
-use crate::pods::source::Workers;
+use crate::pods::workers::Workers;
 use body::{Body, text};
 
 /// How long a client may take for its handshake, and for the head of each request.

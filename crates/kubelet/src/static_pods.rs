@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::context::NodeContext;
 use crate::pod_ref;
 use crate::pods::runtime_pods::RuntimePods;
-use crate::pods::source::Workers;
+use crate::pods::workers::Workers;
 
 /// The annotation that says where a pod came from: `api` or `file`.
 pub(crate) const SOURCE: &str = "kubernetes.io/config.source";

@@ -11,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use sampan_cri::v1::{self, NamespaceMode};
 use serde_json::{Value, json};
 
+use crate::checkpoint;
+
 /// Ids of a pod unless the configuration says otherwise, and what their number must be a multiple of; the host's own are
 /// the first so many.
 pub(crate) const UNIT: u32 = 65_536;
@@ -61,9 +63,8 @@ impl UserNamespaces {
         let first = (0..places).map(|place| start + place * self.ids).find(is_free).ok_or_else(|| {
             format!("could not find an empty slot to allocate a user namespace: all {places} are in use")
         })?;
-        write(pod_dir, first, self.ids).map_err(|error| {
-            format!("write the user namespace of pod {uid:?}: {}: {error}", pod_dir.display())
-        })?;
+        write(pod_dir, first, self.ids)
+            .map_err(|error| format!("write the user namespace of pod {uid:?}: {error}"))?;
         taken.insert(uid.to_owned(), (first, self.ids));
         Ok(user_namespace(first, self.ids))
     }
@@ -108,21 +109,20 @@ fn lines(text: &str) -> Vec<(u32, u32)> {
 
 /// The first id that a pod's directory records, and how many there are.
 fn recorded(pod_dir: &Path) -> Option<(u32, u32)> {
-    let text = std::fs::read(pod_dir.join(FILE)).ok()?;
-    let recorded: Value = serde_json::from_slice(&text).ok()?;
+    let recorded: Value = checkpoint::read(&pod_dir.join(FILE)).unwrap_or_else(|error| {
+        tracing::warn!(error, "the user namespace of a pod is not known");
+        None
+    })?;
     let number = |field: &str| u32::try_from(recorded["uidMappings"][0][field].as_u64()?).ok();
     let (first, length) = (number("hostId")?, number("length")?);
     (length > 0 && first.checked_add(length).is_some()).then_some((first, length))
 }
 
 /// In the kubelet's own format, so that another kubelet on these files goes on with them.
-fn write(pod_dir: &Path, first: u32, length: u32) -> std::io::Result<()> {
+fn write(pod_dir: &Path, first: u32, length: u32) -> Result<(), String> {
+    std::fs::create_dir_all(pod_dir).map_err(|error| format!("mkdir {}: {error}", pod_dir.display()))?;
     let ids = json!([{"hostId": first, "containerId": 0, "length": length}]);
-    let text = json!({"uidMappings": ids, "gidMappings": ids}).to_string();
-    std::fs::create_dir_all(pod_dir)?;
-    let fresh = pod_dir.join(format!("{FILE}.new"));
-    std::fs::write(&fresh, text)?;
-    std::fs::rename(fresh, pod_dir.join(FILE))
+    checkpoint::write(&pod_dir.join(FILE), &json!({"uidMappings": ids, "gidMappings": ids}))
 }
 
 fn user_namespace(first: u32, length: u32) -> v1::UserNamespace {

@@ -188,10 +188,15 @@ impl PodCgroups {
     }
 
     /// Removes the pod's cgroup; what still has processes stays.
-    pub(crate) fn remove(&self, pod: &Pod) {
-        if let Some(hierarchy) = &self.hierarchy {
-            hierarchy.remove(&self.of(pod));
-        }
+    pub(crate) async fn remove(&self, pod: &Pod) {
+        let cgroup = self.of(pod);
+        self.aside(move |hierarchy| hierarchy.remove(&cgroup)).await;
+    }
+
+    /// Removes beside the tasks of the node: the kernel may take a moment to let go of a cgroup.
+    async fn aside(&self, work: impl FnOnce(&Hierarchy) + Send + 'static) {
+        let Some(hierarchy) = self.hierarchy.clone() else { return };
+        let _ = tokio::task::spawn_blocking(move || work(&hierarchy)).await;
     }
 
     /// What all pods use together.
@@ -206,19 +211,22 @@ impl PodCgroups {
 
     /// Removes cgroups of pods that are not in `known` (by UID) and have no process: what a kubelet that was
     /// killed left behind.
-    pub(crate) fn remove_orphans(&self, known: impl Fn(&str) -> bool) {
-        let Some(hierarchy) = &self.hierarchy else { return };
-        for class in ["", "/burstable", "/besteffort"] {
-            let parent = format!("{}{class}", self.kubepods());
-            for name in hierarchy.children(&parent) {
-                let Some(uid) = name.strip_prefix("pod") else { continue };
-                let cgroup = format!("{parent}/{name}");
-                if !known(uid) && !hierarchy.is_populated(&cgroup) {
-                    tracing::info!(cgroup, "the cgroup of a pod that is no more is removed");
-                    hierarchy.remove(&cgroup);
+    pub(crate) async fn remove_orphans(&self, known: impl Fn(&str) -> bool + Send + 'static) {
+        let kubepods = self.kubepods();
+        self.aside(move |hierarchy| {
+            for class in ["", "/burstable", "/besteffort"] {
+                let parent = format!("{kubepods}{class}");
+                for name in hierarchy.children(&parent) {
+                    let Some(uid) = name.strip_prefix("pod") else { continue };
+                    let cgroup = format!("{parent}/{name}");
+                    if !known(uid) && !hierarchy.is_populated(&cgroup) {
+                        tracing::info!(cgroup, "the cgroup of a pod that is no more is removed");
+                        hierarchy.remove(&cgroup);
+                    }
                 }
             }
-        }
+        })
+        .await;
     }
 }
 

@@ -16,8 +16,8 @@ use crate::context::NodeContext;
 use crate::events::EventType;
 use crate::node::admission::is_critical;
 use crate::pod_ref;
-use crate::pods::source::Workers;
 use crate::pods::worker::inbox::NodeEnd;
+use crate::pods::workers::Workers;
 use crate::stats;
 
 /// How long the room that an eviction makes is waited for (upstream's bound).

@@ -7,7 +7,7 @@ use sampan_cri::v1;
 
 use super::expansion::expand;
 use super::{resources, security};
-use crate::labels;
+use crate::{labels, log_paths};
 
 /// What a container's configuration needs beside pod and container.
 pub struct ContainerInputs<'a> {
@@ -27,12 +27,6 @@ pub struct ContainerInputs<'a> {
     pub seccomp_root: &'a str,
     /// The ids of the pod's own user namespace, if it has one.
     pub user_namespace: Option<v1::UserNamespace>,
-}
-
-/// The log file of a container, relative to its pod's log directory.
-#[must_use]
-pub fn log_path(container: &str, restart_count: u32) -> String {
-    format!("{container}/{restart_count}.log")
 }
 
 /// The configuration of `container`.
@@ -63,7 +57,7 @@ pub fn container_config(
         working_dir: container.working_dir.clone().unwrap_or_default(),
         labels: labels::container_labels(pod, &container.name),
         annotations: labels::container_annotations(pod, container, inputs.restart_count),
-        log_path: log_path(&container.name, inputs.restart_count),
+        log_path: log_paths::in_pod(&container.name, inputs.restart_count),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),

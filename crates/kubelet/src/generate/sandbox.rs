@@ -8,7 +8,7 @@ use sampan_cri::v1;
 use super::dns::DnsConfig;
 use super::hostname::HostName;
 use super::{resources, security};
-use crate::{labels, pod_ref};
+use crate::{labels, log_paths, pod_ref};
 
 /// What the sandbox's configuration needs beside the pod.
 pub struct SandboxInputs<'a> {
@@ -28,12 +28,6 @@ pub struct SandboxInputs<'a> {
     pub user_namespace: Option<v1::UserNamespace>,
 }
 
-/// `<ns>_<pod>_<uid>`: the directory of a pod's logs (POD-54).
-#[must_use]
-pub fn log_directory_name(pod: &Pod) -> String {
-    format!("{}_{}_{}", pod_ref::namespace(pod), pod_ref::name(pod), pod_ref::uid(pod))
-}
-
 /// The configuration of `pod`'s sandbox; `attempt` counts the sandboxes made before it.
 #[must_use]
 pub fn sandbox_config(pod: &Pod, attempt: u32, inputs: SandboxInputs<'_>) -> v1::PodSandboxConfig {
@@ -51,7 +45,7 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, inputs: SandboxInputs<'_>) -> v1:
             attempt,
         }),
         hostname,
-        log_directory: inputs.log_dir.join(log_directory_name(pod)).to_string_lossy().into_owned(),
+        log_directory: log_paths::of_pod(inputs.log_dir, pod).to_string_lossy().into_owned(),
         dns_config: Some(inputs.dns.into()),
         port_mappings: port_mappings(pod),
         labels: labels::sandbox_labels(pod),

@@ -15,8 +15,7 @@ use jiff::Timestamp;
 
 use super::output::Output;
 use super::{HookKind, HookTarget};
-use crate::generate::sandbox::log_directory_name;
-use crate::go_duration;
+use crate::{go_duration, log_paths};
 
 /// A log that a hook has made this long (by being repeated) begins again.
 const MAX_LOG: u64 = 256 << 10;
@@ -35,7 +34,7 @@ pub(super) fn append(
     error: Option<&str>,
     output: &Output,
 ) {
-    let logs = target.ctx.config.log_dir.join(log_directory_name(target.pod)).join(&target.container.name);
+    let logs = log_paths::of_pod(&target.ctx.config.log_dir, target.pod).join(&target.container.name);
     let path = directory(&logs).join(format!("{}-{}.log", target.restart_count, target.hook.as_str()));
     let ended_at = target.ctx.config.clock.now();
     let text = entry(target.hook, handler, (began_at, ended_at), took, error, output);

@@ -196,7 +196,7 @@ fn plan_init_containers(
         match run.state {
             State::Created | State::Unknown => start.push(index),
             State::Running if sidecar => {
-                if let Some(kill) = kill_reason(pod, container, run, probes, true) {
+                if let Some(kill) = kill_reason(container, run, probes, true) {
                     actions.kill.push(kill);
                     start.push(index);
                 } else if !passed && probes.started(container, run) {
@@ -251,7 +251,7 @@ fn plan_containers(pod: &Pod, runtime: &RuntimePod, probes: &ProbeResults, actio
     for (index, container) in pod_ref::containers(pod).iter().enumerate() {
         match runtime.container(&container.name) {
             Some(run) if run.state == State::Running => {
-                let Some(kill) = kill_reason(pod, container, run, probes, false) else {
+                let Some(kill) = kill_reason(container, run, probes, false) else {
                     kept += 1;
                     continue;
                 };
@@ -294,7 +294,6 @@ fn restarting(kill: Kill) -> Kill {
 
 /// Why a running container has to be stopped, if it has to.
 fn kill_reason(
-    _pod: &Pod,
     container: &Container,
     run: &RuntimeContainer,
     probes: &ProbeResults,

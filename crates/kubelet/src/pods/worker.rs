@@ -6,6 +6,8 @@
 mod admit;
 mod awaited;
 mod budget;
+mod environment;
+mod files;
 mod finish;
 mod image;
 pub(crate) mod inbox;
@@ -106,7 +108,7 @@ pub(crate) struct PodWorker {
     rejected: bool,
     /// Failed attempts in a row at something before the containers: the sandbox, volumes, the runtime itself.
     setbacks: u32,
-    /// The pod finished before this daemon began: its status is history and stays as it is.
+    /// The pod finished before this daemon began: nothing is started, only cleaned up, and its status stays as it is.
     history: bool,
     sandbox_config: Option<sampan_cri::v1::PodSandboxConfig>,
 }
@@ -171,8 +173,8 @@ impl PodWorker {
         loop {
             self.take_news();
             let next = match self.life {
-                Life::Syncing if self.inbox.must_end() || self.is_history() => {
-                    if self.inbox.is_expired() && self.verdict.is_none() && !self.is_history() {
+                Life::Syncing if self.inbox.must_end() || self.history => {
+                    if self.inbox.is_expired() && self.verdict.is_none() && !self.history {
                         self.note_expiry();
                     }
                     self.life = Life::Terminating;
@@ -222,11 +224,6 @@ impl PodWorker {
         }
         self.end_waits();
         self.end_waits_of_changed(&before);
-    }
-
-    /// Whether the pod was finished before: then nothing is started, only cleaned up.
-    fn is_history(&self) -> bool {
-        self.history
     }
 
     /// The status as it is now.

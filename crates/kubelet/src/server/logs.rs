@@ -11,8 +11,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use super::Server;
 use super::body::{self, Body, text};
-use crate::generate::sandbox::log_directory_name;
-use crate::pod_ref;
+use crate::{log_paths, pod_ref};
 use options::LogOptions;
 use reader::LogReader;
 
@@ -38,7 +37,7 @@ impl Server {
             );
         }
         if options.hooks {
-            let logs = self.ctx.config.log_dir.join(log_directory_name(&found)).join(container);
+            let logs = log_paths::of_pod(&self.ctx.config.log_dir, &found).join(container);
             return text(StatusCode::OK, hooks::read(&logs, &options));
         }
         let (id, log) = match self.log_file(&found, container, options.previous).await {
@@ -85,8 +84,8 @@ impl Server {
         let status = self.ctx.status.current(pod_ref::uid(pod))?;
         let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
         let count = u32::try_from(all.find(|status| status.name == container)?.restart_count).ok()?;
-        let run = crate::generate::container::log_path(container, count.checked_sub(1)?);
-        let log = self.ctx.config.log_dir.join(log_directory_name(pod)).join(run);
+        let run = log_paths::in_pod(container, count.checked_sub(1)?);
+        let log = log_paths::of_pod(&self.ctx.config.log_dir, pod).join(run);
         log.is_file().then_some(log)
     }
 }

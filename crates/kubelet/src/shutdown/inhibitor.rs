@@ -10,7 +10,7 @@ use sampan_logind::{CONF_DIR, Error, Logind};
 
 use crate::context::NodeContext;
 use crate::node;
-use crate::pods::source::Workers;
+use crate::pods::workers::Workers;
 
 /// How long after a lost connection the next one is tried, as upstream.
 const RECONNECT: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{HASH, SEEN, SOURCE};
+use crate::files;
 
 /// The file a static pod was read from: ours, so that an edit with a mistake in it does not end the pod.
 pub(super) const FILE: &str = "sampan.dev/config.file";
@@ -79,11 +80,11 @@ fn list(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn read(file: &Path, node: &str, seen: Timestamp) -> Result<Pod, String> {
-    let size = std::fs::metadata(file).map_err(|error| error.to_string())?.len();
-    if size > MAX_BYTES {
+    let failed = |error: std::io::Error| error.to_string();
+    let Some(text) = files::read_text_bounded(file, MAX_BYTES).map_err(failed)? else {
+        let size = std::fs::metadata(file).map_err(failed)?.len();
         return Err(format!("{size} bytes are no manifest"));
-    }
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    };
     parse(&text, file, node, seen)
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::{HASH, MIRROR, annotation, full_name, is_static};
 use crate::context::NodeContext;
 use crate::pod_ref;
-use crate::pods::source::Workers;
+use crate::pods::workers::Workers;
 
 /// An API that does not answer is asked again after this long.
 const RETRY: Duration = Duration::from_secs(2);

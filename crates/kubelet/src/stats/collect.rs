@@ -13,8 +13,8 @@ use super::{
 };
 use crate::clock::from_cri;
 use crate::context::NodeContext;
-use crate::generate::sandbox::log_directory_name;
 use crate::labels;
+use crate::log_paths;
 use crate::pod_ref;
 
 /// Asks the runtime and looks at the disks.
@@ -174,7 +174,7 @@ fn fill_pod(usage: &mut PodUsage) {
 }
 
 fn add_disks(ctx: &NodeContext, pod: &Pod, usage: &mut PodUsage) {
-    let logs = ctx.config.log_dir.join(log_directory_name(pod));
+    let logs = log_paths::of_pod(&ctx.config.log_dir, pod);
     let all = pod_ref::containers(pod).iter().chain(pod_ref::init_containers(pod));
     for name in all.map(|container| &container.name) {
         let used = directory::usage(&logs.join(name));

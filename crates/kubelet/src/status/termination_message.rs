@@ -6,6 +6,7 @@ use std::path::Path;
 use sampan_cri::v1;
 
 use crate::cri_log;
+use crate::files;
 use crate::labels;
 
 /// Bytes of the file that are kept, from its end.
@@ -40,11 +41,8 @@ pub(crate) fn compose(status: &v1::ContainerStatus) -> String {
 /// The last `limit` bytes of a file; empty when it cannot be read.
 fn read_tail(path: &Path, limit: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
-        // Nothing but a plain file: a container may have put a fifo or a device there.
-        if !std::fs::symlink_metadata(path)?.is_file() {
-            return Ok(Vec::new());
-        }
-        let mut file = std::fs::File::open(path)?;
+        // A container may have put a fifo or a device there.
+        let mut file = files::open_plain(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
         let mut bytes = Vec::new();

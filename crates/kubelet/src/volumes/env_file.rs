@@ -2,10 +2,12 @@
 //! but a plain file of a bounded size is read.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::files;
 
 /// Bytes of a file; more is an error.
 const MAX_FILE: u64 = 1 << 20;
@@ -28,15 +30,8 @@ fn open(volume: &Path, path: &str) -> io::Result<String> {
     // NONBLOCK: a FIFO must not hang the kubelet.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(rustix::fs::openat2(&root, path, flags, Mode::empty(), within)?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(io::Error::other("larger than 1 MiB"));
-    }
+    let file = files::plain(File::from(rustix::fs::openat2(&root, path, flags, Mode::empty(), within)?))?;
+    let bytes = files::rest_of(file, MAX_FILE)?.ok_or_else(|| io::Error::other("larger than 1 MiB"))?;
     String::from_utf8(bytes).map_err(|_| io::Error::other("not UTF-8"))
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::host_glob::key_matches;
 use super::{Credential, DockerConfig, Keyring, Source, helper};
+use crate::files::read_bounded;
 
 /// A larger file is no docker configuration.
 const MAX_FILE: u64 = 1 << 20;
@@ -119,13 +120,13 @@ impl NodeFile {
 
 fn read(candidate: &Candidate) -> Result<Option<DockerConfig>, String> {
     match fs::metadata(&candidate.path) {
-        Ok(metadata) if metadata.len() > MAX_FILE => return Err(format!("larger than {MAX_FILE} bytes")),
         Ok(metadata) if !metadata.is_file() => return Ok(None),
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     }
-    let bytes = fs::read(&candidate.path).map_err(|error| error.to_string())?;
+    let bytes = read_bounded(&candidate.path, MAX_FILE).map_err(|error| error.to_string())?;
+    let bytes = bytes.ok_or_else(|| format!("larger than {MAX_FILE} bytes"))?;
     let config = match candidate.legacy {
         true => DockerConfig::from_dockercfg(&bytes)?,
         false => DockerConfig::from_config_json(&bytes)?,

@@ -7,8 +7,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::docker_config::normalise_key;
+use crate::files::read_text_bounded;
 use crate::go_duration;
 
+/// Configuration files are small; a larger one is something else.
+const MAX_BYTES: u64 = 1 << 20;
 const API_VERSIONS: [&str; 3] =
     ["kubelet.config.k8s.io/v1", "kubelet.config.k8s.io/v1beta1", "kubelet.config.k8s.io/v1alpha1"];
 const PLUGIN_VERSIONS: [&str; 3] = [
@@ -81,7 +84,8 @@ pub(super) enum CacheType {
 /// Reads the file and checks it against the directory of plugins.
 pub(super) fn read(file: &Path, bin_dir: &Path) -> Result<Vec<Provider>, String> {
     let failed = |error: String| format!("credential provider config {}: {error}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    let text = read_text_bounded(file, MAX_BYTES).map_err(|error| failed(error.to_string()))?;
+    let text = text.ok_or_else(|| failed("larger than 1 MiB".to_owned()))?;
     parse(&text, bin_dir).map_err(failed)
 }
 

@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, Preconditions};
 use super::inbox::SHUTDOWN_REASON;
 use super::{Next, PodWorker};
 use crate::events::EventType;
-use crate::generate::sandbox::log_directory_name;
+use crate::log_paths;
 use crate::pod_ref;
 use crate::status::writer::is_gone;
 
@@ -30,7 +30,7 @@ impl PodWorker {
             if let Err(error) = self.ctx.removals.unmount(pod_dir).await {
                 tracing::warn!(pod = %pod_ref::full_name(&self.pod), error, "volumes of a stopped pod");
             }
-            self.ctx.cgroups.remove(&self.pod);
+            self.ctx.cgroups.remove(&self.pod).await;
             return Next::Done;
         }
         // What is bound from the volumes goes before them.
@@ -40,7 +40,7 @@ impl PodWorker {
                 return self.set_back();
             }
         }
-        self.ctx.cgroups.remove(&self.pod);
+        self.ctx.cgroups.remove(&self.pod).await;
         let deleted = self.pod.metadata.deletion_timestamp.is_some();
         if !self.inbox.is_gone() {
             if !deleted {
@@ -60,7 +60,7 @@ impl PodWorker {
         if !self.remove_from_runtime().await {
             return self.set_back();
         }
-        let logs = self.ctx.config.log_dir.join(log_directory_name(&self.pod));
+        let logs = log_paths::of_pod(&self.ctx.config.log_dir, &self.pod);
         if let Err(error) = self.ctx.removals.remove_logs(logs).await {
             tracing::warn!(error, "logs of a removed pod");
         }
@@ -133,13 +133,13 @@ impl PodWorker {
                 && gone(cri.remove_pod_sandbox(&sandbox.id).await);
         }
         // After the runtime let go of them.
-        self.ctx.cgroups.remove(&self.pod);
+        self.ctx.cgroups.remove(&self.pod).await;
         all
     }
 
     fn remove_log_links(&self) {
         let Some(dir) = &self.ctx.config.container_log_dir else { return };
-        let prefix = format!("{}_{}_", pod_ref::name(&self.pod), pod_ref::namespace(&self.pod));
+        let prefix = log_paths::link_prefix(&self.pod);
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let dangling = entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix))
                 && std::fs::metadata(entry.path()).is_err();

@@ -12,7 +12,8 @@ use crate::cri::go_error;
 use crate::events::EventType;
 use crate::generate::dns::pod_dns;
 use crate::generate::hostname::host_name;
-use crate::generate::sandbox::{SandboxInputs, log_directory_name, sandbox_config};
+use crate::generate::sandbox::{SandboxInputs, sandbox_config};
+use crate::log_paths;
 use crate::pod_ref;
 use crate::pods::runtime_pod::State;
 use crate::status::pod_status::Verdict;
@@ -85,7 +86,7 @@ impl PodWorker {
         self.check_user_namespaces(&handler).await?;
         self.ctx.cgroups.ensure(&self.pod).map_err(SandboxFailure::Again)?;
         self.ctx.metrics.pods.started.inc();
-        let log_dir = self.ctx.config.log_dir.join(log_directory_name(&self.pod));
+        let log_dir = log_paths::of_pod(&self.ctx.config.log_dir, &self.pod);
         std::fs::create_dir_all(&log_dir)
             .map_err(|error| SandboxFailure::Again(format!("mkdir {}: {error}", log_dir.display())))?;
         match self.ctx.config.cri.run_pod_sandbox(config, handler.clone()).await {

@@ -1,29 +1,25 @@
 //! Starting one container: back-off, image, configuration, create, start, postStart.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Service};
+use k8s_openapi::api::core::v1::Container;
 use tokio::time::Instant;
 
 use super::PodWorker;
 use crate::events::EventType;
 use crate::generate::container::{ContainerInputs, container_config};
-use crate::generate::env::{self, EnvInputs, Sources};
-use crate::generate::fields::Addresses;
-use crate::generate::sandbox::log_directory_name;
-use crate::generate::{env_size, hostname, hosts, security, service_env};
+use crate::generate::security;
 use crate::go_duration;
 use crate::images::LookedUp;
 use crate::labels::container_hash;
+use crate::log_paths;
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::runtime_pod::{State, restart_count_from_logs};
 use crate::status::container_status::StartError;
 use crate::volumes::container_mounts::{self, MountInputs};
-use crate::volumes::env_file;
 
 /// When a container is tried again whose configuration cannot be made, or that the runtime cannot make of it (upstream's
 /// back-off of a pod's sync). What it refers to is watched meanwhile.
@@ -252,101 +248,10 @@ impl PodWorker {
         match self.runtime.container(&container.name) {
             Some(run) => run.restart_count + 1,
             None => {
-                let dir = self.ctx.config.log_dir.join(log_directory_name(&self.pod)).join(&container.name);
+                let dir = log_paths::of_pod(&self.ctx.config.log_dir, &self.pod).join(&container.name);
                 restart_count_from_logs(&dir)
             }
         }
-    }
-
-    async fn environment(&mut self, container: &Container) -> Result<BTreeMap<String, String>, String> {
-        let namespace = pod_ref::namespace(&self.pod);
-        let services = if crate::static_pods::is_static(&self.pod) {
-            // It runs even when there is no API (POD-51).
-            self.ctx.objects.services_so_far()
-        } else {
-            self.ctx
-                .objects
-                .services()
-                .await
-                .ok_or("services have not yet been read at least once, cannot construct envvars")?
-        };
-        let references: Vec<&Service> = services.iter().map(Arc::as_ref).collect();
-        let links = pod_ref::spec(&self.pod).enable_service_links.unwrap_or(true);
-        let service_variables = service_env::variables(&service_env::visible(references, namespace, links));
-        let mut sources = Sources::default();
-        let wanted = env::references(container);
-        for name in wanted.config_maps.clone() {
-            if let Some(object) =
-                self.ctx.objects.config_map(namespace, &name).await.map_err(|error| error.to_string())?
-            {
-                sources.config_maps.insert(name, object);
-            }
-        }
-        for name in wanted.secrets.clone() {
-            if let Some(object) =
-                self.ctx.objects.secret(namespace, &name).await.map_err(|error| error.to_string())?
-            {
-                sources.secrets.insert(name, object);
-            }
-        }
-        let volumes = self.volumes.lock().await;
-        for (volume, path) in &wanted.files {
-            let dir = volumes
-                .path(volume)
-                .ok_or_else(|| format!("cannot find the volume {volume:?} referenced by FileKeyRef"))?;
-            if let Some(read) = env_file::read(dir, path).transpose() {
-                sources.files.insert((volume.clone(), path.clone()), read);
-            }
-        }
-        drop(volumes);
-        let pod_ips = match pod_ref::is_host_network(&self.pod) {
-            true => self.ctx.host_ips.clone(),
-            false => self.runtime.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
-        };
-        let addresses = Addresses { pod_ips, host_ips: self.ctx.host_ips.clone() };
-        let inputs = EnvInputs {
-            pod: &self.pod,
-            services: &service_variables,
-            sources: &sources,
-            addresses: &addresses,
-            allocatable: &self.ctx.allocatable,
-        };
-        let environment = env::environment(container, &inputs).and_then(|environment| {
-            env_size::check(&environment, &service_variables)?;
-            Ok(environment)
-        });
-        if environment.is_err() {
-            let whose = (namespace, container.name.as_str());
-            self.awaited.watch(&self.ctx.config.client, &self.inbox, whose, wanted, &sources);
-        }
-        environment
-    }
-
-    /// Writes the pod's hosts file.
-    fn hosts_file(&self) -> Result<PathBuf, String> {
-        let spec = pod_ref::spec(&self.pod);
-        let aliases = spec.host_aliases.as_deref().unwrap_or_default();
-        let content = if pod_ref::is_host_network(&self.pod) {
-            hosts::host_network_hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default(), aliases)
-        } else {
-            let names = hostname::host_name(&self.pod, &self.ctx.config.cluster_domain)?;
-            let ips = self.runtime.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
-            hosts::pod_hosts(&ips, &names.hostname, &names.domain, aliases)
-        };
-        let dir = self.ctx.pod_dir(&self.uid);
-        let file = dir.join("etc-hosts");
-        // Containers of the pod may have added lines: an existing file is only written for a new address.
-        let address = self.runtime.ready_sandbox().and_then(|sandbox| sandbox.ips.first());
-        let address_known = match address {
-            Some(ip) => hosts::has_address(&file, ip),
-            None => file.exists(),
-        };
-        if !address_known {
-            std::fs::create_dir_all(&dir)
-                .and_then(|()| std::fs::write(&file, content))
-                .map_err(|error| format!("{}: {error}", file.display()))?;
-        }
-        Ok(file)
     }
 
     /// The container whose processes an ephemeral container sees (POD-47).
@@ -366,61 +271,5 @@ impl PodWorker {
                 None => Err(format!("unable to find target container {target:?}")),
             },
         }
-    }
-
-    /// `<container_log_dir>/<pod>_<ns>_<container>-<id>.log`, which log collectors read.
-    fn link_log(&self, container: &Container, id: &str, restart_count: u32) {
-        let Some(dir) = &self.ctx.config.container_log_dir else { return };
-        let target = self
-            .ctx
-            .config
-            .log_dir
-            .join(log_directory_name(&self.pod))
-            .join(crate::generate::container::log_path(&container.name, restart_count));
-        let link = dir.join(format!(
-            "{}_{}_{}-{id}.log",
-            pod_ref::name(&self.pod),
-            pod_ref::namespace(&self.pod),
-            container.name
-        ));
-        let linked = std::fs::create_dir_all(dir).and_then(|()| std::os::unix::fs::symlink(target, &link));
-        if let Err(error) = linked {
-            tracing::debug!(%error, link = %link.display(), "log link");
-        }
-    }
-
-    /// Keeps one ended run per container, for `logs --previous`; older ones go with their logs.
-    async fn remove_old_runs(&mut self, name: &str) {
-        let old: Vec<_> = self
-            .runtime
-            .containers
-            .iter()
-            .filter(|run| run.name == name && run.state == State::Exited)
-            .skip(1)
-            .cloned()
-            .collect();
-        for run in old {
-            if self.ctx.config.cri.remove_container(&run.id).await.is_ok() {
-                let log = std::path::Path::new(&run.log_path);
-                crate::log_rotation::remove_logs(log);
-                container_mounts::remove_message_file(&self.ctx.pod_dir(&self.uid), name, run.restart_count);
-                if let Some(logs) = log.parent() {
-                    crate::hooks::log::remove(logs, run.restart_count);
-                }
-                if let Some(dir) = &self.ctx.config.container_log_dir {
-                    let link = format!(
-                        "{}_{}_{name}-{}.log",
-                        pod_ref::name(&self.pod),
-                        pod_ref::namespace(&self.pod),
-                        run.id
-                    );
-                    let _ = std::fs::remove_file(dir.join(link));
-                }
-            }
-        }
-        // Nor is anything remembered of runs that nobody knows.
-        let knows = |id: &str| self.runtime.containers.iter().any(|run| run.id == id);
-        self.announced_kills.retain(|id| knows(id));
-        self.pre_stop_done.retain(knows);
     }
 }

@@ -90,7 +90,12 @@ impl LogReader {
         let mut files = rotated_logs(&self.log);
         files.push(self.log.clone());
         let (first, offset) = match self.options.tail_lines {
-            Some(lines) => tail_start(&files, lines),
+            Some(lines) => {
+                let files = files.clone();
+                // It may have to read all of them.
+                let start = tokio::task::spawn_blocking(move || tail_start(&files, lines));
+                start.await.map_err(|_| End::Enough)?
+            }
             None => (0, 0),
         };
         let mut current = None;
@@ -144,7 +149,11 @@ impl LogReader {
                 if let Some(file) = current.as_mut() {
                     self.read_to_end(file).await?;
                 }
-                current = File::open(&self.log).ok();
+                match File::open(&self.log) {
+                    Ok(file) => current = Some(file),
+                    // There are no descriptors left, say: it is tried again.
+                    Err(_) => tokio::time::sleep(POLL).await,
+                }
                 continue;
             }
             if asked.elapsed() >= pause {
