@@ -157,6 +157,7 @@ impl Cluster {
     pub(crate) fn expect_end(&mut self, pod: &PodKey) {
         if let Some(known) = self.pods.get_mut(pod) {
             known.pod.ending = true;
+            known.pod.preempted = true;
             known.evicted = true;
         }
     }
@@ -165,6 +166,7 @@ impl Cluster {
     pub(crate) fn expect_no_end(&mut self, pod: &PodKey, uid: &str) {
         if let Some(known) = self.pods.get_mut(pod).filter(|known| known.pod.uid == uid) {
             known.pod.ending = false;
+            known.pod.preempted = false;
             known.evicted = false;
         }
     }
@@ -234,6 +236,7 @@ impl Cluster {
             // Its condition is written before it is deleted, and what we decided stays until we hear that it failed.
             evicted = old.evicted && pod.uid == old.pod.uid;
             pod.ending |= evicted;
+            pod.preempted |= evicted;
             // An older event of a pod whose binding is under way: what we decided stays.
             if old.assumed && pod.node.is_none() && pod.uid == old.pod.uid {
                 pod.node.clone_from(&old.pod.node);

@@ -45,6 +45,8 @@ pub(crate) struct Pod {
     pub(crate) priority: i64,
     /// Whether it is being deleted.
     pub(crate) ending: bool,
+    /// Whether that is to make room for a more important one.
+    pub(crate) preempted: bool,
     /// When it was created, in seconds: of two victims the younger one goes.
     pub(crate) created: i64,
     /// Pods that it does not want near it; it is not put near them, and they not near it.
@@ -126,12 +128,22 @@ impl Pod {
             ports: host_ports(data),
             priority: data.pointer("/spec/priority").and_then(Value::as_i64).unwrap_or(0),
             ending: object.metadata.deletion_timestamp.is_some(),
+            preempted: object.metadata.deletion_timestamp.is_some() && makes_room(data),
             created: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             anti_affinity: required_terms(data, "podAntiAffinity", &namespace, &labels),
             wishes: schedulable.then(|| Box::new(Wishes::read(data, &namespace, &labels))),
             labels,
         })
     }
+}
+
+/// Whether the scheduler has said that it deletes the pod.
+fn makes_room(data: &Value) -> bool {
+    let conditions = data.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|condition| {
+        let is = |field: &str, text: &str| condition[field] == text;
+        is("type", "DisruptionTarget") && is("status", "True") && is("reason", "PreemptionByScheduler")
+    })
 }
 
 impl Wishes {

@@ -36,7 +36,7 @@ pub(crate) fn ineligible(
     if !candidates.iter().any(|node| node.name == nominated) {
         return None;
     }
-    let leaving = cluster.placed_on(nominated).any(|other| other.ending && other.priority < pod.priority);
+    let leaving = cluster.placed_on(nominated).any(|other| other.preempted && other.priority < pod.priority);
     leaving.then_some("not eligible due to terminating pod on the nominated node.")
 }
 

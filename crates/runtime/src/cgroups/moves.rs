@@ -2,8 +2,8 @@
 //!
 //! A process that is moved makes the kernel stop all forks for a moment, and the first such moment after a quiet time
 //! begins with a grace period of RCU (`cgroup_threadgroup_rwsem`): 5 to 10 ms, and a container's start has several of
-//! them. Those that come soon after one do not wait. So while a container is being made, this process is moved to
-//! where it is, every other millisecond: the grace period passes beside all the other work. (A hierarchy mounted with
+//! them. Those that come soon after one do not wait. So while a container is being made, a thread of this process is moved
+//! to where it is, every few milliseconds: the grace period passes beside all the other work. (A hierarchy mounted with
 //! `favordynmods` is always in that state, at the expense of every fork on the machine.)
 
 use std::fs;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::Cgroups;
 
 /// Between two moves: well below a grace period.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(3);
 /// From a request to the processes that it moves, on a machine with nothing else to do.
 const SOON: Duration = Duration::from_millis(30);
 
@@ -50,12 +50,16 @@ impl Moves {
         }
     }
 
+    /// Moves this thread alone: the process has dozens.
     fn move_to_where_it_is(&self) -> io::Result<()> {
-        let own = fs::read_to_string("/proc/self/cgroup")?;
-        match own.lines().find_map(|line| self.cgroups.directory_of(line)) {
-            Some(directory) => fs::write(directory.join("cgroup.procs"), std::process::id().to_string()),
-            None => Ok(()),
-        }
+        let own = fs::read_to_string("/proc/thread-self/cgroup")?;
+        let Some(directory) = own.lines().find_map(|line| self.cgroups.directory_of(line)) else {
+            return Ok(());
+        };
+        let thread = rustix::thread::gettid().to_string();
+        // v2 has the first of these files, v1 the second.
+        fs::write(directory.join("cgroup.threads"), &thread)
+            .or_else(|_| fs::write(directory.join("tasks"), &thread))
     }
 
     /// Whether something is still expected.
@@ -86,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn this_process_stays_where_it_is() {
-        let own = || fs::read_to_string("/proc/self/cgroup").expect("the cgroups of this process");
+    fn the_thread_stays_where_it_is() {
+        let own = || fs::read_to_string("/proc/thread-self/cgroup").expect("the cgroups of this thread");
         let before = own();
-        let _ = Moves::new(Cgroups::detect()).move_to_where_it_is();
+        Moves::new(Cgroups::detect()).move_to_where_it_is().expect("it may move itself (tests run as root)");
         assert_eq!(own(), before);
     }
 }

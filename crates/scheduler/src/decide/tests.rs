@@ -209,6 +209,9 @@ fn room_made_for_a_pod_is_kept_for_it() {
     assert_eq!(decide_for(&cluster, &urgent).unwrap(), "a");
     let mut leaving = sized("2", 1);
     leaving.ending = true;
+    place(&mut cluster, "leaving", leaving.clone(), "a");
+    assert!(!refused(&cluster, &urgent).contains("nominated node"), "somebody else deletes it");
+    leaving.preempted = true;
     place(&mut cluster, "leaving", leaving, "a");
     assert!(
         refused(&cluster, &urgent)
@@ -287,4 +290,21 @@ fn a_more_important_pod_takes_over_a_nominated_node() {
     assert_eq!(cluster.nominated(&key("first")), None);
     assert_eq!(cluster.nominate(&key("third"), "a"), [], "the more important one keeps its room");
     assert_eq!(cluster.nominated(&key("second")), Some("a"));
+}
+
+#[test]
+fn only_what_the_scheduler_deletes_makes_room() {
+    let read = |reason: &str, deleted: Option<&str>| {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "n", "deletionTimestamp": deleted},
+            "spec": {"containers": []},
+            "status": {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason}]},
+        });
+        Pod::read(&serde_json::from_value(object).unwrap()).unwrap().preempted
+    };
+    let deleted = Some("2026-01-01T00:00:00Z");
+    assert!(read("PreemptionByScheduler", deleted));
+    assert!(!read("PreemptionByScheduler", None));
+    assert!(!read("EvictionByEvictionAPI", deleted));
 }
