@@ -30,8 +30,6 @@ use sampan_oci::{Digest, Platform, Reference};
 use tokio::sync::watch;
 
 pub use error::ImageError;
-#[cfg(test)]
-pub(crate) use error::chain_of;
 pub(crate) use error::is_disk_full;
 pub use layout::pack as pack_layout;
 pub use progress::{LayerProgress, LayerState, PullProgress};

@@ -1,7 +1,7 @@
 //! From a CRI `ContainerConfig` to an OCI `config.json`: what the container sees and may do.
 //!
 //! One file per part; each takes what it needs and gives JSON of the OCI runtime specification. The version
-//! written is 1.0.2 because crun 1.8 refuses 1.1 (HOST-NOTES.md); nothing newer is needed.
+//! written is 1.0.2 because crun 1.8 refuses 1.1; nothing newer is needed.
 
 use std::path::{Path, PathBuf};
 

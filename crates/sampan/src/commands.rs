@@ -23,6 +23,9 @@ use crate::{
     output::Printer,
 };
 
+/// What a node logs when `RUST_LOG` does not say.
+const NODE_LOGS: &str = "info,hyper=warn,h2=warn,tower=warn";
+
 /// Runs the command that was typed; its exit code.
 pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
     match cli.command {

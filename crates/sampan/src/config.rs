@@ -31,6 +31,11 @@ pub(crate) use self::{
     server::{ServerConfig, ServerOptions},
 };
 
+/// The data directory of who names none.
+const DATA_DIR: &str = "/var/lib/sampan";
+/// The run directory of who names none.
+const RUN_DIR: &str = "/run/sampan";
+
 /// Where a server keeps things; two servers with different ones run side by side.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Directories {
@@ -45,12 +50,12 @@ pub(crate) struct Directories {
 impl Directories {
     /// The data directory, or its default.
     pub(crate) fn data(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(|| "/var/lib/sampan".into())
+        self.data_dir.clone().unwrap_or_else(|| DATA_DIR.into())
     }
 
     /// The run directory, or its default.
     pub(crate) fn run(&self) -> PathBuf {
-        self.run_dir.clone().unwrap_or_else(|| "/run/sampan".into())
+        self.run_dir.clone().unwrap_or_else(|| RUN_DIR.into())
     }
 
     /// The CRI socket of the server that uses these directories.

@@ -4,7 +4,6 @@
 //!
 //! What a handler printed is in no event; here it is kept for `sampan logs --hooks`.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,8 +16,10 @@ use super::output::Output;
 use super::{HookKind, HookTarget};
 use crate::{go_duration, log_paths};
 
-/// A log that a hook has made this long (by being repeated) begins again.
-const MAX_LOG: u64 = 256 << 10;
+/// Bytes of a log: one that the next run of its hook would make longer begins again.
+const MAX_LOG: usize = 256 << 10;
+/// Bytes of a line of ours: a handler may be a long script.
+const MAX_LINE: usize = 8 << 10;
 
 /// The directory of the hooks' logs, beside a container's own.
 pub(crate) fn directory(container_logs: &Path) -> PathBuf {
@@ -51,7 +52,13 @@ fn entry(
     error: Option<&str>,
     output: &Output,
 ) -> Vec<u8> {
-    let mut text = format!("{began_at:.9} stderr F -- {} {handler}\n", hook.as_str()).into_bytes();
+    let line = |at: Timestamp, words: &str| {
+        let mut line = format!("{at:.9} stderr F -- {} {}", hook.as_str(), words.replace('\n', " "));
+        line.truncate(line.floor_char_boundary(MAX_LINE));
+        line.push('\n');
+        line.into_bytes()
+    };
+    let mut text = line(began_at, handler);
     for (stream, bytes) in &output.streams {
         for line in bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|byte| *byte == b'\n') {
             text.extend_from_slice(format!("{ended_at:.9} {stream} F ").as_bytes());
@@ -60,25 +67,37 @@ fn entry(
         }
     }
     let took = go_duration::format(Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(0)));
-    let mut last = format!("{ended_at:.9} stderr F -- {} ", hook.as_str());
-    let _ = match error {
-        None => writeln!(last, "succeeded after {took}"),
+    let last = match error {
+        None => line(ended_at, &format!("succeeded after {took}")),
         Some(error) => {
-            writeln!(last, "failed after {took}: {}", error.trim_end_matches([' ', ':']).replace('\n', " "))
+            line(ended_at, &format!("failed after {took}: {}", error.trim_end_matches([' ', ':'])))
         }
     };
-    text.extend_from_slice(last.as_bytes());
+    // Short lines are mostly what stands before them: of many such lines only the first ones fit.
+    text.truncate(whole_lines(&text, MAX_LOG - last.len()));
+    text.extend_from_slice(&last);
     text
+}
+
+/// How much of `text` is whole lines that fit into `room`.
+fn whole_lines(text: &[u8], room: usize) -> usize {
+    match text.get(..room) {
+        Some(beginning) => beginning.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
+        None => text.len(),
+    }
 }
 
 fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
-    let long = fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_LOG);
+    let room = fs::metadata(path).map_or(0, |metadata| (MAX_LOG as u64).saturating_sub(metadata.len()));
     let mut options = fs::OpenOptions::new();
     options.create(true).write(true).mode(0o600);
-    let mut file = if long { options.truncate(true).open(path)? } else { options.append(true).open(path)? };
+    let mut file = match text.len() as u64 <= room {
+        true => options.append(true).open(path)?,
+        false => options.truncate(true).open(path)?,
+    };
     file.write_all(text)
 }
 
@@ -155,8 +174,8 @@ mod tests {
         for name in ["10-postStart.log", "2-preStop.log", "2-postStart.log"] {
             for _ in 0..5 {
                 write(&logs.join(name), &vec![b'x'; 100 << 10]).unwrap();
+                assert!(fs::metadata(logs.join(name)).unwrap().len() <= MAX_LOG as u64);
             }
-            assert!(fs::metadata(logs.join(name)).unwrap().len() <= MAX_LOG + (100 << 10));
         }
         let names: Vec<_> = files(dir.path())
             .iter()
@@ -165,5 +184,20 @@ mod tests {
         assert_eq!(names, ["2-postStart.log", "2-preStop.log", "10-postStart.log"]);
         remove(dir.path(), 2);
         assert_eq!(files(dir.path()).len(), 1);
+    }
+
+    #[test]
+    fn an_entry_of_many_short_lines_and_a_long_handler_fits_into_a_log() {
+        let mut output = Output::default();
+        output.stdout(vec![b'\n'; 32 << 10]);
+        output.stderr(vec![b'\n'; 32 << 10]);
+        let at = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        let script = format!("exec [{}]", "echo é\n".repeat(32 << 10));
+        let text = entry(HookKind::PostStart, &script, at, Duration::ZERO, Some("too much"), &output);
+        assert!((MAX_LOG - 100..=MAX_LOG).contains(&text.len()), "{}", text.len());
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.lines().all(|line| cri_log::parse(line.as_bytes()).is_some()));
+        assert!(text.lines().next().unwrap().contains(" -- postStart exec [echo é echo é "));
+        assert!(text.ends_with(" -- postStart failed after 0s: too much\n"));
     }
 }

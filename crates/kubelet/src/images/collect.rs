@@ -17,7 +17,7 @@ use super::image_spec;
 use crate::context::NodeContext;
 use crate::events::EventType;
 use crate::pod_ref;
-use crate::pods::source::Workers;
+use crate::pods::workers::Workers;
 use records::{ImageRecords, Victim};
 
 /// How often images are looked at and, if need be, removed: upstream's period.

@@ -7,8 +7,8 @@ use super::{Counters, Gauges, add};
 
 /// See the fields; names are upstream's.
 pub(crate) struct NodeMetrics {
-    /// `kubelet_evictions{eviction_signal}`: a counter upstream, without the `_total` that ours would get.
-    pub(crate) evictions: Gauges<1>,
+    /// `kubelet_evictions{eviction_signal}`: the one counter that upstream has without a `_total`.
+    pub(crate) evictions: Counters<1>,
     /// `kubelet_admission_rejections_total{reason}`: pods that the node refused.
     pub(crate) rejections: Counters<1>,
     /// `kubelet_graceful_shutdown_start_time_seconds`.
@@ -27,7 +27,7 @@ impl NodeMetrics {
                 registry,
                 "kubelet_evictions",
                 "Number of pods evicted by signal",
-                Gauges::default(),
+                Counters::default(),
             ),
             rejections: add(
                 registry,

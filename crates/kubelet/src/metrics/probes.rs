@@ -64,3 +64,40 @@ fn probe_labels(pod: &Pod, container: &str, probe_type: &str, result: &str) -> L
         ("pod_uid", pod_ref::uid(pod).to_owned()),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use k8s_openapi::api::core::v1::Pod;
+
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn pod_43_probes_are_counted_by_kind_and_result_until_their_pod_is_gone() {
+        let metrics = Metrics::new("n1");
+        let pod: Pod = serde_json::from_value(
+            serde_json::json!({"metadata": {"name": "p", "namespace": "ns", "uid": "uid-1"}}),
+        )
+        .unwrap();
+        metrics.probes.ended(&pod, "c", "Readiness", "failed", 0.2);
+        metrics.probes.ended(&pod, "c", "Readiness", "failed", 0.2);
+        metrics.probes.ended(&pod, "c", "Liveness", "successful", 0.2);
+        let text = metrics.probes_text();
+        assert!(text.contains("# TYPE prober_probe_total counter\n"), "{text}");
+        let labels = "container=\"c\",pod=\"p\",namespace=\"ns\"";
+        for line in [
+            format!(
+                "prober_probe_total{{probe_type=\"Readiness\",result=\"failed\",{labels},pod_uid=\"uid-1\"}} 2\n"
+            ),
+            format!(
+                "prober_probe_total{{probe_type=\"Liveness\",result=\"successful\",{labels},pod_uid=\"uid-1\"}} 1\n"
+            ),
+            format!("prober_probe_duration_seconds_count{{probe_type=\"Readiness\",{labels}}} 2\n"),
+        ] {
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        assert!(!metrics.text().contains("prober_probe"), "a page of their own");
+        metrics.probes.forget(&pod, "c");
+        assert!(!metrics.probes_text().contains("uid-1"));
+    }
+}

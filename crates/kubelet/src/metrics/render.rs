@@ -8,6 +8,9 @@ use prometheus_client::registry::Registry;
 /// The content type of what [`render`] gives.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The counters that upstream names without `_total`: the encoder appends it to every counter.
+const WITHOUT_TOTAL: [&str; 1] = ["kubelet_evictions"];
+
 /// The metrics of `registry` as text.
 pub(crate) fn render(registry: &Registry) -> String {
     let mut open = String::new();
@@ -18,16 +21,24 @@ pub(crate) fn render(registry: &Registry) -> String {
 }
 
 fn classic(open: &str) -> String {
-    let counters: HashSet<&str> =
-        open.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let counters: HashSet<&str> = open
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .filter(|name| !WITHOUT_TOTAL.contains(name))
+        .collect();
     let mut text = String::with_capacity(open.len() + 256);
     for line in open.lines().filter(|line| *line != "# EOF") {
         let comment = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
-        let whole = comment.and_then(|rest| {
-            let (name, rest) = rest.split_once(' ')?;
-            counters.contains(name).then(|| format!("{}{name}_total {rest}", &line[..7]))
-        });
-        text.push_str(whole.as_deref().unwrap_or(line));
+        let changed = match comment {
+            Some(comment) => comment.split_once(' ').and_then(|(name, rest)| {
+                counters.contains(name).then(|| format!("{}{name}_total {rest}", &line[..7]))
+            }),
+            None => WITHOUT_TOTAL.iter().find_map(|name| {
+                let rest = line.strip_prefix(name)?.strip_prefix("_total")?;
+                Some(format!("{name}{rest}"))
+            }),
+        };
+        text.push_str(changed.as_deref().unwrap_or(line));
         text.push('\n');
     }
     text
@@ -49,5 +60,24 @@ mod tests {
         );
         assert!(text.contains("kubelet_node_name{node=\"n1\"} 1\n"), "{text}");
         assert!(!text.contains("EOF"));
+    }
+
+    #[test]
+    fn evictions_are_a_counter_under_upstreams_name() {
+        let metrics = Metrics::new("n1");
+        metrics.node.evictions.get_or_create(&[("eviction_signal", "memory.available".to_owned())]).inc();
+        let text = metrics.text();
+        assert!(text.contains("# TYPE kubelet_evictions counter\n"), "{text}");
+        assert!(text.contains("\nkubelet_evictions{eviction_signal=\"memory.available\"} 1\n"), "{text}");
+        assert!(!text.contains("kubelet_evictions_total"), "{text}");
+    }
+
+    #[test]
+    fn hook_17_a_failed_post_start_hook_is_a_failed_start() {
+        let metrics = Metrics::new("n1");
+        metrics.containers.start_failed(crate::pod_ref::ContainerKind::Regular, "PostStartHookError");
+        let text = metrics.text();
+        let series = "kubelet_started_containers_errors_total{container_type=\"container\",code=\"PostStartHookError\"} 1\n";
+        assert!(text.contains(series), "{text}");
     }
 }

@@ -1,34 +1,76 @@
 //! `grpc.health.v1.Health/Check` by hand: one unary call with a one-field message in each direction, which is
 //! less than a generated client.
 
+use std::fmt::Display;
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tonic::{Code, Status};
 
-/// Asks; the answer is the `ServingStatus` number, 1 for SERVING.
-pub(super) async fn check(host: &str, port: u16, service: &str) -> Result<u64, String> {
-    let stream = crate::http_get::dial(host, port).await?;
+use crate::cri::go_error;
+use crate::{go_duration, http_get};
+
+/// Asks whether `service` is SERVING; connection and answer have `timeout` together.
+///
+/// # Errors
+/// The text that upstream has for it.
+pub(super) async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + timeout;
+    let (address, within) = (http_get::authority(host, port), go_duration::format(timeout));
+    let unconnected = |_| {
+        format!("timeout: failed to connect service {address:?} within {within}: context deadline exceeded")
+    };
+    let stream = timeout_at(deadline, http_get::dial(host, port))
+        .await
+        .map_err(unconnected)?
+        .map_err(|error| format!("error: failed to connect service at {address:?}: {error}"))?;
+    let unanswered = || format!("timeout: health rpc did not complete within {within}");
+    let answer = timeout_at(deadline, call(stream, &address, service)).await.map_err(|_| unanswered())?;
+    match answer {
+        Ok(1) => Ok(()),
+        Ok(status) => Err(format!("service unhealthy (responded with {:?})", status_name(status))),
+        Err(error) => Err(match error.code() {
+            Code::Unimplemented => format!(
+                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {}",
+                error.message()
+            ),
+            Code::DeadlineExceeded => unanswered(),
+            _ => format!("error: health rpc probe failed: {}", go_error(&error)),
+        }),
+    }
+}
+
+/// The call; the answer is the `ServingStatus` number, 1 for SERVING.
+async fn call(stream: TcpStream, address: &str, service: &str) -> Result<u64, Status> {
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(unavailable)?;
     // Aborted also when the probe's time is over.
     let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
-    let authority = crate::http_get::authority(host, port);
-    let request = Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
+    let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("user-agent", "kube-probe/1.36")
         .body(Full::new(request_body(service)))
-        .map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    let header_status = grpc_status(answer.headers());
-    let body = Limited::new(answer.into_body(), 4_096).collect().await.map_err(|error| error.to_string())?;
-    if let Some(error) = header_status.or_else(|| body.trailers().and_then(grpc_status)) {
-        return Err(error);
+        .map_err(unavailable)?;
+    let answer = sender.send_request(request).await.map_err(unavailable)?;
+    let refused = grpc_error(answer.headers());
+    let body = Limited::new(answer.into_body(), 4_096).collect().await.map_err(unavailable)?;
+    match refused.or_else(|| body.trailers().and_then(grpc_error)) {
+        Some(error) => Err(error),
+        None => Ok(serving_status(&body.to_bytes())),
     }
-    Ok(serving_status(&body.to_bytes()))
+}
+
+/// The call did not come about or broke off.
+fn unavailable(error: impl Display) -> Status {
+    Status::unavailable(error.to_string())
 }
 
 /// The name of a `ServingStatus`.
@@ -41,11 +83,16 @@ pub(super) fn status_name(status: u64) -> &'static str {
     }
 }
 
-/// The error in `grpc-status`, if it is one.
-fn grpc_status(headers: &http::HeaderMap) -> Option<String> {
-    let status = headers.get("grpc-status")?.to_str().ok()?;
-    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok()).unwrap_or_default();
-    (status != "0").then(|| format!("rpc error: code = {status} desc = {message}"))
+/// The error in `grpc-status`, if it is one. Its details are left out: tonic trusts them to be well-formed, and they
+/// come from whoever is in the pod.
+fn grpc_error(headers: &HeaderMap) -> Option<Status> {
+    let mut known = HeaderMap::new();
+    for name in ["grpc-status", "grpc-message"] {
+        if let Some(value) = headers.get(name) {
+            known.insert(name, value.clone());
+        }
+    }
+    Status::from_header_map(&known).filter(|status| status.code() != Code::Ok)
 }
 
 /// A length-prefixed message with `service` as field 1.

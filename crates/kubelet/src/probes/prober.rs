@@ -230,18 +230,9 @@ impl Prober {
         let Some(port) = u16::try_from(port).ok().filter(|port| *port > 0) else {
             return Outcome::Error(format!("invalid port number: {port}"));
         };
-        match tokio::time::timeout(timeout, super::grpc_health::check(&self.pod_ip, port, service)).await {
-            Ok(Ok(1)) => Outcome::Success,
-            Ok(Ok(status)) => Outcome::Failure(format!(
-                "service unhealthy (responded with {:?})",
-                super::grpc_health::status_name(status)
-            )),
-            Ok(Err(error)) => Outcome::Failure(format!("error: health rpc probe failed: {error}")),
-            Err(_) => Outcome::Failure(format!(
-                "timeout: failed to connect service {:?} within {}: context deadline exceeded",
-                http_get::authority(&self.pod_ip, port),
-                crate::go_duration::format(timeout)
-            )),
+        match super::grpc_health::check(&self.pod_ip, port, service, timeout).await {
+            Ok(()) => Outcome::Success,
+            Err(error) => Outcome::Failure(error),
         }
     }
 }

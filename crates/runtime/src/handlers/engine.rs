@@ -23,7 +23,7 @@ const OLDEST_RUNC: (u32, u32) = (1, 0);
 pub enum Engine {
     /// runc.
     Runc,
-    /// crun: refuses hybrid cgroup hierarchies (HOST-NOTES).
+    /// crun: before 1.9 it refuses machines with both cgroup versions mounted.
     Crun,
     /// gVisor: its processes are not the host's.
     Runsc,

@@ -9,6 +9,7 @@ use sampan_oci::reference::ReferenceError;
 use sampan_oci::registry::RegistryError;
 use sampan_oci::{Digest, Platform};
 
+use crate::network::chain;
 use crate::unpack::UnpackError;
 
 /// Errors of the image and snapshot store.
@@ -176,7 +177,7 @@ impl ImageError {
         match self {
             // Its own text is the shared one's without the causes.
             Self::Shared(shared) => shared.chain(),
-            other => chain_of(other),
+            other => chain(other),
         }
     }
 }
@@ -190,17 +191,6 @@ fn lacking(room: Option<(u64, u64)>) -> String {
         }
         None => String::new(),
     }
-}
-
-pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// ENOSPC and EDQUOT.

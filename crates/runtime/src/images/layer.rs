@@ -12,7 +12,7 @@ use sampan_oci::registry::Session;
 use sampan_oci::{Descriptor, Digest};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::stream::{self, Counters, Input, Part, StreamError};
+use super::stream::{self, Counters, Expected, Input, Part, StreamError};
 use super::{ImageError, ImageStore, LayerRecord, LayerState};
 use crate::snapshots::{LayerInfo, Staging, boot_id};
 use crate::unpack::{UnpackError, Unpacked, parents};
@@ -242,9 +242,9 @@ impl ImageStore {
             // Held until the thread is done, also when the pull was given up meanwhile.
             let _turn = turn;
             let dir = staging.fs();
-            let result =
-                stream::run(input, &blob.digest, blob.size, diff_id.algorithm(), &dir, &limits, &counters);
-            let streamed = result.map_err(|error| explain(error, &blob, &ingest_dir))?;
+            let expected = Expected { blob: &blob, diff_algorithm: diff_id.algorithm(), limits: &limits };
+            let streamed = stream::run(input, expected, &dir, &counters);
+            let streamed = streamed.map_err(|error| explain(error, &blob, &ingest_dir))?;
             if streamed.diff_id != diff_id {
                 content.abandon(&blob.digest);
                 return Err(ImageError::DiffId {

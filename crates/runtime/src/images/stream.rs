@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use bytes::Bytes;
 use sampan_oci::codec::Decoder;
 use sampan_oci::digest::{Hasher, Verifier, VerifyError};
-use sampan_oci::{Algorithm, Digest};
+use sampan_oci::{Algorithm, Descriptor, Digest};
 use tokio::sync::mpsc;
 
 use crate::content::Ingest;
@@ -80,14 +80,21 @@ pub(super) struct Streamed {
     pub(super) ingest: Option<Ingest>,
 }
 
-/// Runs a layer through, blocking. `digest` and `size` are the compressed blob's.
+/// What is to come through, and within which bounds.
+#[derive(Clone, Copy)]
+pub(super) struct Expected<'a> {
+    /// The compressed blob.
+    pub(super) blob: &'a Descriptor,
+    /// What the digest of the uncompressed tar is made with.
+    pub(super) diff_algorithm: Algorithm,
+    pub(super) limits: &'a UnpackLimits,
+}
+
+/// Runs a layer through into `dir`, blocking.
 pub(super) fn run(
     input: Input,
-    digest: &Digest,
-    size: u64,
-    diff_algorithm: Algorithm,
+    expected: Expected<'_>,
     dir: &Path,
-    limits: &UnpackLimits,
     counters: &Arc<Counters>,
 ) -> Result<Streamed, StreamError> {
     let (pieces, received) = sync_channel::<Piece>(PIECES);
@@ -98,7 +105,7 @@ pub(super) fn run(
             .name("unpack".to_owned())
             .spawn_scoped(scope, move || {
                 let mut reader = PieceReader::new(received, empty, counters_of_unpacker);
-                let unpacked = unpack(&mut reader, dir, limits);
+                let unpacked = unpack(&mut reader, dir, expected.limits);
                 // Padding behind the end of the tar belongs to its digest.
                 if unpacked.is_ok() {
                     reader.drain()?;
@@ -106,7 +113,7 @@ pub(super) fn run(
                 unpacked
             })
             .map_err(StreamError::Blob)?;
-        let decoded = decode(input, digest, size, diff_algorithm, limits, counters, pieces, recycled);
+        let decoded = decode(input, expected, counters, pieces, recycled);
         let unpacked = unpacker.join().map_err(|_| StreamError::Panicked)?;
         match (decoded, unpacked) {
             (Ok((diff_id, ingest)), Ok(unpacked)) => Ok(Streamed { unpacked, diff_id, ingest }),
@@ -123,24 +130,20 @@ enum Decoded {
     Error(StreamError),
 }
 
-#[allow(clippy::too_many_arguments)]
 fn decode(
     input: Input,
-    digest: &Digest,
-    size: u64,
-    diff_algorithm: Algorithm,
-    limits: &UnpackLimits,
+    expected: Expected<'_>,
     counters: &Arc<Counters>,
     pieces: SyncSender<Piece>,
     recycled: Receiver<Vec<u8>>,
 ) -> Result<(Digest, Option<Ingest>), Decoded> {
-    let incoming = Incoming::new(input, digest, size, counters.clone())
+    let incoming = Incoming::new(input, expected.blob, counters.clone())
         .map_err(|e| Decoded::Error(StreamError::Blob(e)))?;
     let state = incoming.state.clone();
     // An error inside the reader is remembered there, because decoders rephrase what they get.
     let blame = |error: io::Error| state.take().unwrap_or(StreamError::Decode(error));
     let mut decoder = Decoder::new(incoming).map_err(|e| Decoded::Error(blame(e)))?;
-    let mut hasher = Hasher::new(diff_algorithm);
+    let mut hasher = Hasher::new(expected.diff_algorithm);
     let mut total = 0u64;
     loop {
         let mut piece = recycled.try_recv().unwrap_or_default();
@@ -160,7 +163,7 @@ fn decode(
         piece.truncate(filled);
         hasher.update(&piece);
         total += filled as u64;
-        check_growth(total, counters.arrived.load(Ordering::Relaxed), limits)
+        check_growth(total, counters.arrived.load(Ordering::Relaxed), expected.limits)
             .map_err(|e| Decoded::Error(StreamError::Unpack(e)))?;
         pieces.send(Piece::Data(piece)).map_err(|_| Decoded::UnpackerGone)?;
     }
@@ -225,8 +228,8 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(input: Input, digest: &Digest, size: u64, counters: Arc<Counters>) -> io::Result<Self> {
-        let verifier = Verifier::new(digest.clone(), Some(size));
+    fn new(input: Input, blob: &Descriptor, counters: Arc<Counters>) -> io::Result<Self> {
+        let verifier = Verifier::new(blob.digest.clone(), Some(blob.size));
         let (stored, stored_left, arriving) = match input {
             Input::Stored(file) => (Some(file), u64::MAX, None),
             Input::Arriving { mut ingest, parts } => {

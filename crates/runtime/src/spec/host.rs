@@ -41,7 +41,7 @@ impl Host {
         }
     }
 
-    /// The score that can be set; HOST-NOTES.md: a pod never fails for it.
+    /// The score that can be set. Many containers and machines lack the right to lower it: no pod fails for that.
     pub(crate) fn clamp_oom_score_adj(&self, wanted: i64) -> i32 {
         let wanted = i32::try_from(wanted.clamp(-1000, 1000)).unwrap_or(0);
         if self.capabilities.contains("CAP_SYS_RESOURCE") { wanted } else { wanted.max(self.oom_score_adj) }

@@ -81,7 +81,7 @@ impl Layer {
     }
 
     fn bad(self) -> String {
-        crate::images::chain_of(&self.unpack().1.unwrap_err())
+        crate::network::chain(&self.unpack().1.unwrap_err())
     }
 }
 

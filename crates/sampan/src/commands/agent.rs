@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::termination::termination;
 use crate::{
@@ -17,7 +17,7 @@ pub(super) fn run(args: AgentArgs, printer: &Printer) -> Result<ExitCode> {
         Some(path) => args.options.over(AgentOptions::read(path)?),
         None => args.options,
     };
-    super::init_logging(options.node.log_format.unwrap_or_default(), "info,hyper=warn,h2=warn,tower=warn")?;
+    super::init_logging(options.node.log_format.unwrap_or_default(), super::NODE_LOGS)?;
     let config = AgentConfig::try_from(options)?.of_file(args.config);
     super::runtime(2)?.block_on(serve(config, printer))
 }
@@ -29,14 +29,11 @@ async fn serve(config: AgentConfig, printer: &Printer) -> Result<ExitCode> {
     let name = config.node.node_name.clone();
     let mut agent = Agent::start(config).await?;
     printer.status(format!("kubectl get node {name}"));
-    let failure = tokio::select! {
-        _ = stopping => None,
-        error = agent.failed() => Some(error),
+    let ended = tokio::select! {
+        _ = stopping => Ok(ExitCode::SUCCESS),
+        error = agent.failed() => Err(error.context("the agent stopped")),
     };
     tracing::info!(stop_pods, "stopping");
     agent.stop(stop_pods).await;
-    match failure {
-        Some(error) => Err(error).context("the agent stopped"),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    ended
 }

@@ -26,7 +26,7 @@ pub(super) fn run(args: CriArgs, printer: &Printer) -> Result<ExitCode> {
         Some(path) => typed.over(ServerOptions::read(path)?),
         None => typed,
     };
-    super::init_logging(options.node.log_format.unwrap_or_default(), "info,hyper=warn,h2=warn,tower=warn")?;
+    super::init_logging(options.node.log_format.unwrap_or_default(), super::NODE_LOGS)?;
     // The runtime is the embedded one, whatever the server of this file uses.
     options.node.container_runtime_endpoint = None;
     let config = ServerConfig::try_from(options)?.of_file(args.config).node;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::termination::termination;
 use crate::{
@@ -17,7 +17,7 @@ pub(super) fn run(args: ServerArgs, printer: &Printer) -> Result<ExitCode> {
         Some(path) => args.options.over(ServerOptions::read(path)?),
         None => args.options,
     };
-    super::init_logging(options.node.log_format.unwrap_or_default(), "info,hyper=warn,h2=warn,tower=warn")?;
+    super::init_logging(options.node.log_format.unwrap_or_default(), super::NODE_LOGS)?;
     let config = ServerConfig::try_from(options)?.of_file(args.config);
     super::runtime(2)?.block_on(serve(config, printer))
 }
@@ -29,14 +29,11 @@ async fn serve(config: ServerConfig, printer: &Printer) -> Result<ExitCode> {
     let mut server = Server::start(config).await?;
     tracing::info!(address = %server.address(), kubeconfig = %server.kubeconfig().display(), "serving");
     printer.status(format!("kubectl --kubeconfig {} get nodes", server.kubeconfig().display()));
-    let failure = tokio::select! {
-        _ = stopping => None,
-        error = server.failed() => Some(error),
+    let ended = tokio::select! {
+        _ = stopping => Ok(ExitCode::SUCCESS),
+        error = server.failed() => Err(error.context("the server stopped")),
     };
     tracing::info!(stop_pods, "stopping");
     server.stop(stop_pods).await;
-    match failure {
-        Some(error) => Err(error).context("the server stopped"),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    ended
 }

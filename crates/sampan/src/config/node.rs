@@ -12,7 +12,7 @@ use sampan_kubelet::KubeletConfiguration;
 use sampan_network::Ipv4Cidr;
 use serde::Deserialize;
 
-use super::{LogFormat, RuntimeOptions, absolute, first_given};
+use super::{DATA_DIR, LogFormat, RUN_DIR, RuntimeOptions, absolute, first_given};
 
 /// Options of `sampan server` and of `sampan agent`, each also a key of the configuration file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -235,6 +235,7 @@ impl NodeConfig {
         );
         let node_name = options.node_name.map_or_else(default_node_name, Ok)?;
         options.runtime.handlers()?;
+        options.runtime.platforms()?;
         ensure!(
             sampan_api::names::dns1123_subdomain(&node_name).is_empty(),
             "--node-name `{node_name}`: lower-case letters, digits, `-` and `.`, at most 253"
@@ -248,8 +249,8 @@ impl NodeConfig {
         }
         Ok(Self {
             file: None,
-            data_dir: absolute(options.data_dir, "/var/lib/sampan")?,
-            run_dir: absolute(options.run_dir, "/run/sampan")?,
+            data_dir: absolute(options.data_dir, DATA_DIR)?,
+            run_dir: absolute(options.run_dir, RUN_DIR)?,
             log_dir: absolute(
                 options.log_dir.or_else(|| kubelet.text("podLogsDir").map(Into::into)),
                 "/var/log/pods",

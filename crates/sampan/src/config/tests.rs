@@ -58,6 +58,9 @@ fn mistakes_are_named() {
         let error = format!("{:#}", decided(options).unwrap_err());
         assert!(error.contains(part), "{error}");
     }
+    let handler = file("runtime:\n  handlers:\n    arm: {path: /usr/bin/runc, platform: arm64}\n").unwrap();
+    let error = format!("{:#}", decided(handler.node).unwrap_err());
+    assert!(error.contains("runtime.handlers `arm`: platform"), "{error}");
     let homeless = format!("{:#}", AgentConfig::try_from(AgentOptions::default()).unwrap_err());
     assert!(homeless.contains("--kubeconfig") && homeless.contains("sampan kubeconfig --node"), "{homeless}");
 }

@@ -61,7 +61,8 @@ fn image_config(directories: &Directories, config: Option<&NodeConfig>) -> Resul
     Ok(store)
 }
 
-/// The binary that we are, also after an upgrade has replaced the file.
+/// The path of our own binary. It is asked for at the start: once an upgrade has replaced the file, the kernel gives
+/// one that does not exist.
 fn executable() -> Result<std::path::PathBuf> {
     std::env::current_exe().context("finding our own binary")
 }

@@ -13,9 +13,6 @@ use serde_json::Value;
 
 use crate::config::NodeConfig;
 
-/// The host that the runtime answers itself: no registry has its images.
-const BUILTIN_HOST: &str = "sampan.local";
-
 /// Asks registries as pulls do: same mirrors, same certificates.
 pub(super) struct RegistryDigests {
     client: Client,
@@ -60,7 +57,8 @@ impl RegistryDigests {
 impl DigestResolver for RegistryDigests {
     async fn digest(&self, image: &str, pull_secrets: &[Value]) -> Result<Option<String>, String> {
         let reference = Reference::parse(image).map_err(|error| error.to_string())?;
-        if reference.host() == BUILTIN_HOST {
+        // The runtime answers it itself: no registry has its images.
+        if reference.host() == sampan_runtime::builtin::HOST {
             return Ok(None);
         }
         let secrets =

@@ -179,7 +179,7 @@ fn rtc_16_rtc_18_rtc_19_rtc_20_rtc_21_handlers_come_and_go() {
             "rpc error: code = FailedPrecondition desc = the runtime for \"missing\" cannot be used: /no/such/runtime does not exist",
         ),
     ] {
-        // DESIGN.md: the event, and then the pod has failed; nobody else runs it.
+        // As documented, unlike upstream, where it waits for ever: the event, and then the pod has failed.
         node.wait_for(&format!("pod/{pod}"), "{.status.phase}", "Failed");
         let events = node.events(pod, "FailedCreatePodSandBox");
         assert_eq!(events[0], format!("Warning Failed to create pod sandbox: {text}"));

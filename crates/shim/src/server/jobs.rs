@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
@@ -18,7 +18,7 @@ use crate::kernel::children::{self, WaitStatus};
 use crate::kernel::{embedded, runtime_view};
 use crate::protocol::{Failure, FailureCode, OciRuntime};
 
-/// Bytes of a runtime's log that are looked at for its error.
+/// Bytes of a runtime's log that are looked at for its error, the last ones.
 const MAX_ERROR_TEXT: u64 = 64 << 10;
 /// Bytes of its stderr that are kept for it, the last ones.
 const MAX_STDERR: usize = 16 << 10;
@@ -356,9 +356,13 @@ impl Shim {
 
 /// The message of the last error in a runtime's JSON log.
 fn last_error(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    let file = fs::File::open(path).ok()?;
-    file.take(MAX_ERROR_TEXT).read_to_string(&mut text).ok()?;
+    let mut file = fs::File::open(path).ok()?;
+    let start = file.metadata().ok()?.len().saturating_sub(MAX_ERROR_TEXT);
+    file.seek(SeekFrom::Start(start)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(MAX_ERROR_TEXT).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    // A first line without its beginning is no JSON.
     text.lines().rev().find_map(|line| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
         let level = entry.get("level")?.as_str()?;
@@ -379,4 +383,31 @@ fn read_text(fd: &OwnedFd) -> Option<String> {
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     io::Write::write_all(&mut file, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(log: &[u8]) -> Option<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.json");
+        fs::write(&path, log).unwrap();
+        last_error(&path)
+    }
+
+    #[test]
+    fn the_last_error_of_a_log_counts_however_long_the_log_is() {
+        let error = |text: &str| format!("{{\"level\":\"error\",\"msg\":\"{text}\"}}\n");
+        let info = "{\"level\":\"info\",\"msg\":\"läuft\"}\n";
+        assert_eq!(said(b""), None);
+        assert_eq!(said(info.as_bytes()), None);
+        assert_eq!(said((error("first") + &error("last") + info).as_bytes()).as_deref(), Some("last"));
+        // Wherever the cut falls, also within a character.
+        for padding in 0..info.len() {
+            let log = error("first") + &info.repeat(4000) + &error("last") + &"x".repeat(padding);
+            assert!(log.len() as u64 > MAX_ERROR_TEXT);
+            assert_eq!(said(log.as_bytes()).as_deref(), Some("last"));
+        }
+    }
 }

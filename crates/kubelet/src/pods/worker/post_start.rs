@@ -19,6 +19,9 @@ use crate::hooks::{self, Cut, Ended, HookKind, HookTarget, Patience};
 use crate::pod_ref::{self, ContainerKind};
 use crate::pods::runtime_pod::State;
 
+/// The waiting reason of a container whose hook failed (HOOK-17), also in the metric of starts that failed.
+const POST_START_HOOK_ERROR: &str = "PostStartHookError";
+
 impl PodWorker {
     fn owed_post_starts(&self) -> PathBuf {
         self.ctx.pod_dir(&self.uid).join("post-start")
@@ -78,29 +81,46 @@ impl PodWorker {
                 }
             },
         };
-        let ended = self.while_telling(hooks::run(&target, handler, patience)).await;
-        self.in_post_start.remove(id);
-        let message = match ended {
+        let failed = match self.while_telling(hooks::run(&target, handler, patience)).await {
             // The pod's termination takes over.
-            Ended::Well | Ended::Cut(Cut::PodEnds, _) => {
-                self.post_start_done(id);
-                return Ok(());
-            }
-            Ended::Failed(message) | Ended::Cut(_, message) => message,
+            Ended::Well | Ended::Cut(Cut::PodEnds, _) => None,
+            // What the node does needs no process in the container: that it ended is no failure of the hook.
+            Ended::Cut(Cut::ContainerEnded, _) if handler.exec.is_none() => None,
+            Ended::Failed(message) | Ended::Cut(_, message) => Some(message),
         };
+        if let Some(message) = &failed {
+            self.stop_after_failed_hook(kind, container, id, message).await;
+        }
+        // Only now: a container whose hook failed was never said to run (HOOK-04).
+        self.in_post_start.remove(id);
+        self.post_start_done(id);
+        match failed {
+            None => Ok(()),
+            Some(message) => Err(Failure {
+                event: None,
+                retry_after: Duration::ZERO,
+                ..Failure::new(POST_START_HOOK_ERROR, message)
+            }),
+        }
+    }
+
+    /// Tells of the failure, and stops the container as any other is stopped (HOOK-16).
+    async fn stop_after_failed_hook(
+        &mut self,
+        kind: ContainerKind,
+        container: &Container,
+        id: &str,
+        message: &str,
+    ) {
+        self.ctx.metrics.containers.start_failed(kind, POST_START_HOOK_ERROR);
         // The documented text (DESIGN.md, instead of HOOK-18); what the hook printed is not in it.
-        self.container_event(kind, container, EventType::Warning, "FailedPostStartHook", message.clone());
+        self.container_event(kind, container, EventType::Warning, "FailedPostStartHook", message);
         self.refresh().await;
         let grace = pod_ref::spec(&self.pod).termination_grace_period_seconds.unwrap_or(30);
         if let Some(run) = self.runtime.containers.iter().find(|run| run.id == id).cloned() {
             self.stop_containers(vec![(run, "FailedPostStartHook".to_owned(), grace)]).await;
         }
-        self.post_start_done(id);
-        Err(Failure {
-            event: None,
-            retry_after: Duration::ZERO,
-            ..Failure::new("PostStartHookError", message)
-        })
+        self.refresh().await;
     }
 
     /// Runs hooks that an earlier daemon did not bring to their end.

@@ -281,17 +281,27 @@ fn client(at: &str, value: &Value) -> Result<Option<(String, String)>, String> {
     }
 }
 
-/// Go's notation, as far as it makes sense here: `500ms`, `3s`, `1m`.
+/// A duration in Go's notation: `500ms`, `3s`, `1m30s`. None at all is refused: no connection is made in no time.
 fn duration(at: &str, text: &str) -> Result<Duration, String> {
     let bad = || format!("{at}: {text:?} is not a duration such as \"3s\"");
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(bad)?;
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| bad())?;
-    let seconds = match unit {
-        "ms" => number / 1e3,
-        "s" => number,
-        "m" => number * 60.0,
-        _ => return Err(bad()),
-    };
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut seconds = 0.0_f64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..unit] {
+                "ns" => 1e-9,
+                "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3_600.0,
+                _ => return Err(bad()),
+            };
+        rest = &rest[unit..];
+    }
     Duration::try_from_secs_f64(seconds).ok().filter(|d| !d.is_zero()).ok_or_else(bad)
 }

@@ -153,6 +153,20 @@ fn what_is_wrong_is_named_with_file_and_key() {
     assert_eq!(dir.hosts().endpoints("h.lan", Capability::Pull).unwrap().len(), 2);
 }
 
+#[test]
+fn timeouts_are_in_go_notation() {
+    let timeout = |text: &str| HostsFile::parse(format!("dial_timeout = {text:?}").as_bytes());
+    for (text, millis) in
+        [("500ms", 500), ("3s", 3_000), ("1m30s", 90_000), ("1.5h", 5_400_000), (".5s", 500), ("2000µs", 2)]
+    {
+        let expected = Some(std::time::Duration::from_millis(millis));
+        assert_eq!(timeout(text).unwrap().server.dial_timeout, expected, "{text}");
+    }
+    for bad in ["", "0", "0s", "10", "s", "1x", "-1s", "1m30", "1..5s", "1e3s"] {
+        assert!(timeout(bad).unwrap_err().contains("is not a duration"), "{bad}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

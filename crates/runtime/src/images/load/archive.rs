@@ -12,7 +12,8 @@ use sampan_oci::digest::Hasher;
 use sampan_oci::{Algorithm, Descriptor, Digest};
 use tar::EntryType;
 
-use crate::images::{ImageError, error::chain_of};
+use crate::images::ImageError;
+use crate::network::chain;
 use crate::room::Room;
 use crate::unpack::UnpackError;
 use crate::unpack::tar::{Entry, TarReader};
@@ -168,7 +169,7 @@ impl Spool<'_> {
 }
 
 fn damaged(error: UnpackError) -> ImageError {
-    ImageError::Archive(chain_of(&error))
+    ImageError::Archive(chain(&error))
 }
 
 fn unreadable(error: io::Error) -> ImageError {

@@ -1,4 +1,4 @@
-//! What a container finds: files, variables, names, users (BEHAVIOURS ENV-*).
+//! What a container finds: files, variables, names, users (ENV-*).
 
 use sampan_cri::v1;
 

@@ -111,8 +111,7 @@ const STATUS: &str = "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/
 #[test]
 fn env_01_what_a_container_may_do() {
     let (_registry, node, plain) = start(&[]);
-    let shared = format!("/dev/shm/{}", node.name());
-    std::fs::write(&shared, "").unwrap();
+    let _in_shared_memory = tempfile::Builder::new().prefix(node.name()).tempfile_in("/dev/shm").unwrap();
     let profiles = node.path("data/kubelet/seccomp");
     std::fs::create_dir_all(&profiles).unwrap();
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
@@ -190,7 +189,6 @@ fn env_01_what_a_container_may_do() {
     let said = output(&node, "hosts", "c");
     assert!(said.contains(&ours("ipc")) && said.contains(&ours("pid")), "{said}");
     // The host's shared memory, and nothing of how the container was made.
-    std::fs::remove_file(&shared).unwrap();
     assert!(said.contains(node.name()) && !said.contains("rootfs"), "{said}");
 }
 
