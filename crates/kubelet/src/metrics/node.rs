@@ -7,7 +7,7 @@ use super::{Counters, Gauges, add};
 
 /// See the fields; names are upstream's.
 pub(crate) struct NodeMetrics {
-    /// `kubelet_evictions{eviction_signal}`: the one counter that upstream has without a `_total`.
+    /// `kubelet_evictions{eviction_signal}`: without a `_total`, as upstream has it.
     pub(crate) evictions: Counters<1>,
     /// `kubelet_admission_rejections_total{reason}`: pods that the node refused.
     pub(crate) rejections: Counters<1>,

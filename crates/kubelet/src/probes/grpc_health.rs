@@ -74,7 +74,7 @@ fn unavailable(error: impl Display) -> Status {
 }
 
 /// The name of a `ServingStatus`.
-pub(super) fn status_name(status: u64) -> &'static str {
+fn status_name(status: u64) -> &'static str {
     match status {
         1 => "SERVING",
         2 => "NOT_SERVING",

@@ -105,7 +105,10 @@ async fn hook_04_17_the_waiting_message_is_the_whole_text() {
     assert!(!world.has_event("secret output"), "what a hook printed is in no event");
     let (_, log) = &world.hook_logs("c")[0];
     assert!(log.contains("stdout F secret output\n"), "{log}");
-    assert!(log.contains("-- postStart failed after 1") && log.ends_with(": command 'bad' exited with 3\n"), "{log}");
+    assert!(
+        log.contains("-- postStart failed after 1") && log.ends_with(": command 'bad' exited with 3\n"),
+        "{log}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

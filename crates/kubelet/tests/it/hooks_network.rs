@@ -10,14 +10,14 @@ use tokio::net::TcpListener;
 use crate::world::World;
 
 /// A server that answers every connection with the same bytes; none keeps the client waiting.
-struct Server {
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     /// The requests, as they came.
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    async fn start(answer: Option<String>) -> Self {
+    pub(crate) async fn start(answer: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::<Mutex<Vec<String>>>::default();
@@ -41,12 +41,12 @@ impl Server {
         Self { port, requests }
     }
 
-    fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
 
 async fn running(post_start: Value) -> World {
     let world = started(post_start).await;

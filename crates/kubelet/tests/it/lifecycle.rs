@@ -202,6 +202,32 @@ async fn pod_20_24_a_dead_sandbox_is_replaced_and_init_runs_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_20_replaced_sandboxes_go_with_the_runs_in_them() {
+    let world = World::new().await;
+    world.runtime.script("i", &[Script::Ends(Duration::from_secs(1), 0)]);
+    world.create(
+        json!({"restartPolicy": "Always", "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}),
+    );
+    world.until_phase("Running").await;
+    for restarts in 1..=3 {
+        world.runtime.kill_sandbox();
+        world
+            .until("running again", |world| {
+                let container = &world.status()["containerStatuses"][0];
+                container["restartCount"] == restarts && container["state"]["running"].is_object()
+            })
+            .await;
+    }
+    // The one that is used, and that of the runs before.
+    world.until("removal", |world| world.runtime.sandboxes() == 2).await;
+    let status = world.status();
+    assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
+    let init = &status["initContainerStatuses"][0];
+    assert_eq!((&init["restartCount"], &init["ready"]), (&json!(3), &json!(true)));
+    assert_eq!(world.runtime.times_of("start i").len(), 4, "init containers ran once in each sandbox");
+}
+
+#[tokio::test(start_paused = true)]
 async fn rtc_18_only_a_handler_that_is_not_there_fails_the_pod() {
     for (error, phase) in [
         (

@@ -13,6 +13,7 @@ mod images;
 mod lifecycle;
 mod node;
 mod probes;
+mod probes_network;
 mod resize;
 mod restart;
 mod restart_rules;

@@ -59,6 +59,14 @@ async fn pod_11_a_container_that_cannot_start() {
     world.until("crash loop", |world| world.waiting_reason() == "CrashLoopBackOff").await;
     let last = &world.status()["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!((last["reason"].as_str(), last["exitCode"].as_i64()), (Some("StartError"), Some(128)));
+    world
+        .until("ten attempts", |world| {
+            world.status()["containerStatuses"][0]["restartCount"] == 9
+                && world.waiting_reason() == "CrashLoopBackOff"
+        })
+        .await;
+    assert_eq!(world.runtime.times_of("start c").len(), 10);
+    assert_eq!(world.runtime.containers().len(), 1, "old runs are removed");
 }
 
 #[tokio::test(start_paused = true)]
