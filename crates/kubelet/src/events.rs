@@ -70,6 +70,7 @@ impl EventRecorder {
             node_name: Arc::from(node_name),
             remembered: HashMap::new(),
             buckets: HashMap::new(),
+            named: 0,
         };
         let task = tokio::spawn(writer.run(occurrences));
         (Self { queue, clock }, task)
@@ -128,6 +129,8 @@ struct EventWriter {
     node_name: Arc<str>,
     remembered: HashMap<EventKey, Remembered>,
     buckets: HashMap<String, Bucket>,
+    /// What the last event's name ends with.
+    named: u64,
 }
 
 impl EventWriter {
@@ -175,7 +178,9 @@ impl EventWriter {
             // Expired or deleted in the meantime: the next write makes a new one.
             self.remembered.remove(&key);
         }
-        let event = new_event(&occurrence, &self.node_name);
+        // As upstream, its time; two of one moment have different names all the same.
+        self.named = (occurrence.at.as_nanosecond() as u64).max(self.named.wrapping_add(1));
+        let event = new_event(&occurrence, &self.node_name, self.named);
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let name = event.metadata.name.clone().unwrap_or_default();
         if create(&self.client, &namespace, &event).await {
@@ -193,12 +198,10 @@ impl EventWriter {
     }
 }
 
-fn new_event(occurrence: &Occurrence, node_name: &str) -> Event {
+fn new_event(occurrence: &Occurrence, node_name: &str, suffix: u64) -> Event {
     let regarding = &occurrence.regarding;
     let at = Some(Time(crate::clock::truncate_to_seconds(occurrence.at)));
     let object = regarding.name.as_deref().unwrap_or_default();
-    // A name is unique by its time; the random part keeps two events of one nanosecond apart.
-    let suffix = occurrence.at.as_nanosecond() as u64 ^ u64::from(rand::random::<u8>());
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{object}.{suffix:016x}")),

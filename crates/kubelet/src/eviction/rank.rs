@@ -11,7 +11,7 @@ use super::Signal;
 use crate::cgroups::as_value;
 use crate::pod_ref;
 use crate::quantities::listed;
-use crate::stats::{ContainerUsage, PodUsage};
+use crate::stats::{ContainerUsage, Disk, PodUsage};
 
 /// A pod that may go, and what it uses.
 pub(super) struct Candidate {
@@ -19,13 +19,44 @@ pub(super) struct Candidate {
     pub(super) usage: PodUsage,
 }
 
-/// What a pod uses of what `signal` is about.
-fn used(usage: &PodUsage, signal: Signal) -> i64 {
+/// Which of a pod's files are on the disk that is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Files {
+    /// All: the runtime and the kubelet share a disk.
+    All,
+    /// The runtime's: writable layers, which are where the images are.
+    Layers,
+    /// The kubelet's.
+    LogsAndVolumes,
+}
+
+impl Files {
+    fn of(self, usage: &PodUsage) -> Disk {
+        let containers = usage.containers.iter();
+        let volumes = usage.volumes.iter().filter(|volume| volume.local);
+        match self {
+            Self::All => usage.ephemeral(),
+            Self::Layers => sum(containers.map(|container| container.rootfs)),
+            Self::LogsAndVolumes => {
+                sum(containers.map(|container| container.logs).chain(volumes.map(|volume| volume.used)))
+            }
+        }
+    }
+}
+
+fn sum(parts: impl Iterator<Item = Disk>) -> Disk {
+    let mut sum = Disk::default();
+    parts.for_each(|part| sum += part);
+    sum
+}
+
+/// What a pod uses of what `signal` is about; of a disk, what its `files` take.
+fn used(usage: &PodUsage, signal: Signal, files: Files) -> i64 {
     let amount = match signal.resource() {
         "memory" => usage.memory.working_set,
         "pids" => usage.processes.unwrap_or(0),
-        "inodes" => usage.ephemeral().inodes,
-        _ => usage.ephemeral().bytes,
+        "inodes" => files.of(usage).inodes,
+        _ => files.of(usage).bytes,
     };
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
@@ -41,9 +72,10 @@ fn request(container: &Container, resource: &str) -> i64 {
 }
 
 /// Sorts: the first one goes first.
-pub(super) fn rank(candidates: &mut [Candidate], signal: Signal) {
+pub(super) fn rank(candidates: &mut [Candidate], signal: Signal, files: Files) {
     candidates.sort_by_cached_key(|candidate| {
-        let (used, requested) = (used(&candidate.usage, signal), requested(&candidate.pod, signal));
+        let used = used(&candidate.usage, signal, files);
+        let requested = requested(&candidate.pod, signal);
         let priority = pod_ref::spec(&candidate.pod).priority.unwrap_or(0);
         // Nobody asks for process ids or inodes.
         let counted = matches!(signal.resource(), "memory" | "ephemeral-storage");
@@ -101,7 +133,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::stats::Memory;
+    use crate::stats::{Filesystem, Memory, VolumeUsage};
 
     fn candidate(name: &str, priority: i32, request: &str, used: u64) -> Candidate {
         let pod = serde_json::from_value(
@@ -116,6 +148,10 @@ mod tests {
         Candidate { pod: Arc::new(pod), usage }
     }
 
+    fn names(all: &[Candidate]) -> Vec<String> {
+        all.iter().map(|candidate| pod_ref::name(&candidate.pod).to_owned()).collect()
+    }
+
     #[test]
     fn pod_56_who_exceeds_goes_first_then_the_unimportant_then_the_greedy() {
         let mut all = [
@@ -124,15 +160,41 @@ mod tests {
             candidate("greedy", 0, "1Mi", 1 << 28),
             candidate("modest", 0, "1Mi", 2 << 20),
         ];
-        let names =
-            |all: &[Candidate]| all.iter().map(|c| pod_ref::name(&c.pod).to_owned()).collect::<Vec<_>>();
-        rank(&mut all, Signal::MemoryAvailable);
+        rank(&mut all, Signal::MemoryAvailable, Files::All);
         assert_eq!(names(&all), ["greedy", "modest", "important", "within"]);
         assert_eq!(
             excess(&all[0], Signal::MemoryAvailable),
             "Container c was using 256Mi, request is 1Mi, has larger consumption of memory. "
         );
-        rank(&mut all, Signal::PidAvailable);
+        rank(&mut all, Signal::PidAvailable, Files::All);
         assert_eq!(names(&all), ["greedy", "modest", "within", "important"]);
+    }
+
+    #[test]
+    fn pod_56_only_what_is_on_the_disk_that_is_short_counts() {
+        let disk = |mebibytes: u64| Disk { bytes: mebibytes << 20, inodes: mebibytes };
+        let pod = |name: &str, layer: u64, logs: u64, volume: u64| {
+            let mut candidate = candidate(name, 0, "0", 0);
+            let container = &mut candidate.usage.containers[0];
+            (container.rootfs, container.logs) = (disk(layer), disk(logs));
+            candidate.usage.volumes.push(VolumeUsage {
+                name: "v".into(),
+                used: disk(volume),
+                filesystem: Filesystem::default(),
+                local: true,
+            });
+            candidate
+        };
+        let mut all = [pod("layer", 50, 0, 0), pod("logs", 0, 40, 0), pod("all", 20, 20, 15)];
+        for (signal, files, order) in [
+            (Signal::NodeFsAvailable, Files::All, ["all", "layer", "logs"]),
+            (Signal::NodeFsAvailable, Files::LogsAndVolumes, ["logs", "all", "layer"]),
+            (Signal::NodeFsInodesFree, Files::LogsAndVolumes, ["logs", "all", "layer"]),
+            (Signal::ImageFsAvailable, Files::Layers, ["layer", "all", "logs"]),
+            (Signal::ContainerFsInodesFree, Files::Layers, ["layer", "all", "logs"]),
+        ] {
+            rank(&mut all, signal, files);
+            assert_eq!(names(&all), order, "{signal} {files:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The loop: look, tell the node's conditions, end one pod at a time until there is enough again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +10,15 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::observe::observe;
-use super::rank::{Candidate, bytes, excess, rank};
+use super::rank::{Candidate, Files, bytes, excess, rank};
 use super::state::{CALM, PressureState, TENSE};
-use super::{Observation, Signal, Threshold, limits};
+use super::{Observation, Pressure, Signal, Threshold, limits};
 use crate::context::NodeContext;
 use crate::events::EventType;
+use crate::labels;
 use crate::node::admission::is_critical;
 use crate::pod_ref;
-use crate::pods::worker::inbox::NodeEnd;
+use crate::pods::worker::inbox::{EVICTED, NodeEnd};
 use crate::pods::workers::Workers;
 use crate::stats;
 
@@ -60,12 +62,16 @@ async fn image_filesystem(ctx: &NodeContext) -> Option<PathBuf> {
     Some(PathBuf::from(info.image_filesystems.into_iter().next()?.fs_id?.mountpoint))
 }
 
-/// The pods that run or may start to.
-fn active(ctx: &NodeContext, workers: &Workers) -> Vec<Arc<Pod>> {
+fn has_ended(ctx: &NodeContext, uid: &str) -> bool {
+    pod_ref::is_terminal_phase(ctx.status.current(uid).and_then(|status| status.phase).as_deref())
+}
+
+/// The pods that run or may start to, but those that must not go.
+fn evictable(ctx: &NodeContext, workers: &Workers) -> Vec<Arc<Pod>> {
     let mut pods = workers.pods();
     pods.retain(|pod| {
-        let phase = ctx.status.current(pod_ref::uid(pod)).and_then(|status| status.phase);
-        !pod_ref::is_terminal_phase(phase.as_deref()) && !workers.is_condemned(pod_ref::uid(pod))
+        let uid = pod_ref::uid(pod);
+        !is_critical(pod) && !has_ended(ctx, uid) && !workers.is_condemned(uid)
     });
     pods
 }
@@ -73,7 +79,7 @@ fn active(ctx: &NodeContext, workers: &Workers) -> Vec<Arc<Pod>> {
 /// Ends pods beyond limits of their own; true when there was one.
 async fn enforce_limits(ctx: &Arc<NodeContext>, workers: &Workers) -> bool {
     let limited: Vec<Arc<Pod>> =
-        active(ctx, workers).into_iter().filter(|pod| limits::has_limits(pod)).collect();
+        evictable(ctx, workers).into_iter().filter(|pod| limits::has_limits(pod)).collect();
     if limited.is_empty() || !ctx.config.local_storage_isolation {
         return false;
     }
@@ -89,20 +95,18 @@ async fn enforce_limits(ctx: &Arc<NodeContext>, workers: &Workers) -> bool {
     any
 }
 
-/// Whether removing images makes room for what is short.
-fn images_take_it(ctx: &NodeContext, images: Option<&Path>, signal: Signal) -> bool {
-    use std::os::unix::fs::MetadataExt;
+/// Which of a pod's files are on the disk that `signal` is about, if it is about one.
+fn files_on(ctx: &NodeContext, images: Option<&Path>, signal: Signal) -> Files {
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+    let shared = images.is_none_or(|images| device(images) == device(&ctx.config.data_dir));
     match signal {
-        Signal::ImageFsAvailable | Signal::ImageFsInodesFree => true,
-        Signal::NodeFsAvailable | Signal::NodeFsInodesFree => {
-            let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
-            images.is_none_or(|images| device(images) == device(&ctx.config.data_dir))
-        }
-        _ => false,
+        _ if shared => Files::All,
+        Signal::NodeFsAvailable | Signal::NodeFsInodesFree => Files::LogsAndVolumes,
+        _ => Files::Layers,
     }
 }
 
-/// Gets back what is short: from unused images if they take it, else from the pod that takes most of it.
+/// Gets back what is short: from what nobody uses any more if that takes it, else from the pod that takes most of it.
 async fn reclaim(
     ctx: &Arc<NodeContext>,
     workers: &Workers,
@@ -119,17 +123,25 @@ async fn reclaim(
     };
     let attempt = format!("Attempting to reclaim {}", signal.resource());
     ctx.recorder.record(node, EventType::Warning, "EvictionThresholdMet", attempt);
-    if images_take_it(ctx, images, signal) && ctx.room.make_room().await > 0 {
-        // Nobody has to go when that was enough.
-        if let Some(now) = look(ctx, images).get(&signal) {
-            seen = *now;
+    let files = files_on(ctx, images, signal);
+    if signal.pressure() == Pressure::Disk && files != Files::LogsAndVolumes {
+        let mut is_enough = || {
+            if let Some(now) = look(ctx, images).get(&signal) {
+                seen = *now;
+            }
+            seen.available >= threshold.least.of(seen.capacity)
+        };
+        // Nobody has to go when one of them was enough.
+        if clear_ended(ctx, workers).await && is_enough() {
+            tracing::info!(%signal, "what ended pods had left made room: no pod is evicted");
+            return;
         }
-        if seen.available >= threshold.least.of(seen.capacity) {
-            tracing::info!(%signal, available = seen.available, "unused images made room: no pod is evicted");
+        if ctx.room.make_room().await > 0 && is_enough() {
+            tracing::info!(%signal, "unused images made room: no pod is evicted");
             return;
         }
     }
-    let pods: Vec<Arc<Pod>> = active(ctx, workers).into_iter().filter(|pod| !is_critical(pod)).collect();
+    let pods = evictable(ctx, workers);
     let Ok(snapshot) = stats::collect(ctx, pods.clone()).await else { return };
     let mut usages: BTreeMap<String, stats::PodUsage> =
         snapshot.pods.into_iter().map(|usage| (usage.uid.clone(), usage)).collect();
@@ -137,7 +149,7 @@ async fn reclaim(
         .into_iter()
         .filter_map(|pod| Some(Candidate { usage: usages.remove(pod_ref::uid(&pod))?, pod }))
         .collect();
-    rank(&mut candidates, signal);
+    rank(&mut candidates, signal, files);
     let Some(first) = candidates.first() else {
         tracing::warn!(%signal, available = seen.available, "the node is short, and there is no pod to evict");
         return;
@@ -156,19 +168,43 @@ async fn reclaim(
         (true, most) => own.min(most),
     };
     evict(ctx, workers, &first.pod, message, grace, signal.as_str());
-    cleaned_up(ctx, pod_ref::uid(&first.pod)).await;
+    cleaned_up(ctx, &BTreeSet::from([pod_ref::uid(&first.pod).to_owned()])).await;
 }
 
-/// Waits until nothing of the pod takes room any more: else its neighbour would have to go for what is about to be
+/// Has pods that have ended remove what their containers wrote; whether there were any.
+async fn clear_ended(ctx: &NodeContext, workers: &Workers) -> bool {
+    let Ok(mut ended) = with_containers(ctx).await else { return false };
+    ended.retain(|uid| workers.knows(uid) && has_ended(ctx, uid));
+    for uid in &ended {
+        workers.want_room(uid);
+    }
+    cleaned_up(ctx, &ended).await;
+    !ended.is_empty()
+}
+
+/// The UIDs of the pods that have containers, running or not.
+async fn with_containers(ctx: &NodeContext) -> Result<BTreeSet<String>, tonic::Status> {
+    let containers = ctx.config.cri.list_containers(Default::default()).await?;
+    Ok(containers.into_iter().filter_map(|mut container| container.labels.remove(labels::POD_UID)).collect())
+}
+
+/// Waits until nothing of these pods takes room any more: else a neighbour would have to go for what is about to be
 /// free.
-async fn cleaned_up(ctx: &NodeContext, uid: &str) {
-    let volumes = ctx.pod_dir(uid).join("volumes");
+async fn cleaned_up(ctx: &NodeContext, uids: &BTreeSet<String>) {
     let gone = async {
-        while ctx.admitted.pods.lock().await.contains_key(uid) || volumes.exists() {
+        while take_room(ctx, uids).await {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     let _ = tokio::time::timeout(CLEANUP, gone).await;
+}
+
+async fn take_room(ctx: &NodeContext, uids: &BTreeSet<String>) -> bool {
+    let has_files = |uid: &String| ctx.pod_dir(uid).join("volumes").exists();
+    if ctx.admitted.pods.lock().await.keys().any(|uid| uids.contains(uid)) || uids.iter().any(has_files) {
+        return true;
+    }
+    with_containers(ctx).await.map_or(true, |left| !left.is_disjoint(uids))
 }
 
 fn amount(signal: Signal, amount: i64) -> String {
@@ -183,5 +219,5 @@ fn evict(ctx: &NodeContext, workers: &Workers, pod: &Pod, message: String, grace
     tracing::warn!(pod = %pod_ref::full_name(pod), message, "evicting");
     ctx.metrics.node.evictions.get_or_create(&[("eviction_signal", signal.to_owned())]).inc();
     ctx.recorder.record(pod_ref::object_reference(pod), EventType::Warning, "Evicted", message.clone());
-    workers.end(pod_ref::uid(pod), NodeEnd { reason: "Evicted", message, grace_seconds: grace });
+    workers.end(pod_ref::uid(pod), NodeEnd { reason: EVICTED, message, grace_seconds: grace });
 }

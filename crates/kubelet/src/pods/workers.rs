@@ -138,6 +138,13 @@ impl Workers {
         }
     }
 
+    /// What the pod leaves behind goes once it has ended: its room is needed.
+    pub(crate) fn want_room(&self, uid: &str) {
+        if let Some(entry) = self.lock().get(uid) {
+            entry.inbox.want_room();
+        }
+    }
+
     /// Whether the pod is ending already.
     pub(crate) fn is_condemned(&self, uid: &str) -> bool {
         self.lock().get(uid).is_none_or(|entry| entry.inbox.is_gone() || entry.inbox.node_end().is_some())
@@ -291,6 +298,7 @@ impl Workers {
         let mut entries = self.lock();
         if !entries.contains_key(pod_ref::uid(&pod)) {
             tracing::info!(pod = %pod_ref::full_name(&pod), "nobody wants this pod any more: it is removed");
+            self.ctx.metrics.pods.orphaned.inc();
             self.spawn(&mut entries, Arc::new(pod), true);
             drop(entries);
             self.weigh();

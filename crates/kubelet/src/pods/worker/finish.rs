@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
-use super::inbox::SHUTDOWN_REASON;
+use super::inbox::{EVICTED, SHUTDOWN_REASON};
 use super::{Next, PodWorker};
 use crate::events::EventType;
 use crate::log_paths;
@@ -49,8 +49,9 @@ impl PodWorker {
                     self.settle().await;
                     return Next::Done;
                 }
-                // Finished by itself; status and logs stay until somebody deletes it.
-                return Next::Wait(None);
+                // Finished by itself, it stays until somebody deletes it, or until its room is needed.
+                let room = self.is_evicted() || self.inbox.room_is_wanted();
+                return if !room || self.make_room().await { Next::Wait(None) } else { self.set_back() };
             }
             self.settle().await;
             if !self.confirm_deletion().await {
@@ -60,11 +61,7 @@ impl PodWorker {
         if !self.remove_from_runtime().await {
             return self.set_back();
         }
-        let logs = log_paths::of_pod(&self.ctx.config.log_dir, &self.pod);
-        if let Err(error) = self.ctx.removals.remove_logs(logs).await {
-            tracing::warn!(error, "logs of a removed pod");
-        }
-        self.remove_log_links();
+        self.remove_logs().await;
         // The last thing: as long as it is there, a restarted daemon knows that the pod was its own.
         if let Err(error) = self.ctx.removals.tear_down(pod_dir).await {
             tracing::warn!(error, "pod directory not removed");
@@ -77,6 +74,22 @@ impl PodWorker {
         self.ctx.user_namespaces.release(&self.uid);
         self.ctx.restarts().forget_prefix(&self.uid);
         Next::Done
+    }
+
+    /// Whether the node ended the pod for lack of something, under this kubelet or an earlier one.
+    fn is_evicted(&self) -> bool {
+        let before = self.pod.status.as_ref().filter(|_| self.history);
+        self.inbox.node_end().is_some_and(|end| end.reason == EVICTED)
+            || before.is_some_and(|status| status.reason.as_deref() == Some(EVICTED))
+    }
+
+    /// Removes the writable layers and logs of a pod that has ended. How it ended is then known from its status alone,
+    /// so the API has it first.
+    async fn make_room(&mut self) -> bool {
+        self.settle().await;
+        // Before the containers, which is what eviction waits for.
+        self.remove_logs().await;
+        self.remove_from_runtime().await
     }
 
     /// Waits until the API has the last status; a node that stops waits for a moment only, as the API may be gone before
@@ -135,6 +148,14 @@ impl PodWorker {
         // After the runtime let go of them.
         self.ctx.cgroups.remove(&self.pod).await;
         all
+    }
+
+    async fn remove_logs(&self) {
+        let logs = log_paths::of_pod(&self.ctx.config.log_dir, &self.pod);
+        if let Err(error) = self.ctx.removals.remove_logs(logs).await {
+            tracing::warn!(error, "logs of a pod that has ended");
+        }
+        self.remove_log_links();
     }
 
     fn remove_log_links(&self) {

@@ -22,7 +22,12 @@ struct State {
     expired: bool,
     /// The node ends this pod for good.
     node_end: Option<NodeEnd>,
+    /// The room that the pod still takes when it has ended is needed.
+    room_wanted: bool,
 }
+
+/// The reason in the status of a pod that the node ended because it is short of something.
+pub(crate) const EVICTED: &str = "Evicted";
 
 /// The reason in the status of a pod that a graceful shutdown of the node ended.
 pub(crate) const SHUTDOWN_REASON: &str = "Terminated";
@@ -30,7 +35,7 @@ pub(crate) const SHUTDOWN_REASON: &str = "Terminated";
 /// Why the node ends a pod for good: it is short of something, or shuts down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeEnd {
-    /// The reason in the pod's status: `Evicted` or [`SHUTDOWN_REASON`].
+    /// The reason in the pod's status: [`EVICTED`] or [`SHUTDOWN_REASON`].
     pub(crate) reason: &'static str,
     /// For people.
     pub(crate) message: String,
@@ -65,6 +70,7 @@ impl Inbox {
             node_stops: false,
             expired: false,
             retries: Vec::new(),
+            room_wanted: false,
         };
         Self { state: Mutex::new(state), pods, wake: Notify::new(), happened: Notify::new(), ending }
     }
@@ -112,6 +118,16 @@ impl Inbox {
     /// Why the node ends the pod for good, if it does.
     pub(crate) fn node_end(&self) -> Option<NodeEnd> {
         self.lock().node_end.clone()
+    }
+
+    /// The room that the pod takes is needed: what it leaves behind goes once it has ended.
+    pub(crate) fn want_room(&self) {
+        self.lock().room_wanted = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn room_is_wanted(&self) -> bool {
+        self.lock().room_wanted
     }
 
     /// Something happened in the runtime or to a probe.

@@ -183,6 +183,27 @@ impl PodWorker {
         self.refresh().await && !self.runtime.containers.iter().any(|run| run.state == State::Running)
     }
 
+    /// Removes sandboxes that were replaced and hold nothing any more. Ended runs that are kept keep theirs: status and
+    /// restart counts are read from them.
+    pub(super) async fn remove_replaced_sandboxes(&self) {
+        let holds = |id: &str| self.runtime.containers.iter().any(|run| run.sandbox_id == id);
+        let replaced: Vec<&str> = self
+            .runtime
+            .sandboxes
+            .iter()
+            .skip(1)
+            .filter(|sandbox| !sandbox.ready && !holds(&sandbox.id))
+            .map(|sandbox| sandbox.id.as_str())
+            .collect();
+        for id in replaced {
+            if let Err(status) = self.ctx.config.cri.remove_pod_sandbox(id).await
+                && status.code() != tonic::Code::NotFound
+            {
+                tracing::warn!(pod = %pod_ref::full_name(&self.pod), sandbox = id, %status, "replaced sandbox not removed");
+            }
+        }
+    }
+
     /// Stops all sandboxes; true when none is left that can hold a container.
     pub(super) async fn stop_sandboxes(&self) -> bool {
         let mut all = true;

@@ -175,6 +175,7 @@ impl PodWorker {
             Some(sandbox) => sandbox.id.clone(),
             None => return Err(Failure::silent("ContainerCreating", "no sandbox")),
         };
+        ctx.metrics.containers.started(kind);
         let sandbox_config = match &self.sandbox_config {
             Some(config) => config.clone(),
             None => self.sandbox_config(0).map_err(Failure::config)?,
@@ -221,9 +222,11 @@ impl PodWorker {
         self.reset.remove(&container.name);
         self.actuated(container);
         self.container_event(kind, container, EventType::Normal, "Created", "Container created");
-        ctx.metrics.containers.started(kind);
         self.owe_post_start(container, &id).map_err(|error| Failure::new("PreStartHookError", error))?;
         if let Err(status) = cri.start_container(&id).await {
+            // This run has ended, and only the newest of those is kept.
+            self.refresh().await;
+            self.remove_old_runs(&container.name).await;
             return Err(Failure::new("RunContainerError", status.message()));
         }
         self.container_event(kind, container, EventType::Normal, "Started", "Container started");

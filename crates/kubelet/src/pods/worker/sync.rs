@@ -69,6 +69,7 @@ impl PodWorker {
         self.settle_resize();
         self.update_probers();
         self.publish(false);
+        self.remove_replaced_sandboxes().await;
         if all_ended { self.next_look() } else { Next::Wait(Some(STUBBORN)) }
     }
 
