@@ -159,8 +159,9 @@ async fn a_server_that_never_answers_is_left_at_the_end_of_the_grace_period() {
     world.until_phase("Running").await;
     world.delete(1);
     world.until_gone().await;
-    let cut = "failed - error: cut after 1s, the grace period was over";
-    world.until("the event", |world| world.has_event(cut)).await;
+    // A second, less what a busy machine took before the hook began.
+    world.until("the event", |world| world.has_event("s, the grace period was over")).await;
+    assert!(world.has_event("failed - error: cut after "));
     assert!(world.has_event("HTTP lifecycle hook (/slow) for Container \"c\""));
     assert_eq!(server.requests().len(), 1, "HOOK-34: not sent again");
 }
