@@ -30,6 +30,8 @@ pub(crate) struct Container {
     pub(crate) lock: tokio::sync::Mutex<()>,
     /// Held while StartContainer runs, so that an exit is recorded after the start.
     pub(crate) starting: tokio::sync::Mutex<()>,
+    /// Held while the stop signal is sent, so that calls at the same time send it once.
+    pub(crate) signalling: tokio::sync::Mutex<()>,
     /// Whether the shim and the mounts are done with it.
     pub(crate) cleaned: tokio::sync::Mutex<bool>,
     record: Mutex<ContainerRecord>,
@@ -47,6 +49,7 @@ impl Container {
             sandbox_id: record.sandbox_id.clone(),
             lock: tokio::sync::Mutex::default(),
             starting: tokio::sync::Mutex::default(),
+            signalling: tokio::sync::Mutex::default(),
             cleaned: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(record.status.state),
             record: Mutex::new(record),

@@ -85,6 +85,8 @@ pub(crate) struct ContainerStatus {
     pub(crate) exit_code: i32,
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// Whether it has had its stop signal, which is not sent twice.
+    pub(crate) stop_signalled: bool,
 }
 
 /// A container on disk.
@@ -243,4 +245,19 @@ pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, serde_json::to_vec(record)?)?;
     fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hook_32_a_status_that_does_not_speak_of_the_stop_signal_is_read() {
+        let mut status: ContainerStatus =
+            serde_json::from_str(r#"{"state": "Running", "pid": 7, "startedAt": 1}"#).unwrap();
+        assert_eq!((status.pid, status.stop_signalled), (7, false));
+        status.stop_signalled = true;
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<ContainerStatus>(&text).unwrap(), status);
+    }
 }

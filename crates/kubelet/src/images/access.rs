@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sampan_cri::v1;
 
 pub(crate) use policy::Allowlist;
 use policy::Enforcer;
@@ -75,19 +76,43 @@ impl ImageAccess {
     pub(crate) async fn settle(&self, cri: &dyn ContainerRuntime) {
         let now = self.clock.now();
         let unsettled = self.records().unsettled(now.checked_sub(LET_GO).unwrap_or(now));
+        if unsettled.is_empty() {
+            return;
+        }
+        let handlers = handlers(cri).await;
         for (image, unsettled) in unsettled {
-            let spec = sampan_cri::v1::ImageSpec { image: image.clone(), ..Default::default() };
-            let noted = match cri.image_status(spec).await {
-                Ok(Some(found)) if unsettled.before.as_ref() == Some(&found.id) => Ok(()),
-                Ok(Some(found)) => self.note(&image, &found.id, &Credentials::default()),
-                Ok(None) => Ok(()),
-                Err(status) => Err(status.message().to_owned()),
+            let noted = match &handlers {
+                Ok(handlers) => self.note_found(cri, handlers, &image, unsettled.before.as_ref()).await,
+                Err(error) => Err(error.clone()),
             };
             match noted {
                 Ok(()) => self.records().settled(&image, &unsettled),
                 Err(error) => tracing::warn!(error, image, "a pull without a record; it stays on the books"),
             }
         }
+    }
+
+    /// Gives what the name means to any handler a record without credentials, unless it is what was here `before`: a
+    /// handler of another platform has an image of its own by that name (KEP-4216).
+    async fn note_found(
+        &self,
+        cri: &dyn ContainerRuntime,
+        handlers: &[String],
+        image: &str,
+        before: Option<&String>,
+    ) -> Result<(), String> {
+        for handler in handlers {
+            let spec = v1::ImageSpec {
+                image: image.to_owned(),
+                runtime_handler: handler.clone(),
+                ..Default::default()
+            };
+            let found = cri.image_status(spec).await.map_err(|status| status.message().to_owned())?;
+            if let Some(found) = found.filter(|found| before != Some(&found.id)) {
+                self.note(image, &found.id, &Credentials::default())?;
+            }
+        }
+        Ok(())
     }
 
     /// What can be said without looking at credentials. `requested` is the image as the spec writes it.
@@ -239,6 +264,13 @@ impl ImageAccess {
         }
         Ok(())
     }
+}
+
+/// The default handler and all others.
+async fn handlers(cri: &dyn ContainerRuntime) -> Result<Vec<String>, String> {
+    let status = cri.status().await.map_err(|status| status.message().to_owned())?;
+    let named = status.runtime_handlers.into_iter().map(|handler| handler.name);
+    Ok(std::iter::once(String::new()).chain(named.filter(|name| !name.is_empty())).collect())
 }
 
 #[cfg(test)]

@@ -121,6 +121,10 @@ impl Collector {
             let old = self.records.unused_for(max_age, began);
             self.remove(old, None, "age").await;
         }
+        // As upstream: that is how it is switched off.
+        if high >= 100 {
+            return Ok(());
+        }
         let disk = self.disk().await?;
         let used = 100 - disk.available.saturating_mul(100) / disk.capacity;
         if used < u64::from(high) {

@@ -49,12 +49,12 @@ pub(super) async fn pull(
     };
     let _pulling = ctx.metrics.images.pulling();
     let began = Instant::now();
+    // One for the pull, however many credentials it takes.
+    if !ctx.images.rate_limit.try_take() {
+        return Err(PullFailure { refusals: vec![Refusal::of_ours(rate_limit::EXCEEDED)] });
+    }
     let mut refusals = Vec::new();
     for credential in tries(&found.credentials) {
-        if !ctx.images.rate_limit.try_take() {
-            refusals.push(Refusal::of_ours(rate_limit::EXCEEDED));
-            break;
-        }
         let auth = credential.map(|credential| credential.login.auth_config());
         let mirrors = found.mirrors.iter().map(MirrorCredential::login).collect();
         let pull = ctx.config.cri.pull_image(spec.clone(), auth, mirrors, sandbox_config.clone());

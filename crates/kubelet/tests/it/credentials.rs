@@ -54,6 +54,18 @@ async fn img_64_img_66_img_67_all_matching_credentials_are_tried_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn img_44_a_pull_counts_once_however_many_credentials_it_takes() {
+    let images = ImageConfig { registry_pull_qps: 1, registry_burst: 1, ..Default::default() };
+    let world = World::with_images(images).await;
+    world.runtime.private("right", denied());
+    world.pull_secret("a", "wrong", "1");
+    world.pull_secret("b", "right", "2");
+    world.create(pod("far.io/x:1", "IfNotPresent", &["a", "b"]));
+    world.until_phase("Running").await;
+    assert!(!world.has_event("pull QPS exceeded"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn img_66_img_69_each_refusal_is_told_with_its_credential_and_without_secrets() {
     let world = World::new().await;
     world.runtime.private("nobody", denied());

@@ -269,6 +269,21 @@ async fn img_83_unused_images_go_when_the_disk_is_full() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn img_83_a_threshold_of_a_hundred_percent_switches_it_off() {
+    let world = with_an_unused_image(ImageConfig {
+        image_gc_high_threshold_percent: 100,
+        image_gc_low_threshold_percent: 0,
+        ..Default::default()
+    })
+    .await;
+    // Not even looked at: it has no capacity.
+    world.runtime.image_disk("/proc");
+    tokio::time::sleep(Duration::from_secs(1_200)).await;
+    assert!(!world.api.list("events").iter().any(|event| event["reason"] == "InvalidDiskCapacity"));
+    assert!(world.runtime.images().contains(&"unused:1".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn img_83_disk_pressure_takes_unused_images_before_it_takes_a_pod() {
     let world = with_an_unused_image(ImageConfig::default()).await;
     // Old enough to go, and long before the next round.

@@ -56,7 +56,7 @@ async fn stubborn() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pod_32_a_second_deletion_does_not_signal_twice() {
+async fn pod_32_a_shorter_deletion_stops_again_with_what_is_left_and_a_longer_one_does_not() {
     let world = stubborn().await;
     let began = world.runtime.now();
     world.delete(300);

@@ -1,4 +1,4 @@
-//! StopContainer: the stop signal, then a grace period, then SIGKILL.
+//! StopContainer: the stop signal (once, however often it is called), then a grace period, then SIGKILL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,9 @@ pub(crate) async fn stop(
     }
     let number = container.record().stop_signal;
     if grace > 0 && number != signal::KILL {
-        send(runtime, container, number, false).await?;
+        // A task of its own: a caller that gives up must not leave a signal that was sent and not noted.
+        let sent = tokio::spawn(signal_once(Arc::clone(runtime), Arc::clone(container), number));
+        sent.await.unwrap_or_else(|error| Err(Status::internal(error.to_string())))?;
         let grace = Duration::from_secs(grace.unsigned_abs());
         if tokio::time::timeout(grace, container.exited()).await.is_ok() {
             return Ok(());
@@ -46,6 +48,23 @@ pub(crate) async fn stop(
             KILL_WAIT.as_secs()
         ))
     })
+}
+
+/// Sends the stop signal, unless the container has had it: to many processes a second one means to quit at once. Noted
+/// after it was sent, so a daemon that dies in between sends it again rather than never.
+async fn signal_once(runtime: Arc<Runtime>, container: Arc<Container>, number: i32) -> Result<(), Status> {
+    let _turn = container.signalling.lock().await;
+    if container.status().stop_signalled {
+        return Ok(());
+    }
+    send(&runtime, &container, number, false).await?;
+    container.update(&runtime.state, |status| {
+        // The record of one that has ended is on the disk, or gone, and needs no other.
+        let running = status.state == ContainerState::Running;
+        status.stop_signalled |= running;
+        running
+    });
+    Ok(())
 }
 
 async fn send(runtime: &Runtime, container: &Container, number: i32, all: bool) -> Result<(), Status> {

@@ -1,5 +1,10 @@
 //! The conformance checks against the embedded runtime, each on a node of its own.
 
+use std::path::Path;
+use std::time::Duration;
+
+use sampan_cri::v1;
+
 use super::conformance::{environment, every_check, execs, lifecycle, listing, security, streams};
 use super::node::Node;
 
@@ -19,7 +24,7 @@ every_check!(on_embedded);
 
 /// The same container, run by the engines that people have installed; one that is absent is skipped.
 async fn on_engine(handler: &str, path: &str) {
-    if !std::path::Path::new(path).exists() {
+    if !Path::new(path).exists() {
         println!("{path} is not here");
         return;
     }
@@ -54,4 +59,34 @@ async fn rtc_17_runc_runs_the_pods_that_name_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rtc_17_crun_runs_the_pods_that_name_it() {
     on_engine("crun", "/usr/bin/crun").await;
+}
+
+/// Calls at the same time, calls that are given up, another daemon: one signal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hook_32_the_stop_signal_is_sent_once() {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let busybox = busybox.expect("busybox-static is installed by `cargo xtask setup`");
+    let mut node = Node::start().await;
+    let config = node.target.pod("once");
+    let pod = node.target.run_pod(&config).await.unwrap();
+    let script = "trap 'echo t' TERM; echo ready; while :; do /busybox sleep 0.05; done";
+    let mut container = node.target.container("main", &["/busybox", "sh", "-c", script]);
+    container.mounts.push(v1::Mount {
+        container_path: "/busybox".to_owned(),
+        host_path: busybox.to_owned(),
+        readonly: true,
+        ..Default::default()
+    });
+    let id = node.target.run(&pod, container, &config).await.unwrap();
+    node.target.log(&id, 1).await.unwrap();
+    let given_up = |grace| tokio::time::timeout(Duration::from_secs(1), node.target.stop(&id, grace));
+    let (long, short) = tokio::join!(given_up(60), given_up(30));
+    assert!(long.is_err() && short.is_err(), "it goes on after its signal");
+    node.restart().await;
+    node.target.stop(&id, 1).await.unwrap();
+    assert_eq!(node.target.status(&id).await.unwrap().exit_code, 137);
+    let log = node.target.log(&id, 2).await.unwrap();
+    let lines: Vec<&str> = log.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(lines, ["ready", "t"]);
+    node.finish().await;
 }

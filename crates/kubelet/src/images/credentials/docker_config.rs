@@ -82,6 +82,8 @@ fn login(entry: &Value) -> Result<Option<Login>, String> {
             (!username.is_empty() || !password.is_empty()).then_some(Login::Password { username, password })
         );
     }
+    // Tools that wrap long lines leave their breaks; Go's decoder does not see them.
+    let auth = auth.replace(['\r', '\n'], "");
     let decoded = base64::engine::general_purpose::STANDARD_NO_PAD
         .decode(auth.trim_end_matches('='))
         .map_err(|error| format!("auth is not base64: {error}"))?;
@@ -136,6 +138,7 @@ mod tests {
         let expected = Login::Password { username: "us".into(), password: "p:w".into() };
         assert_eq!(password("dXM6cDp3").unwrap(), expected);
         assert_eq!(password("dXM6cHc=").unwrap(), password("dXM6cHc").unwrap());
+        assert_eq!(password("dXM6\r\ncHc=\n").unwrap(), password("dXM6cHc").unwrap());
         for bad in ["!!", "bm9jb2xvbg=="] {
             assert!(password(bad).is_err(), "{bad}");
         }

@@ -235,7 +235,17 @@ impl Plugin {
             }
             None => self.provider.cache_for,
         };
-        let entries = response.auth.unwrap_or_default().into_iter().map(|(key, auth)| {
+        let answered = response.auth.unwrap_or_default();
+        // Kept for the account, it would be shown for other pods, and when the pod that it was made for is gone.
+        let kept_for_account =
+            self.provider.token_attributes.as_ref().is_none_or(|wanted| wanted.cache_type != CacheType::Token);
+        let echoes = |auth: &Auth| !identity.token.is_empty() && auth.password == identity.token;
+        if kept_for_account && answered.values().any(echoes) {
+            return Err("it answered with the service account token as the password, which is only allowed with \
+                        the cacheType \"Token\""
+                .to_owned());
+        }
+        let entries = answered.into_iter().map(|(key, auth)| {
             (normalise_key(&key), Login::Password { username: auth.username, password: auth.password })
         });
         let entries = Arc::new(entries.collect::<Vec<_>>());
@@ -380,6 +390,19 @@ echo '{{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kub
         }
         assert_eq!(runs(dir.path()).len(), 2);
         assert_eq!(runs(dir.path())[0]["serviceAccountToken"], "t");
+    }
+
+    #[tokio::test]
+    async fn img_74_a_token_is_no_password_for_other_pods() {
+        for (cache_type, taken) in [(CacheType::ServiceAccount, false), (CacheType::Token, true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut plugin = plugin(dir.path(), "Global", "");
+            plugin.provider.token_attributes = Some(TokenAttributes { cache_type, ..Default::default() });
+            let identity = Identity { token: "s3".into(), ..Default::default() };
+            let answer = plugin.ask("a.reg.io/x", &identity).await;
+            assert_eq!(answer.is_ok(), taken, "{cache_type:?}");
+            assert!(answer.err().is_none_or(|error| !error.contains("s3")));
+        }
     }
 
     #[tokio::test]

@@ -115,7 +115,7 @@ impl Stopper {
                     }
                     return;
                 }
-                // The same again with less patience.
+                // The same again with less patience; the runtime does not send its signal twice.
                 () = budget.shortened() => {}
             }
         }
