@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -69,6 +71,57 @@ fn pod_35_processes_that_do_not_want_to_end() {
     eventually("no process", || process_of(&format!("{mark} holds")).is_none().then_some(()));
 }
 
+/// Freezes process `$1`, in its cgroup or, where it has none of its own, in one called `$2`, until its input ends. The
+/// freezer is that of cgroup v1, which a machine with v2 has besides: what v2 freezes can be killed.
+const FREEZE: &str = r#"
+mount -t cgroup -o freezer none /mnt
+cgroup=$(sed -n 's/.*:freezer://p' /proc/$1/cgroup)
+if [ "$cgroup" = / ]; then
+    cgroup=/$2
+    mkdir /mnt$cgroup
+    echo $1 > /mnt$cgroup/cgroup.procs
+fi
+echo FROZEN > /mnt$cgroup/freezer.state
+until grep -q FROZEN /mnt$cgroup/freezer.state; do sleep 0.01; done
+echo frozen
+cat
+echo THAWED > /mnt$cgroup/freezer.state
+if [ $cgroup = /$2 ]; then
+    echo $1 > /mnt/cgroup.procs || true
+    rmdir /mnt$cgroup
+fi
+"#;
+
+/// A process that takes no signal, SIGKILL included, as one in an uninterruptible sleep, until this is dropped.
+struct Frozen(Child);
+
+impl Frozen {
+    fn new(pid: u32, cgroup: &str) -> Self {
+        // The mount is nobody else's and goes with the script.
+        let mut script = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", FREEZE, "sh", &pid.to_string(), cgroup])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(script.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        let frozen = Self(script);
+        assert_eq!(
+            said, "frozen\n",
+            "this kernel has no freezer of cgroup v1: no process can be made unkillable"
+        );
+        frozen
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_process_that_cannot_be_killed_holds_up_nobody_else() {
     let (registry, node) = (Registry::start(), Node::start());
@@ -82,19 +135,12 @@ fn a_process_that_cannot_be_killed_holds_up_nobody_else() {
     ));
     node.wait_for("pod/stuck", "{.status.phase}", "Running");
     let (pid, _) = process_of(&format!("{mark} stuck")).unwrap();
-    // A frozen process takes no signal, SIGKILL included, as one in an uninterruptible sleep.
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let Some(path) = cgroups.lines().find_map(|line| line.split_once(":freezer:").map(|(_, path)| path))
-    else {
-        return;
-    };
-    let state = format!("/sys/fs/cgroup/freezer{path}/freezer.state");
-    fs::write(&state, "FROZEN").unwrap();
+    let frozen = Frozen::new(pid, &format!("{mark}-frozen"));
     node.kubectl(&["delete", "pod", "stuck", "--wait=false"]).ok();
     node.apply(&pod("other", &image, grace, &[("c", "while :; do sleep 0.1; done")]));
     node.wait_for("pod/other", "{.status.phase}", "Running");
     delete(&node, "other");
-    let _ = fs::write(&state, "THAWED");
+    drop(frozen);
     eventually("its end", || (node.kubectl(&["get", "pod", "stuck"]).code == 1).then_some(()));
     assert_eq!(process_of(&format!("{mark} stuck")), None);
 }

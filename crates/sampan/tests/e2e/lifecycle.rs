@@ -1,6 +1,8 @@
 //! A pod's way through unmodified kubectl.
 
-use crate::fixture::{Node, Registry, TestImage, eventually};
+use std::process::Stdio;
+
+use crate::fixture::{Node, Registry, Said, TestImage, eventually};
 
 #[test]
 fn a_pod_from_a_real_registry_lives_and_dies() {
@@ -50,4 +52,28 @@ fn pod_33_a_pod_that_ends_by_itself_is_succeeded_with_its_log() {
     node.wait_for("pod/once", "{.status.phase}", "Succeeded");
     assert_eq!(node.field("pod/once", "{.status.containerStatuses[0].state.terminated.reason}"), "Completed");
     assert_eq!(eventually("the log", || Some(node.kubectl(&["logs", "once"]).ok())), "done\n");
+}
+
+#[test]
+fn pod_32_a_second_deletion_and_another_daemon_send_no_second_signal() {
+    let (registry, mut node) = (Registry::start(), Node::start());
+    let image = registry.push("busybox:1", &TestImage::busybox(&serde_json::json!({})));
+    let script = "trap \"echo t\" TERM; echo ready; while :; do sleep 0.1; done";
+    node.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: twice}}\nspec:\n  terminationGracePeriodSeconds: 60\n  containers:\n  - {{name: c, image: {image}, command: [sh, -c, '{script}']}}\n"
+    ));
+    let log_is = |node: &Node, text: &str| {
+        eventually(text, || (node.kubectl(&["logs", "twice"]).out == text).then_some(()));
+    };
+    log_is(&node, "ready\n");
+    node.kubectl(&["delete", "pod", "twice", "--wait=false"]).ok();
+    log_is(&node, "ready\nt\n");
+    node.kill_9();
+    node.launch();
+    let mut follow = node.kubectl_command(&["logs", "-f", "twice"]);
+    let follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    node.kubectl(&["delete", "pod", "twice", "--wait=false", "--grace-period=5"]).ok();
+    eventually("its end", || (node.kubectl(&["get", "pod", "twice"]).code == 1).then_some(()));
+    let said: Said = follow.wait_with_output().unwrap().into();
+    assert_eq!(said.out, "ready\nt\n");
 }
