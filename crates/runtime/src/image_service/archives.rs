@@ -44,6 +44,8 @@ impl ImageArchives for ImageService {
         let reader = ChunkReader { receive, current: Bytes::new() };
         let (loaded, ()) = futures::join!(self.store.load(reader), feed);
         let images = loaded.map_err(|e| status(&e))?;
+        // The archive may not be there a second time.
+        self.store.flush().await;
         let name = |image: &crate::images::ImageRecord| {
             image.names().next().map_or_else(|| image.id.to_string(), str::to_owned)
         };

@@ -10,9 +10,10 @@ use std::io::Read;
 use std::sync::Arc;
 
 use sampan_oci::manifest::{Document, Index, MAX_CONFIG, MAX_MANIFEST, Manifest, media_type};
-use sampan_oci::{Descriptor, Reference};
+use sampan_oci::{Descriptor, Digest, Reference};
 use serde::Deserialize;
 
+use super::leases::Lease;
 use super::progress::Reporter;
 use super::pull::{MAX_INDEXES, Plan};
 use super::{ImageError, ImageRecord, ImageStore};
@@ -46,7 +47,7 @@ impl ImageStore {
         R: Read + Send + 'static,
     {
         let scratch = Arc::new(self.content.scratch()?);
-        let lease = self.leases.open();
+        let lease = Arc::new(self.leases.open());
         let (this, dir) = (self.clone(), scratch.clone());
         let read = move || {
             let archive = spool(reader, dir.path(), this.config.limits.max_bytes)?;
@@ -68,7 +69,7 @@ impl ImageStore {
         self: &Arc<Self>,
         archive: &Archive,
         candidate: Candidate,
-        lease: &super::leases::Lease,
+        lease: &Arc<Lease>,
     ) -> Result<Arc<ImageRecord>, ImageError> {
         let Candidate { manifest, descriptor, index, config, names } = candidate;
         let label = names.first().map_or_else(|| manifest.config.digest.to_string(), ToString::to_string);
@@ -98,15 +99,26 @@ impl ImageStore {
             }
         }
         self.obtain_layers(&plan, &None, &Reporter::default()).await?;
+        let digests = digests_of(archive, &plan);
         let unnamed = Reference::parse("unnamed").map_err(ImageError::from)?;
         let mut record = self.record(plan, &unnamed, None);
         // What another machine has saved of its built-in image does not stand in for this one's.
-        let foreign = names.iter().filter(|name| !crate::builtin::is_ours(name));
-        record.repo_tags = foreign.filter_map(Reference::repo_tag).collect();
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || this.database.put(record))
-            .await
-            .map_err(|_| ImageError::Worker)?
+        let foreign = || names.iter().filter(|name| !crate::builtin::is_ours(name));
+        record.repo_tags = foreign().filter_map(Reference::repo_tag).collect();
+        for name in foreign() {
+            // A name with another digest claims what the archive does not show.
+            let shown = digests.iter().filter(|digest| name.digest().is_none_or(|own| own == *digest));
+            record.repo_digests.extend(shown.map(|digest| name.repo_digest(digest)));
+        }
+        record.repo_digests.sort();
+        record.repo_digests.dedup();
+        let (this, lease) = (self.clone(), Arc::clone(lease));
+        // The lease goes with the record, also when nobody waits for it any more.
+        let put = move || {
+            let _lease = lease;
+            this.database.put(record)
+        };
+        tokio::task::spawn_blocking(put).await.map_err(|_| ImageError::Worker)?
     }
 
     fn candidates(&self, archive: &Archive) -> Result<Vec<Candidate>, ImageError> {
@@ -191,6 +203,13 @@ impl ImageStore {
             }
         }
     }
+}
+
+/// The digests that a layout's image is known by; what we make of a docker archive has none that anybody knows.
+fn digests_of(archive: &Archive, plan: &Plan) -> Vec<Digest> {
+    let documents = [Some(&plan.manifest), plan.index.as_ref()].into_iter().flatten();
+    let in_archive = documents.filter(|document| archive.by_digest(&document.digest).is_some());
+    in_archive.map(|document| document.digest.clone()).collect()
 }
 
 /// The name that a layout's entry carries; a bare tag (`latest`) is none.

@@ -71,7 +71,7 @@ impl ImageStore {
             lease.hold(needed(&candidate)).await;
             if let Some(image) = self.complete_image(digest, &wanted) {
                 reporter.start(exists(&image));
-                return self.record_again(&image, &reference, foreign, digest).await;
+                return self.record_again(&image, &reference, foreign, digest, lease).await;
             }
         }
         let (plan, resolved) = self.plan(&wanted, target.as_ref(), &lease).await?;
@@ -149,6 +149,7 @@ impl ImageStore {
         reference: &Reference,
         foreign: Option<&Platform>,
         digest: &Digest,
+        lease: Lease,
     ) -> Result<Arc<ImageRecord>, ImageError> {
         let mut record = (**image).clone();
         record.repo_tags = reference.repo_tag().into_iter().collect();
@@ -163,9 +164,11 @@ impl ImageStore {
             return Ok(image.clone());
         }
         let this = self.clone();
-        tokio::task::spawn_blocking(move || this.database.put(record))
-            .await
-            .map_err(|_| ImageError::Worker)?
+        let put = move || {
+            let _lease = lease;
+            this.database.put(record)
+        };
+        tokio::task::spawn_blocking(put).await.map_err(|_| ImageError::Worker)?
     }
 
     /// Looks whether what is to be fetched fits on the disk: better known now than after an hour.

@@ -97,15 +97,20 @@ impl ImageStore {
                 }
             }
             let tags = tags_of(name, image);
-            for tag in tags.iter().map(Some).chain(tags.is_empty().then_some(None)) {
-                let mut entry =
-                    Descriptor { platform: Some(image.config.platform.clone()), ..manifest.clone() };
-                if let Some(tag) = tag {
-                    entry.annotations.insert("io.containerd.image.name".to_owned(), tag.clone());
-                    let short = tag.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-                    entry
-                        .annotations
-                        .insert("org.opencontainers.image.ref.name".to_owned(), short.to_owned());
+            let entry = || Descriptor { platform: Some(image.config.platform.clone()), ..manifest.clone() };
+            for tag in &tags {
+                let mut entry = entry();
+                entry.annotations.insert("io.containerd.image.name".to_owned(), tag.clone());
+                let short = tag.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+                entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), short.to_owned());
+                index.manifests.push(entry);
+            }
+            if tags.is_empty() {
+                let mut entry = entry();
+                // Of an index only one platform is saved: its own digest cannot be shown.
+                let named = |name: &&String| name.ends_with(&format!("@{}", manifest.digest));
+                if let Some(name) = image.repo_digests.iter().find(named) {
+                    entry.annotations.insert("io.containerd.image.name".to_owned(), name.clone());
                 }
                 index.manifests.push(entry);
             }

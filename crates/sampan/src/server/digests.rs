@@ -45,9 +45,14 @@ impl RegistryDigests {
     ) -> Result<String, RegistryError> {
         let session = self.client.session(image, credentials).with_mirror_logins(mirrors);
         let version = image.version();
-        match session.resolve(&version).await? {
+        let said = match session.resolve(&version).await {
+            Ok(said) => said,
+            // It may not know this kind of request; and its own words come only with the other kind.
+            Err(error) if error.is_refusal() => None,
+            Err(error) => return Err(error),
+        };
+        match said {
             Some(digest) => Ok(digest.to_string()),
-            // A registry that does not say it in a header.
             None => Ok(session.manifest(&version).await?.digest.to_string()),
         }
     }

@@ -237,13 +237,18 @@ impl Plugin {
         };
         let answered = response.auth.unwrap_or_default();
         // Kept for the account, it would be shown for other pods, and when the pod that it was made for is gone.
-        let kept_for_account =
-            self.provider.token_attributes.as_ref().is_none_or(|wanted| wanted.cache_type != CacheType::Token);
+        let kept_for_account = self
+            .provider
+            .token_attributes
+            .as_ref()
+            .is_none_or(|wanted| wanted.cache_type != CacheType::Token);
         let echoes = |auth: &Auth| !identity.token.is_empty() && auth.password == identity.token;
         if kept_for_account && answered.values().any(echoes) {
-            return Err("it answered with the service account token as the password, which is only allowed with \
+            return Err(
+                "it answered with the service account token as the password, which is only allowed with \
                         the cacheType \"Token\""
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let entries = answered.into_iter().map(|(key, auth)| {
             (normalise_key(&key), Login::Password { username: auth.username, password: auth.password })

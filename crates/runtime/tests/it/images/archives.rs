@@ -38,6 +38,28 @@ async fn what_is_saved_can_be_loaded() {
     assert!(store.save(&["nothing".to_owned()], ArchiveFormat::Oci, Vec::new()).await.is_err());
 }
 
+/// A pod may name the image by its digest, also where only the archive has been.
+#[tokio::test(flavor = "multi_thread")]
+async fn digests_are_names_on_the_other_side_too() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    image().publish(&fake, "1");
+    let by_digest = format!("{}@{}", fake.image("a/b"), image().digest());
+    for (i, pulled) in [by_digest.clone(), fake.image("a/b:1")].into_iter().enumerate() {
+        let store = open(&dir.path().join(format!("one-{i}"))).await;
+        pull(&store, &pulled).await.unwrap();
+        let saved = store.save(std::slice::from_ref(&pulled), ArchiveFormat::Oci, Vec::new()).await.unwrap();
+        let other = open(&dir.path().join(format!("two-{i}"))).await;
+        other.load(Cursor::new(saved)).await.unwrap();
+        for name in [&pulled, &by_digest] {
+            assert_eq!(
+                other.resolve(name).unwrap().map(|found| found.id.clone()),
+                Some(image().id()),
+                "{name}"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_docker_save_wrote_for_years() {
     let dir = tempfile::tempdir().unwrap();
