@@ -4,22 +4,51 @@
 use std::time::{Duration, Instant};
 
 use sampan_oci::manifest::media_type;
-use sampan_oci::registry::{Client, ClientConfig, Credentials, RegistryError};
+use sampan_oci::registry::{Client, ClientConfig, Credentials, Proxies, RegistryError, Session};
 use sampan_oci::{Descriptor, Digest, Reference};
 
-use crate::fake::{Auth, Fake, Fault};
+use crate::fake::{Auth, Authority, Fake, Fault};
 
-fn client() -> Client {
-    Client::new(ClientConfig {
+fn config() -> ClientConfig {
+    ClientConfig {
         retry_pause: Duration::from_millis(5),
         stall_timeout: Duration::from_millis(1500),
         ..ClientConfig::default()
-    })
-    .unwrap()
+    }
 }
 
-fn session(fake: &Fake, credentials: Credentials) -> sampan_oci::registry::Session {
+fn client() -> Client {
+    Client::new(config()).unwrap()
+}
+
+fn session(fake: &Fake, credentials: Credentials) -> Session {
     client().session(&Reference::parse(&fake.image("team/app:1")).unwrap(), credentials)
+}
+
+/// A registry that is spoken to over TLS only, as `reg.lan`.
+struct Encrypted {
+    fake: Fake,
+    client: Client,
+    _certs_d: tempfile::TempDir,
+}
+
+impl Encrypted {
+    async fn start(auth: Auth, config: ClientConfig) -> Self {
+        let authority = Authority::new();
+        let fake = Fake::start_tls(auth, &authority, "127.0.0.1", false).await;
+        let certs_d = tempfile::tempdir().unwrap();
+        let dir = certs_d.path().join("reg.lan");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("ca.pem"), &authority.pem).unwrap();
+        let hosts = format!("server = \"https://{}\"\nca = \"ca.pem\"\n", fake.host());
+        std::fs::write(dir.join("hosts.toml"), hosts).unwrap();
+        let config = ClientConfig { certs_d: vec![certs_d.path().to_path_buf()], ..config };
+        Self { fake, client: Client::new(config).unwrap(), _certs_d: certs_d }
+    }
+
+    fn session(&self, credentials: Credentials) -> Session {
+        self.client.session(&Reference::parse("reg.lan/team/app:1").unwrap(), credentials)
+    }
 }
 
 fn user() -> Credentials {
@@ -145,6 +174,28 @@ async fn redirect_loops_end() {
 }
 
 #[tokio::test]
+async fn a_redirect_does_not_lead_from_tls_to_plain_http() {
+    let registry = Encrypted::start(Auth::None, config()).await;
+    let plain = Fake::start(Auth::None).await;
+    let (descriptor, bytes) = blob(&registry.fake);
+    plain.blob(&descriptor.digest.to_string(), bytes.clone());
+    plain.manifest("1", media_type::OCI_MANIFEST, b"{}".to_vec());
+    let session = registry.session(Credentials::Anonymous);
+    let place = format!("http://{}/v2/team/app", plain.host());
+    registry.fake.fault("/manifests/", 1, Fault::Redirect(format!("{place}/manifests/1")));
+    registry.fake.fault("/blobs/", 1, Fault::Redirect(format!("{place}/blobs/{}", descriptor.digest)));
+    for error in [
+        session.manifest("1").await.unwrap_err(),
+        session.blob_bytes(&descriptor, 1 << 20).await.unwrap_err(),
+    ] {
+        let expected = format!("a redirect to http://{}, which is not encrypted", plain.host());
+        assert!(error.to_string().ends_with(&expected), "{error}");
+    }
+    assert!(plain.seen().is_empty(), "{:?}", plain.seen());
+    assert!(session.blob_bytes(&descriptor, 1 << 20).await.unwrap() == bytes);
+}
+
+#[tokio::test]
 async fn cut_and_stalled_blobs_are_resumed_where_they_were() {
     let fake = Fake::start(Auth::None).await;
     let (descriptor, bytes) = blob(&fake);
@@ -235,13 +286,37 @@ async fn huge_manifests_and_tokens_are_not_read() {
     fake.manifest("1", media_type::OCI_MANIFEST, vec![b' '; 50 << 20]);
     let error = session(&fake, Credentials::Anonymous).manifest("1").await.unwrap_err();
     assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
+    let fake = Fake::start(Auth::Bearer { user: None, realm: None }).await;
+    fake.manifest("1", media_type::OCI_MANIFEST, b"{}".to_vec());
+    let huge = format!(r#"{{"token":"{}"}}"#, "t".repeat(2 << 20));
+    fake.fault("/token", 1, Fault::Status(200, String::new(), huge));
+    let session = session(&fake, Credentials::Anonymous);
+    let error = session.manifest("1").await.unwrap_err();
+    assert!(matches!(error, RegistryError::TooLarge { limit: 1_048_576, .. }), "{error}");
+    session.manifest("1").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_tls_registry_is_not_made_to_leak_secrets_by_a_plain_realm() {
+    // Whatever goes to another host in plain HTTP is seen here.
+    let outside = Fake::start(Auth::Bearer { user: None, realm: None }).await;
+    let proxies = Proxies::Fixed {
+        http: Some(format!("http://{}", outside.host())),
+        https: None,
+        direct: String::new(),
+    };
     let realm = Some("http://tokens.example.com/token".to_owned());
-    let fake = Fake::start(Auth::Bearer { user: None, realm }).await;
-    // This registry itself is plain (loopback), so the realm is allowed to be; only the name fails.
-    let error = session(&fake, user()).manifest("1").await.unwrap_err();
-    assert!(!error.to_string().contains("secret"), "{error}");
+    let registry =
+        Encrypted::start(Auth::Bearer { user: None, realm }, ClientConfig { proxies, ..config() }).await;
+    for credentials in [user(), Credentials::IdentityToken("secret".to_owned())] {
+        let error = registry.session(credentials).manifest("1").await.unwrap_err().to_string();
+        assert!(error.starts_with("token from http://tokens.example.com "), "{error}");
+        assert!(error.ends_with("asks for credentials to be sent unencrypted; refused"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    assert!(outside.seen().is_empty(), "{:?}", outside.seen());
+    assert!(registry.fake.seen().iter().all(|seen| seen.authorization.is_none()));
+    // Who has no secret may ask.
+    registry.session(Credentials::Anonymous).manifest("1").await.unwrap_err();
+    assert_eq!(outside.count("/token"), 1);
 }

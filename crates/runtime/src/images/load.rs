@@ -108,10 +108,12 @@ impl ImageStore {
         for name in foreign() {
             // A name with another digest claims what the archive does not show.
             let shown = digests.iter().filter(|digest| name.digest().is_none_or(|own| own == *digest));
-            record.repo_digests.extend(shown.map(|digest| name.repo_digest(digest)));
+            for name in shown.map(|digest| name.repo_digest(digest)) {
+                if !record.repo_digests.contains(&name) {
+                    record.repo_digests.push(name);
+                }
+            }
         }
-        record.repo_digests.sort();
-        record.repo_digests.dedup();
         let (this, lease) = (self.clone(), Arc::clone(lease));
         // The lease goes with the record, also when nobody waits for it any more.
         let put = move || {
@@ -205,9 +207,10 @@ impl ImageStore {
     }
 }
 
-/// The digests that a layout's image is known by; what we make of a docker archive has none that anybody knows.
+/// The digests that a layout's image is known by, first what its name means; what we make of a docker archive has none
+/// that anybody knows.
 fn digests_of(archive: &Archive, plan: &Plan) -> Vec<Digest> {
-    let documents = [Some(&plan.manifest), plan.index.as_ref()].into_iter().flatten();
+    let documents = plan.index.iter().chain([&plan.manifest]);
     let in_archive = documents.filter(|document| archive.by_digest(&document.digest).is_some());
     in_archive.map(|document| document.digest.clone()).collect()
 }

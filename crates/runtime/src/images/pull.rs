@@ -444,3 +444,6 @@ fn exists(image: &ImageRecord) -> Vec<LayerProgress> {
 fn unshare(error: Arc<ImageError>) -> ImageError {
     Arc::try_unwrap(error).unwrap_or_else(ImageError::Shared)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sampan_oci::digest::Verifier;
-use sampan_oci::manifest::{Index, MAX_CONFIG, MAX_MANIFEST, media_type};
-use sampan_oci::{Descriptor, Digest};
+use sampan_oci::manifest::{Document, Index, MAX_CONFIG, MAX_MANIFEST, media_type};
+use sampan_oci::{Descriptor, Digest, Reference};
 use serde_json::json;
 use tar::{EntryType, Header};
 
@@ -85,35 +85,22 @@ impl ImageStore {
         for subject in images {
             let Subject { name, image, .. } = subject;
             let Some(manifest) = &image.manifest else { continue };
-            for (digest, limit) in [(&manifest.digest, MAX_MANIFEST), (&image.id, MAX_CONFIG)] {
+            let entries = self.entries(name, image, manifest);
+            let named = entries.iter().map(|entry| (&entry.digest, MAX_MANIFEST));
+            let own = [(&manifest.digest, MAX_MANIFEST), (&image.id, MAX_CONFIG)];
+            for (digest, limit) in named.chain(own) {
                 if written.insert(digest.clone()) {
                     let bytes = self.document(subject, digest, limit)?;
                     append(&mut out, &blob_name(digest), &bytes)?;
                 }
             }
+            index.manifests.extend(entries);
             for layer in &image.layers {
                 if written.insert(layer.blob.digest.clone()) {
                     self.append_blob(&mut out, subject, &layer.blob)?;
                 }
             }
             let tags = tags_of(name, image);
-            let entry = || Descriptor { platform: Some(image.config.platform.clone()), ..manifest.clone() };
-            for tag in &tags {
-                let mut entry = entry();
-                entry.annotations.insert("io.containerd.image.name".to_owned(), tag.clone());
-                let short = tag.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-                entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), short.to_owned());
-                index.manifests.push(entry);
-            }
-            if tags.is_empty() {
-                let mut entry = entry();
-                // Of an index only one platform is saved: its own digest cannot be shown.
-                let named = |name: &&String| name.ends_with(&format!("@{}", manifest.digest));
-                if let Some(name) = image.repo_digests.iter().find(named) {
-                    entry.annotations.insert("io.containerd.image.name".to_owned(), name.clone());
-                }
-                index.manifests.push(entry);
-            }
             let layers: Vec<String> =
                 image.layers.iter().map(|layer| blob_name(&layer.blob.digest)).collect();
             docker.push(json!({ "Config": blob_name(&image.id), "RepoTags": tags, "Layers": layers }));
@@ -125,6 +112,40 @@ impl ImageStore {
         // Two empty blocks end a tar.
         out.write_all(&[0; 1024]).and_then(|()| out.flush()).map_err(written_error)?;
         Ok(out)
+    }
+
+    /// What the index of a layout says of an image: what each of its names means.
+    fn entries(&self, name: &str, image: &ImageRecord, manifest: &Descriptor) -> Vec<Descriptor> {
+        let manifest = Descriptor { platform: Some(image.config.platform.clone()), ..manifest.clone() };
+        let index = image.index.as_ref().filter(|index| self.lists(index, &manifest.digest));
+        let mut entries = Vec::new();
+        for name in names_of(name, image) {
+            let (document, short) = match name.split_once('@') {
+                Some((_, digest)) => {
+                    let mut documents = index.into_iter().chain([&manifest]);
+                    (documents.find(|document| document.digest.to_string() == digest), None)
+                }
+                None => (Some(&manifest), Some(name.rsplit_once(':').map_or("latest", |(_, tag)| tag))),
+            };
+            let Some(mut entry) = document.cloned() else { continue };
+            if let Some(short) = short {
+                entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), short.to_owned());
+            }
+            entry.annotations.insert("io.containerd.image.name".to_owned(), name);
+            entries.push(entry);
+        }
+        if entries.is_empty() {
+            entries.push(manifest);
+        }
+        entries
+    }
+
+    /// Whether a manifest stands in a stored index. In one within it does not count: only the outermost is kept.
+    fn lists(&self, index: &Descriptor, manifest: &Digest) -> bool {
+        let bytes = self.content.read(&index.digest, MAX_MANIFEST).ok().flatten();
+        let document = bytes.and_then(|bytes| Document::parse(&bytes, Some(&index.media_type)).ok());
+        let Some(Document::Index(index)) = document else { return false };
+        index.manifests.iter().any(|entry| entry.digest == *manifest)
     }
 
     fn path_of(&self, subject: &Subject, digest: &Digest) -> PathBuf {
@@ -165,9 +186,21 @@ impl ImageStore {
     }
 }
 
+/// The names that a layout gives: the one that was asked for, or all tags of an image that was named by id, or all
+/// digests of one that has no tag.
+fn names_of(name: &str, image: &ImageRecord) -> Vec<String> {
+    let reference = Reference::parse(name).ok();
+    let asked = reference.and_then(|r| r.digest().map(|digest| r.repo_digest(digest)));
+    match asked.filter(|name| image.repo_digests.contains(name)) {
+        Some(asked) => vec![asked],
+        None if image.repo_tags.is_empty() => image.repo_digests.clone(),
+        None => tags_of(name, image),
+    }
+}
+
 /// The tags that are saved: the named one, or all of an image that was named by id.
 fn tags_of(name: &str, image: &ImageRecord) -> Vec<String> {
-    let tag = sampan_oci::Reference::parse(name).ok().and_then(|r| r.repo_tag());
+    let tag = Reference::parse(name).ok().and_then(|r| r.repo_tag());
     match tag.filter(|tag| image.repo_tags.contains(tag)) {
         Some(tag) => vec![tag],
         None => image.repo_tags.clone(),

@@ -196,7 +196,6 @@ async fn load(args: ImageLoadArgs, printer: &Printer) -> Result<()> {
     for image in answer.into_inner().images {
         printer.line(format!("loaded {image}"));
     }
-    store.flush().await;
     store.close().await;
     Ok(())
 }

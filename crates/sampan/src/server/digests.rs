@@ -105,3 +105,58 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use sampan_oci::Digest;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn answer(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    /// An image of a registry that always answers so.
+    async fn image(head: String, get: String) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let image = format!("{}/team/app:1", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => request.push(byte),
+                        Err(_) => break,
+                    }
+                }
+                let answer = if request.starts_with(b"HEAD ") { &head } else { &get };
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        image
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_refuses_the_question_is_asked_for_the_manifest() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = ImageConfig {
+            credential_search_dirs: Some(vec![dir.path().to_owned()]),
+            ..ImageConfig::default()
+        };
+        let digests = RegistryDigests {
+            client: Client::new(ClientConfig::default()).unwrap(),
+            logins: RegistryLogins::new(&images, dir.path()).unwrap(),
+        };
+        let manifest = r#"{"schemaVersion":2}"#;
+        let without_head = image(answer("405 Method Not Allowed", ""), answer("200 OK", manifest)).await;
+        let found = digests.digest(&without_head, &[]).await;
+        assert_eq!(found, Ok(Some(Digest::sha256(manifest.as_bytes()).to_string())));
+        let words = r#"{"errors":[{"code":"DENIED","message":"not for you"}]}"#;
+        let closed = image(answer("403 Forbidden", ""), answer("403 Forbidden", words)).await;
+        let error = digests.digest(&closed, &[]).await.unwrap_err();
+        assert!(error.contains("DENIED: not for you"), "{error}");
+    }
+}

@@ -4,7 +4,7 @@
 //! everything has to be true: no leaked resource (the fixture looks), every status as it must be, every log line there
 //! once, restart counts right.
 //!
-//! `SAMPAN_CHAOS_SECONDS` (120) and `SAMPAN_CHAOS_SEED` (4) choose another run.
+//! `SAMPAN_CHAOS_SECONDS` (45) and `SAMPAN_CHAOS_SEED` (4) choose another run.
 
 use std::{
     collections::BTreeMap,
@@ -347,7 +347,7 @@ fn chaos_leaves_everything_true() {
     let number = |name: &str, default: u64| {
         std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
     };
-    let (seconds, seed) = (number("SAMPAN_CHAOS_SECONDS", 120), number("SAMPAN_CHAOS_SEED", 4));
+    let (seconds, seed) = (number("SAMPAN_CHAOS_SECONDS", 45), number("SAMPAN_CHAOS_SEED", 4));
     eprintln!("SAMPAN_CHAOS_SEED={seed} SAMPAN_CHAOS_SECONDS={seconds}");
     let registry = Registry::start();
     let images = ["busybox:1", "busybox:2"].map(|name| registry.push(name, &TestImage::busybox(&json!({}))));

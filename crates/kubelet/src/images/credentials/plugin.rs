@@ -346,11 +346,10 @@ echo '{{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kub
         let dir = tempfile::tempdir().unwrap();
         let plugin = plugin(dir.path(), "Image", "");
         let text = std::fs::read_to_string(dir.path().join("plug")).unwrap();
-        // It notes what it is asked, and never ends for one image.
-        let hangs = format!(
-            "{text}tail -n 1 {}/log | grep -q slow && exec sleep 600\nexit 0\n",
-            dir.path().display()
-        );
+        // The first that runs never ends, and is the first before anybody can see that it runs.
+        let first = format!("#!/bin/sh\nmkdir {}/first 2>/dev/null && hangs=1\n", dir.path().display());
+        let text = text.replacen("#!/bin/sh\n", &first, 1);
+        let hangs = format!("{text}[ \"$hangs\" ] && exec sleep 600\nexit 0\n");
         std::fs::write(dir.path().join("plug"), hangs).unwrap();
         let anonymous = Identity::default();
         let hanging = async {

@@ -1,11 +1,17 @@
 //! Archives of other tools and our own.
 
 use std::io::Cursor;
+use std::time::Duration;
 
-use sampan_runtime::images::ArchiveFormat;
+use sampan_cri::archives::Chunk;
+use sampan_oci::Digest;
+use sampan_oci::manifest::media_type;
+use sampan_runtime::image_service;
+use sampan_runtime::images::{ArchiveFormat, ImageStore, ImageStoreConfig};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use super::builder::{Coding, Image, assert_tidy, encode, file_of, noise, open, pull, tar};
+use super::builder::{Coding, Image, assert_tidy, config, encode, file_of, noise, open, pull, tar};
 use super::fake::{Auth, Fake};
 
 fn image() -> Image {
@@ -50,7 +56,8 @@ async fn digests_are_names_on_the_other_side_too() {
         let saved = store.save(std::slice::from_ref(&pulled), ArchiveFormat::Oci, Vec::new()).await.unwrap();
         let other = open(&dir.path().join(format!("two-{i}"))).await;
         other.load(Cursor::new(saved)).await.unwrap();
-        for name in [&pulled, &by_digest] {
+        let with_both = format!("{}@{}", fake.image("a/b:1"), image().digest());
+        for name in [&pulled, &by_digest, &with_both] {
             assert_eq!(
                 other.resolve(name).unwrap().map(|found| found.id.clone()),
                 Some(image().id()),
@@ -58,6 +65,65 @@ async fn digests_are_names_on_the_other_side_too() {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_digest_of_an_index_is_a_name_although_only_one_platform_is_saved() {
+    let (fake, dir) = (Fake::start(Auth::None).await, tempfile::tempdir().unwrap());
+    image().publish(&fake, "");
+    let elsewhere = Image::new(&[(tar(&[("other", b"x")]), Coding::Plain)]);
+    let entries = [
+        elsewhere.entry(json!({"os": "linux", "architecture": "s390x"})),
+        image().entry(json!({"os": "linux", "architecture": "amd64"})),
+    ];
+    let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
+    let index = index.to_string().into_bytes();
+    let name = format!("{}@{}", fake.image("a/b"), Digest::sha256(&index));
+    fake.manifest("1", media_type::OCI_INDEX, index);
+    let store = open(&dir.path().join("one")).await;
+    pull(&store, &name).await.unwrap();
+    for (i, asked) in [name.clone(), image().id().to_string()].into_iter().enumerate() {
+        let saved = store.save(&[asked], ArchiveFormat::Oci, Vec::new()).await.unwrap();
+        let other = open(&dir.path().join(format!("two-{i}"))).await;
+        let loaded = other.load(Cursor::new(saved)).await.unwrap();
+        assert_eq!(loaded[0].repo_digests, std::slice::from_ref(&name));
+        assert_eq!(other.resolve(&name).unwrap().map(|found| found.id.clone()), Some(image().id()));
+    }
+}
+
+/// The archive may be gone by the time that the power is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_loaded_over_the_socket_is_on_the_disk_when_it_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing is flushed but what the answer waits for.
+    let store = ImageStore::open(ImageStoreConfig { flush: false, ..config(dir.path()) }).await.unwrap();
+    let (socket, shutdown) = (dir.path().join("images.sock"), CancellationToken::new());
+    let (path, served, stop) = (socket.clone(), store.clone(), shutdown.clone());
+    let serving = tokio::spawn(async move { image_service::serve(&path, served, stop).await });
+    let endpoint = format!("unix://{}", socket.display());
+    let mut client = loop {
+        match sampan_cri::client::connect(&endpoint).await {
+            Ok(client) => break client,
+            Err(error) => assert!(!serving.is_finished(), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let image = image();
+    let manifest = json!([{ "Config": "abc.json", "Layers": ["low", "top"] }]).to_string();
+    let data = tar(&[
+        ("low", &image.layers[0].1),
+        ("top", &image.layers[1].1),
+        ("abc.json", &image.config),
+        ("manifest.json", manifest.as_bytes()),
+    ]);
+    let loaded = client.archives.load(futures::stream::iter([Chunk { data }])).await.unwrap();
+    assert_eq!(loaded.into_inner().images, [image.id().to_string()]);
+    for layer in store.list()[0].chain_ids() {
+        assert!(dir.path().join("snapshots").join(layer.hex()).join("synced").exists(), "{layer}");
+    }
+    drop(client);
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

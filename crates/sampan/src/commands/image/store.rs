@@ -1,9 +1,8 @@
 //! The images that the commands work on: those of the running server, or the store itself.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use sampan_runtime::images::ImageStore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +21,6 @@ pub(super) struct Store {
 }
 
 struct Own {
-    images: Arc<ImageStore>,
     serving: JoinHandle<Result<()>>,
     shutdown: CancellationToken,
 }
@@ -51,9 +49,9 @@ impl Store {
         let socket =
             std::path::absolute(directories.run())?.join(format!("images-{}.sock", std::process::id()));
         let shutdown = CancellationToken::new();
-        let (path, stop, served) = (socket.clone(), shutdown.clone(), images.clone());
+        let (path, stop) = (socket.clone(), shutdown.clone());
         let serving = tokio::spawn(async move {
-            sampan_runtime::image_service::serve(&path, served, stop).await.context("serving the image store")
+            sampan_runtime::image_service::serve(&path, images, stop).await.context("serving the image store")
         });
         let endpoint = format!("unix://{}", socket.display());
         let connected = connect(&endpoint, &serving).await;
@@ -64,23 +62,15 @@ impl Store {
             serving.await??;
             bail!("the image store does not answer on {}", socket.display());
         };
-        Ok(Self { client, own: Some(Own { images, serving, shutdown }) })
+        Ok(Self { client, own: Some(Own { serving, shutdown }) })
     }
 
     pub(super) fn client(&self) -> sampan_cri::client::Client {
         self.client.clone()
     }
 
-    /// Waits until what was loaded would survive a loss of power: an archive may not be there a second time, as
-    /// an image of a registry is. A server does it on its own.
-    pub(super) async fn flush(&self) {
-        if let Some(own) = &self.own {
-            own.images.flush().await;
-        }
-    }
-
     pub(super) async fn close(self) {
-        if let Some(Own { serving, shutdown, .. }) = self.own {
+        if let Some(Own { serving, shutdown }) = self.own {
             drop(self.client);
             shutdown.cancel();
             let _ = serving.await;
